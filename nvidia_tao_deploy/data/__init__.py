@@ -1,0 +1,1 @@
+"""Datasets: from files on disk to samples."""

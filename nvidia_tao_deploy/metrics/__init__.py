@@ -1,0 +1,1 @@
+"""Metrics: pure functions, and thin update/compute classes over them."""

@@ -1,0 +1,23 @@
+"""The shape of a metric as actions see it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from nvidia_tao_deploy.data.sample import Sample
+
+
+class Metric(Protocol):
+    """Collects predictions against targets; the order of updates is the dataset's."""
+
+    def update(self, sample: Sample, prediction: Any) -> None:
+        """Take one sample's prediction; the target is the sample's own."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The network's results.json keys, in the order a report lists them (NaN: undefined)."""
+        ...
+
+    def report(self) -> str:
+        """The table a person reads after evaluate (monospaced text)."""
+        ...

@@ -1,0 +1,1 @@
+"""Predictions: typed results per task, the writers that put them into files, and drawing."""

@@ -1,0 +1,49 @@
+"""One result type per task; every decoder, metric, writer and drawing speaks these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes of one image, in source pixels, best first within whatever order the network defines.
+
+    Attributes:
+        boxes_xyxy: (N, 4) float64: x1, y1, x2, y2.
+        scores: (N,) float64.
+        class_ids: (N,) int64, meaning given by the network (see its contract).
+        masks: (N, H, W) bool in source pixels, or None.
+    """
+
+    boxes_xyxy: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    class_ids: NDArray[np.int64]
+    masks: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Detections:
+        masks = None if self.masks is None else self.masks[index]
+        return Detections(self.boxes_xyxy[index], self.scores[index], self.class_ids[index], masks)
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """No detections: shapes (0, 4), (0,), (0,)."""
+        return cls(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Class scores (C,) float64 of one image: probabilities."""
+
+    scores: NDArray[np.float64]
+
+    @property
+    def class_id(self) -> int:
+        """Index of the best score, the lowest index among ties."""
+        return int(np.argmax(self.scores))

@@ -1,0 +1,1 @@
+"""Sessions: a loaded engine or ONNX file behind one interface."""

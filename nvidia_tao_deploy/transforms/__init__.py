@@ -1,0 +1,1 @@
+"""Transforms: from a sample to the arrays a network takes in."""
