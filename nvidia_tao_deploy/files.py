@@ -1,0 +1,81 @@
+"""Writing files so that they appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nvidia_tao_deploy.errors import DataError
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on a clean exit it is synced and renamed over ``path``.
+
+    On any error the temporary file is removed and ``path`` is left as it was.
+
+    Raises:
+        DataError: the folder cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write ``data`` to ``path`` as a whole."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8, as a whole."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write ``value`` as JSON; numpy scalars become numbers, NaN and infinities become null."""
+    write_text(path, json.dumps(plain(value), indent=indent) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """``value`` with numpy scalars, tuples and paths turned into JSON's own types, NaN and infinity into None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _cannot_write(path: Path, error: OSError) -> DataError:
+    reason = error.strerror or str(error)
+    return DataError(f"cannot write {path}: {reason}", remedy="Free space there or choose another folder.")
