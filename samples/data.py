@@ -1,0 +1,129 @@
+"""Writes the sample data sets: ``python -m samples.data --out demo/data``.
+
+Needs numpy, Pillow and scikit-learn (which carries the digits), no network. Every image is drawn from its own seed, so
+the same image comes out whatever the counts are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from samples.render import CLASSES, Box, digits, draw_digit, draw_scene, split_indices
+
+SEED = 20251
+_KIND = {"digits": 0, "scenes": 1}
+_SPLIT = {"train": 0, "test": 1, "calibration": 2}
+
+
+def image_rng(kind: str, split: str, number: int) -> np.random.Generator:
+    """The random generator that image ``number`` of a data set and split is drawn with."""
+    return np.random.default_rng((SEED, _KIND[kind], _SPLIT[split], number))
+
+
+def write_digits(out: Path, *, test: int = 360, calibration: int = 100) -> Path:
+    """Write ``out/digits``: ``classes.txt`` (zero to nine, in the network's order) and ``<split>/<class>/*.png``.
+
+    Counts beyond the digits there are (360 test, 120 calibration) are cut. Returns the folder.
+    """
+    values = digits()[1]
+    with _fresh_folder(Path(out) / "digits") as folder:
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+        for split, count in (("test", test), ("calibration", calibration)):
+            for number, index in enumerate(split_indices(split)[:count]):
+                path = folder / split / CLASSES[values[index]] / f"digit_{index:04d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(draw_digit(image_rng("digits", split, number), int(index))).save(path)
+    return Path(out) / "digits"
+
+
+def write_scenes(out: Path, *, test: int = 120, calibration: int = 60) -> tuple[Path, Path]:
+    """Write the same scenes as ``out/scenes_coco`` and ``out/scenes_kitti``; returns the two folders.
+
+    COCO: ``annotations/<split>.json`` (category ids 0..9), ``images/<split>/*.jpg``, ``classmap.txt`` (line i names
+    channel i). KITTI: ``<split>/{images,labels}``, 15 fields a line, boxes in pixels.
+    """
+    out = Path(out)
+    with _fresh_folder(out / "scenes_coco") as coco, _fresh_folder(out / "scenes_kitti") as kitti:
+        (coco / "annotations").mkdir()
+        (coco / "classmap.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+        for split, count in (("test", test), ("calibration", calibration)):
+            folders = coco / "images" / split, kitti / split / "images", kitti / split / "labels"
+            for folder in folders:
+                folder.mkdir(parents=True)
+            indices = split_indices(split)
+            scenes = []
+            for number in range(count):
+                pixels, boxes = draw_scene(image_rng("scenes", split, number), indices)
+                name = f"scene_{number:04d}.jpg"
+                # Full chroma resolution: the ink's colour is what tells a digit from a decoy.
+                Image.fromarray(pixels).save(folders[0] / name, quality=95, subsampling=0)
+                shutil.copyfile(folders[0] / name, folders[1] / name)
+                (folders[2] / name).with_suffix(".txt").write_text("".join(kitti_line(box) for box in boxes))
+                scenes.append((name, pixels.shape[1], pixels.shape[0], boxes))
+            (coco / "annotations" / f"{split}.json").write_text(json.dumps(coco_instances(scenes), indent=1) + "\n")
+    return out / "scenes_coco", out / "scenes_kitti"
+
+
+def kitti_line(box: Box) -> str:
+    """One KITTI label line (15 fields) with its newline."""
+    corners = " ".join(f"{value:.2f}" for value in (box.x1, box.y1, box.x2, box.y2))
+    return f"{CLASSES[box.class_id]} 0.00 0 0.00 {corners} {' '.join(['0.00'] * 7)}\n"
+
+
+def coco_instances(scenes: list[tuple[str, int, int, list[Box]]]) -> dict[str, object]:
+    """COCO's instances json of scenes (file name, width, height, boxes); image and annotation ids count from 1."""
+    annotations = [
+        {
+            "image_id": image_id,
+            "category_id": box.class_id,
+            "bbox": [box.x1, box.y1, box.x2 - box.x1, box.y2 - box.y1],
+            "area": (box.x2 - box.x1) * (box.y2 - box.y1),
+            "iscrowd": 0,
+        }
+        for image_id, (_, _, _, boxes) in enumerate(scenes, 1)
+        for box in boxes
+    ]
+    return {
+        "info": {"description": "Scenes composed from scikit-learn's handwritten digits"},
+        "images": [
+            {"id": image_id, "file_name": name, "width": width, "height": height}
+            for image_id, (name, width, height, _) in enumerate(scenes, 1)
+        ],
+        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
+        "categories": [{"id": number, "name": name, "supercategory": "digit"} for number, name in enumerate(CLASSES)],
+    }
+
+
+@contextmanager
+def _fresh_folder(final: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``final`` only when the block ends well."""
+    part = final.with_name(f".{final.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if final.exists():
+            shutil.rmtree(final)
+        part.replace(final)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the sample data sets.")
+    parser.add_argument("--out", type=Path, default=Path("demo/data"))
+    out = parser.parse_args().out
+    for folder in (write_digits(out), *write_scenes(out)):
+        print(f"{folder}: {sum(path.suffix in {'.png', '.jpg'} for path in folder.rglob('*'))} images")
+
+
+if __name__ == "__main__":
+    main()
