@@ -1,0 +1,59 @@
+"""evaluate: the accuracy of a model on the user's annotated data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nvidia_tao_deploy.actions.model import opened
+from nvidia_tao_deploy.actions.run import started
+from nvidia_tao_deploy.files import plain, write_json
+from nvidia_tao_deploy.network import Network
+from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.pipeline.stream import Tally
+
+if TYPE_CHECKING:
+    from nvidia_tao_deploy.spec.sections import NetworkSpec
+
+
+def evaluate(
+    network: Network,
+    source: Path | str | Mapping[str, Any] | NetworkSpec,
+    overrides: Sequence[str] = (),
+    *,
+    flags: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run the model over every image of the evaluation set and measure it.
+
+    Args:
+        network: which network.
+        source: spec file, mapping, or typed spec.
+        overrides: ``key=value`` entries over the spec.
+        flags: values of the established command-line flags, by spec key.
+
+    Returns:
+        What results.json holds: the metric's keys, then the figures of the run (images, images/s, time shares).
+
+    Raises:
+        TaoDeployError: anything the user can mend.
+    """
+    with started(network, "evaluate", source, overrides, flags) as run:
+        dataset = network.dataset(run.spec, "evaluate")
+        for issue in getattr(dataset, "issues", ()):
+            say(f"note: {issue}")
+        metric = network.metric(run.spec, dataset)
+        tally = Tally()
+        with opened(network, run.spec, "evaluate") as model:
+            device = model.session.device
+            for sample, prediction in model.predict(dataset, tally):
+                metric.update(sample, prediction)
+        numbers = metric.compute()
+        results = plain({**numbers, **tally.report(), "runtime": device, "model": run.spec.evaluate.trt_engine})
+        say(metric.report())
+        skipped = f", {len(tally.skipped)} skipped" if tally.skipped else ""
+        say(f"{tally.images} images evaluated{skipped}, {tally.images_per_second:.1f} images/s on {device}")
+        write_json(run.folder / "results.json", results)
+        say(f"Results: {run.folder / 'results.json'}")
+        run.status.record("RUNNING", "Evaluation metrics generated.", kpi=numbers)
+        return dict(results)

@@ -1,0 +1,56 @@
+"""inference: labels and annotated images for the user's images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nvidia_tao_deploy.actions.model import opened
+from nvidia_tao_deploy.actions.run import started
+from nvidia_tao_deploy.files import plain
+from nvidia_tao_deploy.network import Network
+from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.pipeline.stream import Tally
+
+if TYPE_CHECKING:
+    from nvidia_tao_deploy.spec.sections import NetworkSpec
+
+
+def inference(
+    network: Network,
+    source: Path | str | Mapping[str, Any] | NetworkSpec,
+    overrides: Sequence[str] = (),
+    *,
+    flags: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run the model over the inference images and write what the network's contract says.
+
+    Args:
+        network: which network.
+        source: spec file, mapping, or typed spec.
+        overrides: ``key=value`` entries over the spec.
+        flags: values of the established command-line flags, by spec key.
+
+    Returns:
+        ``outputs`` (paths a person should look at), ``skipped`` (file -> reason) and the figures of the run.
+
+    Raises:
+        TaoDeployError: anything the user can mend.
+    """
+    with started(network, "inference", source, overrides, flags) as run:
+        dataset = network.dataset(run.spec, "inference")
+        tally = Tally()
+        writer = network.writer(run.spec, run.folder, dataset)
+        with opened(network, run.spec, "inference") as model:
+            device = model.session.device
+            for sample, prediction in model.predict(dataset, tally):
+                writer.write(sample, prediction)
+        outputs = writer.close()
+        skipped = f", {len(tally.skipped)} skipped" if tally.skipped else ""
+        say(f"{tally.images} images{skipped}, {tally.images_per_second:.1f} images/s on {device}")
+        for path in outputs:
+            say(f"Written: {path}")
+        report = tally.report()
+        report["images"] = report.pop("images_evaluated")
+        return dict(plain({"outputs": outputs, "skipped": dict(tally.skipped), **report, "runtime": device}))

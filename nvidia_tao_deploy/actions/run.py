@@ -1,0 +1,141 @@
+"""What every action shares: the spec, the results folder, status.json, and an end that is always recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nvidia_tao_deploy.errors import SpecError, TaoDeployError
+from nvidia_tao_deploy.files import write_text
+from nvidia_tao_deploy.network import Network
+from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.pipeline.status import StatusLog
+from nvidia_tao_deploy.spec.load import load_spec
+
+if TYPE_CHECKING:
+    from nvidia_tao_deploy.spec.sections import NetworkSpec
+
+# Where an action's files go under results_dir, and the word for it in status messages.
+TASKS = {"gen_trt_engine": "gen_trt_engine", "evaluate": "trt_evaluate", "inference": "trt_inference"}
+
+SpecSource = "Path | str | Mapping[str, Any] | NetworkSpec"
+
+
+@dataclass
+class Run:
+    """One action under way: its typed spec, its results folder and its status log."""
+
+    spec: Any
+    folder: Path
+    status: StatusLog
+
+
+@contextmanager
+def started(
+    network: Network,
+    action: str,
+    source: Path | str | Mapping[str, Any] | NetworkSpec,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Iterator[Run]:
+    """Load the spec, open the results folder, and record STARTED and then SUCCESS or FAILURE.
+
+    Raises:
+        SpecError: the spec is wrong; recorded too where the results folder is known.
+    """
+    task = TASKS[action]
+    try:
+        spec = load_spec(network.spec, source, overrides, flags=flags or {}, action=action)
+        folder = results_folder(spec, action)
+    except TaoDeployError as error:
+        _record_early_failure(source, overrides, flags or {}, action, error)
+        raise
+    status = StatusLog(folder)
+    say(f"{task.capitalize()} results will be saved at: {folder}")
+    write_text(folder / "experiment.yaml", spec.to_yaml())
+    for note in spec.notes:
+        say(f"note: {note}")
+    status.record("STARTED", f"Starting {network.name} {task}.")
+    try:
+        yield Run(spec, folder, status)
+    except BaseException as error:
+        _record_failure(status, failure_message(error, action))
+        raise
+    status.record("SUCCESS", f"{task.capitalize()} finished successfully.")
+
+
+def results_folder(spec: NetworkSpec, action: str) -> Path:
+    """``<action>.results_dir`` if set, else ``results_dir``/<task>.
+
+    Raises:
+        SpecError: neither is set.
+    """
+    own = getattr(spec, action).results_dir
+    if own:
+        return Path(own)
+    if spec.results_dir:
+        return Path(spec.results_dir) / TASKS[action]
+    raise SpecError(
+        "no results folder is given",
+        where=spec.where("results_dir"),
+        remedy=f"Set results_dir, or {action}.results_dir.",
+    )
+
+
+def failure_message(error: BaseException, action: str) -> str:
+    """The FAILURE message: the contract's prefix for this kind of error, then its text."""
+    if isinstance(error, TaoDeployError):
+        return f"{error.status_prefix}{error}"
+    prefixes: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+        ((KeyboardInterrupt, SystemExit), f"User/System interruption: {action.capitalize()} was interrupted"),
+        (NotImplementedError, "Feature not implemented: "),
+        ((ValueError, TypeError), "Parameter validation error: "),
+        (OSError, "File system error: "),
+    )
+    prefix = next((text for kind, text in prefixes if isinstance(error, kind)), "Execution error: ")
+    return f"{prefix}{error}"
+
+
+def _record_failure(status: StatusLog, message: str) -> None:
+    try:
+        status.record("FAILURE", message, verbosity="ERROR")
+    except OSError as error:  # a full disk must not hide the error that ends the run
+        say(f"note: could not write {status.path}: {error.strerror}")
+
+
+def _record_early_failure(
+    source: Any, overrides: Sequence[str], flags: Mapping[str, Any], action: str, error: TaoDeployError
+) -> None:
+    """Leave a FAILURE record also when the spec itself is wrong, where the results folder is plain to see."""
+    folder = _folder_hint(source, overrides, flags, action)
+    if folder is not None and folder.is_dir():
+        _record_failure(StatusLog(folder), failure_message(error, action))
+
+
+def _folder_hint(source: Any, overrides: Sequence[str], flags: Mapping[str, Any], action: str) -> Path | None:
+    named = dict(entry.lstrip("+").split("=", 1) for entry in overrides if "=" in entry)
+    named.update({key: value for key, value in flags.items() if isinstance(value, str)})
+    if named.get(f"{action}.results_dir"):
+        return Path(named[f"{action}.results_dir"])
+    root = named.get("results_dir")
+    if not root and isinstance(source, Mapping):
+        root = source.get("results_dir")
+    if not root and isinstance(source, (str, Path)):
+        root = _results_dir_in(Path(source))
+    return Path(root) / TASKS[action] if isinstance(root, str) and root not in ("", "???") else None
+
+
+def _results_dir_in(path: Path) -> str | None:
+    """The top-level ``results_dir`` line of a spec file that may be broken elsewhere."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    value = next((line.partition(":")[2] for line in lines if line.startswith("results_dir:")), "")
+    return value.split("#")[0].strip().strip("'\"") or None
+
+
+Action = Callable[..., dict[str, Any]]

@@ -1,0 +1,287 @@
+"""argv -> network, action, spec. Nothing heavy is imported before an action runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, TextIO
+
+from nvidia_tao_deploy.errors import TaoDeployError, UsageError
+from nvidia_tao_deploy.networks import COMMANDS, NETWORKS, canonical
+from nvidia_tao_deploy.version import __version__
+
+ACTION_HELP = {
+    "gen_trt_engine": "build a TensorRT engine from an ONNX file",
+    "evaluate": "measure the accuracy of an engine or ONNX file",
+    "inference": "write labels and annotated images",
+    "default_specs": "write a commented spec with every default",
+}
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+def run() -> None:
+    """Entry of the console commands: the command's own name is the network's."""
+    sys.exit(main([Path(sys.argv[0]).stem, *sys.argv[1:]]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``argv`` (network name first, as the shell gives it) and return the exit code.
+
+    0 done, 1 failed, 2 usage or spec, 130 interrupted.
+    """
+    verbose = False
+    try:
+        command = _parse(argv)
+        verbose = command.verbose
+        with _terminate_as_exit():
+            _execute(command)
+    except TaoDeployError as error:
+        _fail(f"Error: {error}", verbose)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _fail("Interrupted.", False)
+        return INTERRUPTED
+    except SystemExit as error:  # argparse's own endings, and SIGTERM
+        return error.code if isinstance(error.code, int) else 1
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        _fail(f"Internal error: {type(error).__name__}: {error}", verbose)
+        print("  This is a defect of nvidia_tao_deploy; run again with --verbose and report it.", file=sys.stderr)
+        return 1
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our wording for a wrong command line."""
+
+    def error(self, message: str) -> Any:
+        raise UsageError(message, remedy=f"See '{self.prog} --help'.")
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command, with ``overrides`` holding every word that is neither an option nor its value."""
+    name, words = argv[0], list(argv[1:])
+    network = None if name == "model_agnostic" else canonical(name)
+    if network is None and name != "model_agnostic":
+        raise UsageError(f"there is no network '{name}'", remedy=f"Known: {', '.join(COMMANDS)}.")
+    parser = _Parser(prog=name, description=_describe(network))
+    parser.add_argument("--version", action="version", version=f"nvidia_tao_deploy {__version__}")
+    # Flags of this group are accepted before the action and after it; SUPPRESS keeps one from undoing the other.
+    common = _common_flags(_Parser(add_help=False))
+    _common_flags(parser)
+    parser.set_defaults(network=network, log_file=None, gpu_index=None, verbose=False, json=False, model_name=None)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
+    for action in (*(NETWORKS[network].actions if network else list(ACTION_HELP)[:-1]), "default_specs"):
+        usage = f"{name} {action} -e SPEC [options] [key=value ...]"
+        sub = actions.add_parser(action, help=ACTION_HELP[action], parents=[common], usage=usage)
+        _action_arguments(sub, network, action)
+    command, overrides = parser.parse_known_args(words)
+    for word in overrides:
+        if word.startswith("-"):
+            raise UsageError(f"unknown option {word.partition('=')[0]}", remedy=f"See '{name} {command.action} --help'.")
+        if "=" not in word:
+            raise UsageError(f"'{word}' is not an override", remedy="Overrides are key=value, e.g. results_dir=/tmp/out.")
+    command.overrides = overrides
+    return command
+
+
+def _describe(network: str | None) -> str:
+    if network is None:
+        return "Any network, named by model_name in its spec."
+    return f"{NETWORKS[network].title}. Every key of the spec can be overridden with key=value."
+
+
+def _common_flags(parser: _Parser) -> _Parser:
+    default = argparse.SUPPRESS
+    parser.add_argument("--gpu_index", default=default, metavar="N|UUID", help="GPU to use, counted in the visible ones")
+    parser.add_argument("--log_file", default=default, metavar="FILE", help="also append everything printed to FILE")
+    parser.add_argument("--json", action="store_true", default=default, help="print the result, and only it, as JSON")
+    parser.add_argument("-v", "--verbose", action="store_true", default=default, help="log details; show tracebacks")
+    return parser
+
+
+def _action_arguments(sub: argparse.ArgumentParser, network: str | None, action: str) -> None:
+    if action == "default_specs":
+        sub.add_argument("--schema", action="store_true", help="print the JSON Schema of the spec instead")
+    else:
+        names = ("-e", "--experiment_spec_file", "--experiment_spec")
+        sub.add_argument(*names, metavar="SPEC", dest="spec_file", help="the spec file")
+    if network is None:
+        sub.add_argument("-m", "--model_name", metavar="NAME", help="the network, where no spec names it")
+    elif NETWORKS[network].protobuf and action != "default_specs":
+        from nvidia_tao_deploy.spec.flags import add_flags
+
+        add_flags(sub.add_argument_group("established flags, each also a key of the spec"), network, action)
+
+
+def _execute(command: argparse.Namespace) -> None:
+    if command.action == "default_specs":
+        _default_specs(command)
+        return
+    with ExitStack() as stack:
+        if command.log_file:
+            stack.enter_context(_tee(Path(command.log_file)))
+        out = sys.stdout
+        if command.json:
+            stack.enter_context(redirect_stdout(sys.stderr))
+        try:
+            result = _run_action(command)
+        except BaseException:
+            print("Execution status: FAIL", flush=True)
+            raise
+        print("Execution status: PASS", flush=True)
+        if command.json:
+            print(json.dumps(result, allow_nan=False), file=out, flush=True)
+
+
+def _run_action(command: argparse.Namespace) -> Any:
+    from importlib import import_module
+
+    network = command.network or _named_network(command)
+    if command.action not in NETWORKS[network].actions:
+        raise UsageError(f"{network} has no action {command.action}", remedy=f"It has {NETWORKS[network].actions}.")
+    flags = _flag_values(command, network)
+    source = _spec_source(command)
+    overrides = list(command.overrides)
+    if command.gpu_index is not None:
+        overrides.append(_gpu_override(command.action, command.gpu_index))
+    if command.verbose and command.action == "gen_trt_engine":
+        overrides.append("gen_trt_engine.verbose=true")
+    action = getattr(import_module(NETWORKS[network].module), command.action)
+    return action(source, overrides, flags=flags)
+
+
+def _spec_source(command: argparse.Namespace) -> Path:
+    if not command.spec_file:
+        raise UsageError("no spec file is given", remedy="Give it with -e SPEC.")
+    return Path(command.spec_file).absolute()
+
+
+def _flag_values(command: argparse.Namespace, network: str) -> dict[str, Any]:
+    if not NETWORKS[network].protobuf or command.network is None:
+        return {}
+    from nvidia_tao_deploy.spec.flags import flag_values
+
+    return flag_values(network, command.action, vars(command))
+
+
+def _gpu_override(action: str, index: str) -> str:
+    """--gpu_index as a spec override; a UUID becomes the only visible device."""
+    if index.startswith(("GPU-", "MIG-")):
+        os.environ["CUDA_VISIBLE_DEVICES"] = index
+        index = "0"
+    if not index.isdigit():
+        raise UsageError(f"--gpu_index {index} is not a device number or UUID")
+    return f"gen_trt_engine.gpu_id={index}" if action == "gen_trt_engine" else f"{action}.gpu_ids=[{index}]"
+
+
+def _named_network(command: argparse.Namespace) -> str:
+    """The network a model_agnostic command means: override, else -m, else the spec's model_name."""
+    overrides = dict(word.split("=", 1) for word in command.overrides if "=" in word)
+    name = overrides.get("model_name") or command.model_name
+    where = "model_name"
+    if not name and command.action != "default_specs":
+        from nvidia_tao_deploy.spec.load import read_mapping
+
+        path = _spec_source(command)
+        name, where = read_mapping(path).get("model_name"), f"{path}: model_name"
+    if not name:
+        raise UsageError("no network is named", where=where, remedy="Set model_name in the spec, or give -m NAME.")
+    network = canonical(str(name))
+    if network is None:
+        raise UsageError(f"there is no network '{name}'", where=where, remedy=f"Known: {', '.join(NETWORKS)}.")
+    return network
+
+
+def _default_specs(command: argparse.Namespace) -> None:
+    from importlib import import_module
+
+    from nvidia_tao_deploy.files import write_text
+    from nvidia_tao_deploy.spec.default_specs import default_specs, json_schema
+
+    network = command.network or _named_network(command)
+    model = import_module(NETWORKS[network].module).NETWORK.spec
+    if command.schema:
+        print(json.dumps(json_schema(model), indent=2))
+        return
+    text = default_specs(model, network)
+    given = dict(word.split("=", 1) for word in command.overrides if "=" in word)
+    unknown = [key for key in given if key not in ("results_dir", "model_name")]
+    if unknown:
+        raise UsageError(f"default_specs takes results_dir=DIR only, not {unknown[0]}=")
+    if "results_dir" not in given:
+        print(text, end="")
+        return
+    path = Path(given["results_dir"]) / "experiment.yaml"
+    replaced = path.exists()
+    write_text(path, text)
+    print(f"{'Replaced' if replaced else 'Written'}: {path}")
+
+
+@contextmanager
+def _tee(path: Path) -> Iterator[None]:
+    """Everything printed also goes to ``path``, appended."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", where="--log_file") from error
+    with log, redirect_stdout(_Tee(sys.stdout, log)), redirect_stderr(_Tee(sys.stderr, log)):
+        yield
+
+
+class _Tee:
+    """A text stream that also writes into a log; everything else is the first stream's."""
+
+    def __init__(self, stream: TextIO, log: TextIO) -> None:
+        self._stream, self._log = stream, log
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._log.flush()
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _terminate_as_exit() -> Iterator[None]:
+    """SIGTERM ends a run the way Ctrl-C does: recorded, nothing half-written."""
+
+    def stop(*_: Any) -> None:
+        raise SystemExit(TERMINATED)
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: the caller owns the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _fail(message: str, verbose: bool) -> None:
+    if verbose:
+        traceback.print_exc()
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

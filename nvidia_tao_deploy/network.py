@@ -1,0 +1,149 @@
+"""What a network is: data, plus the few functions that are really its own.
+
+Actions are written once against :class:`Network`; a network's module says which spec, dataset, transform,
+decoder, metric and writer it has, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.metrics.metric import Metric
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.transforms.transform import Geometry, Transform
+
+if TYPE_CHECKING:
+    from nvidia_tao_deploy.spec.sections import NetworkSpec
+
+# Raw outputs by role, each (n, ...), and the n geometries -> n predictions in source coordinates.
+Decoder = Callable[[Mapping[str, NDArray[Any]], Sequence[Geometry]], Sequence[Any]]
+
+
+class Writer(Protocol):
+    """Turns predictions into files. Called in dataset order, from one thread."""
+
+    def write(self, sample: Sample, prediction: Any) -> None:
+        """Write everything this sample leaves behind."""
+        ...
+
+    def close(self) -> list[Path]:
+        """Finish files that span samples; the folders and files a person should look at."""
+        ...
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output a network's contract asks for.
+
+    Attributes:
+        role: the name our code uses for it.
+        names: names seen in exports, besides the role itself.
+        rank: number of dimensions, batch included.
+        channels: allowed sizes of axis 1 (e.g. (1, 3)); empty: any.
+    """
+
+    role: str
+    names: tuple[str, ...] = ()
+    rank: int = 4
+    channels: tuple[int, ...] = ()
+
+    def fits(self, tensor: TensorInfo) -> bool:
+        """Rank and channel count agree with the contract."""
+        if len(tensor.shape) != self.rank:
+            return False
+        return not self.channels or tensor.shape[1] is None or tensor.shape[1] in self.channels
+
+    def __str__(self) -> str:
+        channels = f" with {' or '.join(map(str, self.channels))} channels" if self.channels else ""
+        return f"'{self.role}' of rank {self.rank}{channels}"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """A model's tensors under the roles its network gives them."""
+
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
+
+    def image_size(self, role: str) -> tuple[int, int]:
+        """(width, height) of an NCHW image input.
+
+        Raises:
+            ModelError: height or width is dynamic.
+        """
+        height, width = self.inputs[role].shape[2:4]
+        if height is None or width is None:
+            raise ModelError(
+                f"input '{self.inputs[role].name}' has a dynamic height or width",
+                remedy="Export the model with a fixed image size.",
+            )
+        return width, height
+
+
+Binder = Callable[[Sequence[TensorInfo], Sequence[TensorInfo]], Ports]
+
+
+def expect(inputs: Sequence[Port], outputs: Sequence[Port]) -> Binder:
+    """A binder that finds each port by name, else by position where the counts agree.
+
+    The binder raises ModelError naming what the contract asks for and what the model has.
+    """
+
+    def bind(model_inputs: Sequence[TensorInfo], model_outputs: Sequence[TensorInfo]) -> Ports:
+        return Ports(_match("input", inputs, model_inputs), _match("output", outputs, model_outputs))
+
+    return bind
+
+
+def _match(kind: str, ports: Sequence[Port], tensors: Sequence[TensorInfo]) -> dict[str, TensorInfo]:
+    by_name = {tensor.name: tensor for tensor in tensors}
+    named = [next((by_name[n] for n in (port.role, *port.names) if n in by_name), None) for port in ports]
+    if None in named and len(ports) == len(tensors):
+        named = list(tensors)
+    found = {port.role: tensor for port, tensor in zip(ports, named, strict=True) if tensor and port.fits(tensor)}
+    if len(found) < len(ports):
+        missing = ", ".join(str(port) for port in ports if port.role not in found)
+        has = "; ".join(map(str, tensors)) or "none"
+        raise ModelError(
+            f"the model does not fit this network: its contract asks for {kind} {missing}; the model has {has}",
+            remedy="Check that the file was exported for this network.",
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, described once.
+
+    Attributes:
+        name: command name; also the name in status messages.
+        spec: its typed spec.
+        bind: model tensors -> roles; the check that a model fits the contract.
+        dataset: (spec, "evaluate" | "inference") -> samples.
+        calibration: spec -> samples whose files feed INT8 calibration.
+        transform: (spec, ports) -> transform; the same one for calibration, evaluate and inference.
+        decode: (spec, ports, action) -> decoder.
+        metric: (spec, dataset) -> metric.
+        writer: (spec, results folder, dataset) -> writer.
+        batch_size: (spec, action) -> images per batch that the spec asks for.
+        labels: spec -> class names known at build time, for the manifest.
+    """
+
+    name: str
+    spec: type[NetworkSpec]
+    bind: Binder
+    dataset: Callable[[Any, str], Dataset]
+    calibration: Callable[[Any], Dataset]
+    transform: Callable[[Any, Ports], Transform]
+    decode: Callable[[Any, Ports, str], Decoder]
+    metric: Callable[[Any, Dataset], Metric]
+    writer: Callable[[Any, Path, Dataset], Writer]
+    batch_size: Callable[[Any, str], int]
+    labels: Callable[[Any], Sequence[str]] = lambda _spec: ()

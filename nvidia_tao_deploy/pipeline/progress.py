@@ -1,0 +1,32 @@
+"""Progress for people: a bar on a terminal, a plain line now and then otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+LINE_EVERY_SECONDS = 10.0
+
+
+def say(text: str) -> None:
+    """One line for the person at the shell (standard output; standard error with --json)."""
+    print(text, flush=True)
+
+
+def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Pass ``items`` on, showing how many of ``total`` are done."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=what, unit="image", leave=False)
+        return
+    began = last = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_SECONDS:
+            last = now
+            say(f"{what}: {done} of {total} ({done / (now - began):.0f} images/s)")

@@ -1,0 +1,64 @@
+"""From a model file to a session, by what the file is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.runtime.session import Session
+
+ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
+
+
+def open_session(
+    path: Path,
+    *,
+    providers: Sequence[str] = (),
+    provider_options: Mapping[str, Mapping[str, Any]] | None = None,
+    gpu: int = 0,
+    where: str | None = None,
+) -> Session:
+    """Open ``path``: ``.engine`` and ``.plan`` on TensorRT, ``.onnx`` on ONNX Runtime.
+
+    Args:
+        path: the model file.
+        providers: ONNX Runtime's execution providers in order of preference.
+        provider_options: their options.
+        gpu: device index.
+        where: the spec key that named the file, for messages.
+
+    Raises:
+        ModelError: the file is missing, empty, or of no known kind.
+        RuntimeUnavailableError: an engine whose runtime or GPU is not here.
+    """
+    place = f"{where}: {path}" if where else str(path)
+    if not path.is_file():
+        raise ModelError("no such model file", where=place, remedy="Run gen_trt_engine first, or correct the path.")
+    if path.stat().st_size == 0:
+        raise ModelError("the model file is empty", where=place, remedy="Build or export it again.")
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        from nvidia_tao_deploy.graph.load import load_model
+        from nvidia_tao_deploy.runtime.onnxruntime import OnnxRuntimeSession
+
+        load_model(path)  # says clearly what is wrong with a broken file
+        return OnnxRuntimeSession(path, providers=providers, provider_options=provider_options, gpu=gpu)
+    if suffix in ENGINE_SUFFIXES:
+        from nvidia_tao_deploy.engine.manifest import preflight
+        from nvidia_tao_deploy.runtime.tensorrt import TensorRTSession
+
+        preflight(path)
+        return TensorRTSession(path, device=gpu)
+    raise ModelError(
+        f"cannot tell what kind of model '{path.name}' is",
+        where=place,
+        remedy="Give an engine (.engine or .plan) or an ONNX file (.onnx). " + _container_advice(suffix),
+    )
+
+
+def _container_advice(suffix: str) -> str:
+    if suffix == ".etlt":
+        return "An .etlt file is encrypted: export the model again as .onnx."
+    return ""
