@@ -1,0 +1,1 @@
+"""One module per sample network: its layers, its training and its export."""

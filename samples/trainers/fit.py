@@ -1,0 +1,99 @@
+"""The training loop and the export, written once for the three networks."""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Batch = tuple[Tensor, ...]
+OPSET = 17
+
+
+def seed_everything(seed: int = 7) -> None:
+    """Same weights and batch order on every run of the same machine; two threads at most."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(2)
+
+
+def fit(
+    model: nn.Module,
+    pool: Sequence[Tensor],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+) -> nn.Module:
+    """Train with AdamW on a one-cycle schedule and return the model in eval mode.
+
+    ``pool`` holds tensors with one row per example; ``loss`` gets the model and the rows of one shuffled batch.
+    """
+    count = len(pool[0])
+    steps = epochs * (count // batch_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.2)
+    started = time.monotonic()
+    model.train()
+    for epoch in range(epochs):
+        total = 0.0
+        for rows in torch.randperm(count)[: count // batch_size * batch_size].split(batch_size):
+            value = loss(model, tuple(part[rows] for part in pool))
+            optimizer.zero_grad()
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+            optimizer.step()
+            schedule.step()
+            total += value.item()
+        mean = total / (count // batch_size)
+        print(f"  epoch {epoch + 1:2d}/{epochs}  loss {mean:.4f}  {time.monotonic() - started:.0f} s", flush=True)
+    return model.eval()
+
+
+def export(model: nn.Module, path: Path, shape: tuple[int, ...], input_name: str, output_names: list[str]) -> None:
+    """Write ``model`` as ONNX with a dynamic batch axis, checked by onnx and against torch's outputs.
+
+    ``shape`` is that of one example, without the batch axis.
+
+    Raises:
+        AssertionError: ONNX Runtime and torch differ by more than 1e-3 for batches of 1 or 3.
+    """
+    import onnx
+    import onnxruntime
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # The TorchScript exporter names nodes after the modules, as the TAO trainers' files do.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (torch.rand(2, *shape),),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[input_name],
+            output_names=output_names,
+            dynamic_axes={name: {0: "batch"} for name in [input_name, *output_names]},
+        )
+    proto = onnx.load(str(path))
+    onnx.checker.check_model(proto, full_check=True)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        images = torch.rand(batch, *shape)
+        with torch.no_grad():
+            wanted = model(images)
+        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+        for name, ours, theirs in zip(
+            output_names, session.run(None, {input_name: images.numpy()}), wanted, strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-3, err_msg=f"{path.name} {name}")
+    parameters = sum(int(np.prod(tensor.dims)) for tensor in proto.graph.initializer)
+    print(f"  {path}: {path.stat().st_size:,} bytes, {parameters:,} parameters, {len(proto.graph.node)} nodes")
