@@ -1,0 +1,1 @@
+"""Computer-vision networks, one folder each."""

@@ -1,0 +1,1 @@
+"""Networks that take text beside images, one folder each."""

@@ -1,0 +1,1 @@
+"""The flow under way: the loop over batches, progress, status.json."""
