@@ -1,0 +1,213 @@
+"""gen_trt_engine: ONNX file in; engine, prepared ONNX and manifest out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nvidia_tao_deploy.actions.prepare import PARITY_BATCHES, Prepared, prepare
+from nvidia_tao_deploy.actions.run import started
+from nvidia_tao_deploy.errors import BuildError, SpecError
+from nvidia_tao_deploy.files import atomic_write, plain, write_bytes
+from nvidia_tao_deploy.network import Network
+from nvidia_tao_deploy.pipeline.progress import say
+
+if TYPE_CHECKING:
+    from nvidia_tao_deploy.engine.build import BuildOptions
+    from nvidia_tao_deploy.spec.sections import NetworkSpec
+
+MIB = 2**20
+
+
+def gen_trt_engine(
+    network: Network,
+    source: Path | str | Mapping[str, Any] | NetworkSpec,
+    overrides: Sequence[str] = (),
+    *,
+    flags: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Build an engine; it stands at ``gen_trt_engine.trt_engine``, the prepared ONNX and the manifest beside it.
+
+    Args:
+        network: which network.
+        source: spec file, mapping, or typed spec.
+        overrides: ``key=value`` entries over the spec.
+        flags: values of the established command-line flags, by spec key.
+
+    Returns:
+        Paths (``engine``, ``prepared_onnx``, ``manifest``), ``precision`` and its ``counts``, the builder's name and
+        version, ``engine_bytes`` and ``build_seconds``.
+
+    Raises:
+        TaoDeployError: anything the user can mend.
+    """
+    with started(network, "gen_trt_engine", source, overrides, flags) as run:
+        from nvidia_tao_deploy.engine.backend import choose_runtime
+        from nvidia_tao_deploy.engine.build import build
+        from nvidia_tao_deploy.engine.manifest import Manifest, prepared_onnx_path
+        from nvidia_tao_deploy.graph import precision
+
+        spec, options = run.spec, run.spec.gen_trt_engine.tensorrt
+        engine_path = _engine_path(spec)
+        onnx_path = Path(spec.require("gen_trt_engine.onnx_file"))
+        backend = choose_runtime(options.runtime)
+        say(f"Preparing {onnx_path} in {options.data_type} for {backend.title}")
+        prepared = prepare(network, spec, fp16_with_int8=backend.strongly_typed)
+        for note in prepared.notes:
+            say(f"note: {note}")
+        counts = precision.verify_precision(prepared.model, options.data_type)
+        say(precision.describe_precision(counts))
+        parity = _parity(spec, prepared)
+        onnx_beside = prepared_onnx_path(engine_path)
+        with atomic_write(onnx_beside) as temporary:
+            temporary.write_bytes(prepared.model.SerializeToString())
+            built = build(temporary, _build_options(spec, prepared), say, backend=backend)
+        write_bytes(engine_path, built.plan)
+        manifest = Manifest.describe(
+            built,
+            _profiles(spec, prepared),
+            source_onnx=onnx_path,
+            prepared_onnx=onnx_beside,
+            precision=options.data_type,
+            calibration=prepared.calibration,
+            transform=prepared.transform.describe(),
+            labels=list(network.labels(spec)),
+            spec=plain(spec.model_dump(exclude={"encryption_key"})),
+            parity=parity,
+            verified_precision=counts,
+            network=network.name,
+        )
+        manifest_file = manifest.save(engine_path)
+        for label, path in (("Engine", engine_path), ("Prepared ONNX", onnx_beside), ("Manifest", manifest_file)):
+            say(f"{label}: {path} ({path.stat().st_size / 1024:.0f} KiB)")
+        return dict(
+            plain(
+                {
+                    "engine": engine_path,
+                    "prepared_onnx": onnx_beside,
+                    "manifest": manifest_file,
+                    "precision": options.data_type,
+                    "counts": counts,
+                    "runtime": backend.title,
+                    "engine_bytes": len(built.plan),
+                    "build_seconds": built.info.seconds,
+                    "parity": parity,
+                }
+            )
+        )
+
+
+def _engine_path(spec: NetworkSpec) -> Path:
+    """The output path, checked before minutes are spent on a build.
+
+    Raises:
+        SpecError: no path, or one that is the model itself.
+        BuildError: its folder cannot be written.
+    """
+    key = "gen_trt_engine.trt_engine"
+    path = Path(spec.require(key))
+    if path.suffix.lower() == ".onnx":
+        raise SpecError(
+            f"the engine would be written to an ONNX path: {path}",
+            where=spec.where(key),
+            remedy="Name the engine *.engine or *.plan; the prepared ONNX is written beside it.",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"cannot make the folder {path.parent}: {error.strerror}", where=spec.where(key)) from error
+    if not os.access(path.parent, os.W_OK):
+        raise BuildError(f"cannot write into {path.parent}", where=spec.where(key), remedy="Choose another folder.")
+    return path
+
+
+def _profiles(spec: Any, prepared: Prepared) -> dict[str, Any]:
+    from nvidia_tao_deploy.engine.profiles import propose
+    from nvidia_tao_deploy.graph.load import model_inputs
+
+    options = spec.gen_trt_engine.tensorrt
+    return propose(
+        model_inputs(prepared.model), options.min_batch_size, options.opt_batch_size, options.max_batch_size
+    )
+
+
+def _build_options(spec: Any, prepared: Prepared) -> BuildOptions:
+    from nvidia_tao_deploy.engine.options import BuildOptions, ImplicitCalibration
+
+    section, options = spec.gen_trt_engine, spec.gen_trt_engine.tensorrt
+    implicit = None
+    if options.data_type == "int8" and options.calibration.mode == "implicit":
+        cache = options.calibration.cal_cache_file
+        opt = options.opt_batch_size
+        implicit = ImplicitCalibration(
+            batches=(lambda: _full_batches(prepared, opt)) if prepared.images else None,
+            cache_file=Path(cache) if cache else None,
+            algorithm="minmax" if options.calibration.method == "minmax" else "entropy2",
+        )
+    return BuildOptions(
+        precision=options.data_type,
+        profiles=_profiles(spec, prepared),
+        runtime=options.runtime,
+        device=section.gpu_id,
+        workspace_bytes=options.workspace_size * MIB or None,
+        timing_cache=Path(section.timing_cache) if section.timing_cache else None,
+        compute_capabilities=tuple(_capability(text) for text in options.compute_capabilities),
+        tf32=options.tf32,
+        layer_precisions=dict(entry.rsplit(":", 1) for entry in options.layers_precision) if implicit else {},
+        optimization_level=options.builder_optimization_level,
+        max_aux_streams=options.max_aux_streams,
+        version_compatible=options.version_compatible,
+        hardware_compatibility=None if options.hardware_compatibility == "none" else options.hardware_compatibility,
+        sparse_weights=options.sparse_weights,
+        refit=options.refittable,
+        weight_streaming=options.weight_streaming,
+        dla_core=options.dla_core,
+        strict_types=options.strict_types,
+        implicit=implicit,
+        verbose=section.verbose,
+    )
+
+
+def _full_batches(prepared: Prepared, size: int) -> Any:
+    """Whole batches of the profile's opt size: TensorRT's calibrators read exactly that many images."""
+    assert prepared.images is not None
+    name = next(iter(prepared.ports.inputs.values())).name
+    return (batch for batch in prepared.images.batches(size) if len(batch[name]) == size)
+
+
+def _capability(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _parity(spec: Any, prepared: Prepared) -> dict[str, Any] | None:
+    """How far the prepared graph is from the source on calibration images; the spec's limits decide.
+
+    Raises:
+        BuildError: NaN where the source has none, or a limit of ``tensorrt.parity`` is passed.
+    """
+    if prepared.images is None:
+        return None
+    from nvidia_tao_deploy.graph.parity import compare
+
+    limits = spec.gen_trt_engine.tensorrt.parity
+    found = compare(prepared.source, prepared.model, islice(prepared.images.batches(), PARITY_BATCHES))
+    for name, output in found.outputs.items():
+        say(f"parity of '{name}': cosine {output.cosine:.6f}, largest difference {output.max_abs:.4g}")
+        problem = None
+        if output.nan_count:
+            problem = f"{output.nan_count} values are not finite"
+        elif limits.max_abs is not None and output.max_abs > limits.max_abs:
+            problem = f"largest difference {output.max_abs:.4g} is over max_abs {limits.max_abs}"
+        elif limits.min_cosine is not None and output.cosine < limits.min_cosine:
+            problem = f"cosine {output.cosine:.6f} is under min_cosine {limits.min_cosine}"
+        if problem:
+            raise BuildError(
+                f"the prepared graph departs from the model at output '{name}': {problem}",
+                where=spec.where("gen_trt_engine.tensorrt.parity"),
+                remedy="Keep sensitive layers in fp32 with layers_precision, or calibrate on more images.",
+            )
+    return dict(plain({name: vars(output) for name, output in found.outputs.items()}))
