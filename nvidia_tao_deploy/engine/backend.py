@@ -1,0 +1,234 @@
+"""Which engine builder is used and what it offers. Everything this project knows about versions is here.
+
+Enumeration values moved between releases, so names are looked up with ``getattr`` and nothing is compared by
+number; a version is read only where the surface does not show the difference.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+from nvidia_tao_deploy.errors import BuildError, RuntimeUnavailableError
+from nvidia_tao_deploy.runtime import cuda
+
+RuntimeName = Literal["tensorrt", "tensorrt_rtx"]
+Typing = Literal["weak", "optional", "strong"]
+
+INSTALL = {
+    "tensorrt": "pip install nvidia-tao-deploy[tensorrt] (or tensorrt-cu12 / tensorrt-cu13 to match the driver)",
+    "tensorrt_rtx": "pip install nvidia-tao-deploy[rtx] (the registry's tensorrt-rtx-cu13)",
+}
+TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+
+# TensorRT-RTX has no SM 9.0 and no SM 10.0 target: those GPUs are served by TensorRT alone.
+RTX_UNSERVED = {(9, 0), (10, 0), (10, 3)}
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one builder offers. ``typing`` is how it treats the types that stand in the ONNX graph:
+    "weak" (8.x: flags permit, the graph suggests), "optional" (10.x: strong when asked), "strong" (11, RTX: always)."""
+
+    typing: Typing
+    precisions: tuple[str, ...]
+    int8_convolution: bool
+    float16_scales: bool
+    plugins: bool
+    timing_cache: bool
+    implicit_calibration: bool
+    dla: bool
+    version_compatible: bool
+    hardware_compatibility: tuple[str, ...]
+    optimization_level: bool
+    max_aux_streams: bool
+    sparse_weights: bool
+    refit: bool
+    strip_plan: bool
+    weight_streaming: bool
+    progress_monitor: bool
+    native_instance_norm_flag: bool
+    targets: tuple[tuple[int, int], ...]  # compute capabilities it can be told to build for; empty: this GPU only
+    max_opset: int
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One builder: ``module`` is the imported ``tensorrt`` or ``tensorrt_rtx``."""
+
+    name: RuntimeName
+    version: str
+    module: Any
+    features: Features
+
+    @property
+    def title(self) -> str:
+        """For reports, e.g. "TensorRT 8.5.3.1"."""
+        return f"{TITLES[self.name]} {self.version}"
+
+    @property
+    def strongly_typed(self) -> bool:
+        """Whether networks are built with the graph's types as they stand (whenever the builder can)."""
+        return self.features.typing != "weak"
+
+
+def choose_runtime(wanted: str = "auto") -> Backend:
+    """The builder for ``gen_trt_engine.tensorrt.runtime``.
+
+    ``auto``: ``tensorrt`` when it can be imported and a GPU is present, else ``tensorrt_rtx``, which builds
+    ahead of time on any machine.
+
+    Raises:
+        BuildError: ``wanted`` is not a runtime.
+        RuntimeUnavailableError: what is asked for is not installed or lacks its GPU; says what to install.
+    """
+    if wanted not in ("auto", "tensorrt", "tensorrt_rtx"):
+        raise BuildError(f"unknown runtime {wanted!r}", remedy="Use auto, tensorrt or tensorrt_rtx.")
+    reasons = []
+    if wanted in ("auto", "tensorrt"):
+        module, reason = _import("tensorrt")
+        if module is not None and cuda.gpu_available():
+            return describe("tensorrt", module)
+        reasons.append(f"TensorRT: {reason or 'installed, but it builds only with a GPU and none is present'}")
+    if wanted in ("auto", "tensorrt_rtx"):
+        module, reason = _import("tensorrt_rtx")
+        if module is not None:
+            return describe("tensorrt_rtx", module)
+        reasons.append(f"TensorRT-RTX: {reason}")
+    options = [INSTALL["tensorrt_rtx"]] if not cuda.gpu_available() else [INSTALL["tensorrt"], INSTALL["tensorrt_rtx"]]
+    if wanted != "auto":
+        options = (
+            [INSTALL[wanted]]
+            if cuda.gpu_available() or wanted == "tensorrt_rtx"
+            else ["set gen_trt_engine.tensorrt.runtime to tensorrt_rtx, or run on the GPU machine with TensorRT"]
+        )
+    raise RuntimeUnavailableError(
+        "no engine builder can be used: " + "; ".join(reasons), remedy="Remedy: " + ", or ".join(options) + "."
+    )
+
+
+def load(name: str) -> Backend:
+    """The builder called ``name``, whether or not there is a GPU.
+
+    Raises:
+        RuntimeUnavailableError: it cannot be imported.
+    """
+    module, reason = _import(name)
+    if module is None:
+        raise RuntimeUnavailableError(f"{TITLES[name]} cannot be used: {reason}", remedy=INSTALL[name] + ".")
+    return describe("tensorrt_rtx" if name == "tensorrt_rtx" else "tensorrt", module)
+
+
+def _import(name: str) -> tuple[ModuleType | None, str | None]:
+    try:
+        return importlib.import_module(name), None
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            return None, "not installed"
+        return None, f"cannot be imported: {error}"
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        # A wheel whose CUDA or cuDNN libraries are missing fails in one of these ways.
+        return None, f"cannot be imported: {error}"
+
+
+def describe(name: RuntimeName, module: Any) -> Backend:
+    """Read off ``module`` what it offers."""
+    return Backend(name, str(module.__version__), module, _features(name, module))
+
+
+def _features(name: RuntimeName, trt: Any) -> Features:
+    rtx = name == "tensorrt_rtx"
+    version = version_tuple(str(trt.__version__))
+    flag = _has(trt, "BuilderFlag")
+    config = _has(trt, "IBuilderConfig")
+    creation = _has(trt, "NetworkDefinitionCreationFlag")
+    typing: Typing
+    # RTX 1.4 still shows the names of the precision flags, so the surface alone would mislead there.
+    if rtx or not flag("FP16"):
+        typing = "strong"
+    elif creation("STRONGLY_TYPED"):
+        typing = "optional"
+    else:
+        typing = "weak"
+    precisions = ["fp32", "fp16", "int8"]
+    if rtx or _has(trt, "DataType")("BF16"):
+        precisions.append("bf16")
+        # The FP8 flag of 8.6 serves plugins only; BF16 in DataType marks 10.0.
+        precisions.append("fp8")
+    levels = getattr(trt, "HardwareCompatibilityLevel", None)
+    return Features(
+        typing=typing,
+        precisions=tuple(precisions),
+        int8_convolution=not rtx or version >= (1, 7),
+        float16_scales=rtx or version >= (10, 0),
+        plugins=not rtx,
+        # RTX has the calls, documented as without effect.
+        timing_cache=not rtx and config("create_timing_cache"),
+        implicit_calibration=not rtx and hasattr(trt, "IInt8EntropyCalibrator2"),
+        # DeviceType.DLA is a name that every release has; 11.0 to 11.3 have no DLA behind it.
+        dla=not rtx and version < (11, 0),
+        version_compatible=not rtx and flag("VERSION_COMPATIBLE"),
+        hardware_compatibility=() if rtx or levels is None else _levels(levels),
+        optimization_level=config("builder_optimization_level"),
+        max_aux_streams=config("max_aux_streams"),
+        sparse_weights=flag("SPARSE_WEIGHTS"),
+        refit=flag("REFIT"),
+        strip_plan=flag("STRIP_PLAN"),
+        weight_streaming=flag("WEIGHT_STREAMING"),
+        progress_monitor=hasattr(trt, "IProgressMonitor"),
+        # 8.6 only: on by default from 10.0.
+        native_instance_norm_flag=_has(trt, "OnnxParserFlag")("NATIVE_INSTANCENORM"),
+        targets=_targets(trt) if rtx else (),
+        max_opset=_max_opset(rtx, version),
+    )
+
+
+def _has(trt: Any, group: str) -> Any:
+    holder = getattr(trt, group, None)
+    return lambda attribute: holder is not None and hasattr(holder, attribute)
+
+
+def _levels(levels: Any) -> tuple[str, ...]:
+    return tuple(name for name in ("AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY") if hasattr(levels, name))
+
+
+def _targets(trt: Any) -> tuple[tuple[int, int], ...]:
+    found = []
+    for name in dir(getattr(trt, "ComputeCapability", object)):
+        match = re.fullmatch(r"SM(\d+)(\d)", name)
+        if match:
+            found.append((int(match[1]), int(match[2])))
+    return tuple(sorted(found))
+
+
+def _max_opset(rtx: bool, version: tuple[int, ...]) -> int:
+    """The newest ONNX opset whose operators the bundled parser documents."""
+    if rtx:
+        return 24 if version < (1, 5) else 25
+    if version < (10, 0):
+        return 17
+    return 20 if version < (10, 5) else 24 if version < (11, 0) else 25
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """``"10.13.3.9"`` -> ``(10, 13, 3, 9)``; what is not a number ends it."""
+    numbers = []
+    for part in version.split("."):
+        match = re.match(r"\d+", part)
+        if not match:
+            break
+        numbers.append(int(match[0]))
+    return tuple(numbers)
+
+
+def network_flags(backend: Backend, *, strongly_typed: bool) -> int:
+    """The flags for ``Builder.create_network``, composed by name: the numbers changed between releases."""
+    names = backend.module.NetworkDefinitionCreationFlag
+    if backend.features.typing == "strong":
+        return 0
+    if backend.features.typing == "optional":
+        return 1 << int(names.STRONGLY_TYPED) if strongly_typed else 0
+    return 1 << int(names.EXPLICIT_BATCH)

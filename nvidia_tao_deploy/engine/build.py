@@ -1,0 +1,233 @@
+"""ONNX file in, serialized engine out. The build runs in a process of its own.
+
+TensorRT holds the interpreter inside one call for minutes. In a child process an interrupt or a time limit ends
+the build within a fraction of a second, a crash of the library is an error like any other, TensorRT and
+TensorRT-RTX never meet in one process, and each build has the one logger that TensorRT allows.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.engine.backend import Backend, choose_runtime
+from nvidia_tao_deploy.engine.facts import GraphFacts, read
+from nvidia_tao_deploy.engine.options import BuildOptions, BuildPlan, plan_build
+from nvidia_tao_deploy.errors import BuildError
+from nvidia_tao_deploy.runtime import cuda
+
+Progress = Callable[[str], None]
+_HEARTBEAT = 10.0  # seconds of silence after which the elapsed time is reported
+_POLL = 0.2
+
+_START = (
+    "import sys; sys.path[:] = sys.argv[2:]; from nvidia_tao_deploy.engine.worker import main; main(int(sys.argv[1]))"
+)
+
+
+@dataclass(frozen=True)
+class BuildInfo:
+    """What is known about a finished build; goes into the manifest."""
+
+    runtime: str
+    version: str
+    targets: tuple[tuple[int, int], ...]  # RTX targets, or the GPU's compute capability
+    gpu: str | None
+    seconds: float
+    strongly_typed: bool
+    flags: tuple[str, ...]
+    hardware_compatibility: str | None
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """A plain serialized plan, as trtexec, Triton and DeepStream read it, and how it came about."""
+
+    plan: bytes
+    info: BuildInfo
+    facts: GraphFacts
+
+
+def build(
+    model_path: Path,
+    options: BuildOptions | None = None,
+    progress: Progress | None = None,
+    *,
+    backend: Backend | None = None,
+) -> BuiltEngine:
+    """Build the prepared ONNX graph at ``model_path``.
+
+    ``progress`` receives lines for the user. Nothing is written but the timing cache and the calibration cache;
+    on any error or interrupt the builder process is ended and nothing is left behind.
+
+    Raises:
+        ModelError: the ONNX file cannot be read.
+        RuntimeUnavailableError: no builder for ``options.runtime`` here.
+        BuildError: an option, the graph or the builder itself refused, or ``options.timeout_s`` passed.
+    """
+    options = options or BuildOptions()
+    progress = progress or _silent
+    facts = read(Path(model_path))
+    backend = backend or choose_runtime(options.runtime)
+    plan = plan_build(Path(model_path), facts, options, backend)
+    for note in plan.notes:
+        progress(f"Note: {note}")
+    progress(f"Building {facts.precision} engine with {backend.title}{_for_targets(plan, options)}")
+    started = time.monotonic()
+    data, warnings = _run(plan, options, progress, started)
+    seconds = time.monotonic() - started
+    progress(f"Built {len(data) / 2**20:.1f} MiB in {seconds:.1f} s")
+    capability = cuda.compute_capability(options.device)
+    own = (capability,) if capability is not None else ()
+    info = BuildInfo(
+        runtime=backend.name,
+        version=backend.version,
+        targets=plan.targets or own,
+        gpu=cuda.gpu_name(options.device) if backend.name == "tensorrt" else None,
+        seconds=round(seconds, 2),
+        strongly_typed=plan.strongly_typed,
+        flags=plan.set_flags,
+        hardware_compatibility=options.hardware_compatibility,
+        notes=plan.notes,
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+    return BuiltEngine(data, info, facts)
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+def _for_targets(plan: BuildPlan, options: BuildOptions) -> str:
+    if plan.targets:
+        return " for compute capability " + ", ".join(f"{major}.{minor}" for major, minor in plan.targets)
+    name = cuda.gpu_name(options.device)
+    return f" for {name}" if name else ""
+
+
+def _run(plan: BuildPlan, options: BuildOptions, progress: Progress, started: float) -> tuple[bytes, list[str]]:
+    ours, theirs = Pipe(duplex=True)
+    with tempfile.TemporaryFile() as stderr:
+        # A session of its own keeps the terminal's Ctrl-C away from the child: the parent ends it, in order.
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=stderr,
+            stderr=stderr,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+        try:
+            theirs.close()
+            return _Conversation(ours, plan, options, progress, started).until_plan()
+        except (EOFError, ConnectionError) as error:
+            raise _crashed(process, stderr) from error
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+            ours.close()
+
+
+class _Conversation:
+    """The parent's side of one build."""
+
+    def __init__(
+        self, connection: Connection, plan: BuildPlan, options: BuildOptions, progress: Progress, started: float
+    ) -> None:
+        self._connection, self._plan, self._options, self._progress = connection, plan, options, progress
+        self._started = started
+        self._warnings: list[str] = []
+        batches = options.implicit.batches if options.implicit else None
+        self._batches: Iterator[Mapping[str, NDArray[Any]]] | None = iter(batches()) if batches else None
+
+    def until_plan(self) -> tuple[bytes, list[str]]:
+        """Serve the worker until it sends the engine; the engine and the warnings on the way."""
+        self._send({"plan": asdict(self._plan), "has_batches": self._batches is not None})
+        spoken = time.monotonic()
+        while True:
+            if not self._connection.poll(_POLL):
+                self._check_time()
+                if time.monotonic() - spoken > _HEARTBEAT:
+                    spoken = time.monotonic()
+                    self._progress(f"Building, {spoken - self._started:.0f} s so far")
+                continue
+            event = json.loads(self._connection.recv_bytes())
+            if event["event"] == "plan":
+                return self._connection.recv_bytes(), self._warnings
+            if self._handle(event):
+                spoken = time.monotonic()
+            self._check_time()
+
+    def _handle(self, event: dict[str, Any]) -> bool:
+        """Act on one event; whether the user was told something."""
+        if event["event"] == "error":
+            raise BuildError(event["what"], remedy=event["remedy"])
+        if event["event"] == "batch":
+            self._send_batch()
+            return False
+        if event["event"] == "progress":
+            self._progress(f"{event['phase']}: {event['step']} of {event['steps']}")
+            return True
+        if event["severity"] == "WARNING":
+            self._warnings.append(event["text"])
+        if self._options.verbose:
+            self._progress(f"[{event['severity']}] {event['text']}")
+        return self._options.verbose
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._connection.send_bytes(json.dumps(message).encode())
+
+    def _send_batch(self) -> None:
+        batch = next(self._batches, None) if self._batches is not None else None
+        if batch is None:
+            self._send({"end": True})
+            return
+        arrays = {name: np.ascontiguousarray(array) for name, array in batch.items()}
+        self._check_batch(arrays)
+        header = [{"name": n, "shape": list(a.shape), "dtype": a.dtype.str} for n, a in arrays.items()]
+        self._send({"end": False, "arrays": header})
+        for array in arrays.values():
+            self._connection.send_bytes(array.tobytes())
+
+    def _check_batch(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        for name, array in arrays.items():
+            if name in self._plan.profiles and list(array.shape) != list(self._plan.profiles[name][1]):
+                raise BuildError(
+                    f"the calibration batch of {name!r} has shape {array.shape}, the profile's opt shape is "
+                    f"{tuple(self._plan.profiles[name][1])}",
+                    remedy="TensorRT calibrates at the opt shape: make cal_batch_size equal to opt_batch_size.",
+                )
+
+    def _check_time(self) -> None:
+        limit = self._options.timeout_s
+        if limit is not None and time.monotonic() - self._started > limit:
+            raise BuildError(
+                f"the build was ended after its limit of {limit:g} s",
+                remedy="Raise the limit, lower builder_optimization_level, or build a smaller max batch.",
+            )
+
+
+def _crashed(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> BuildError:
+    code = process.wait(timeout=10)
+    stderr.seek(0)
+    tail = stderr.read().decode(errors="replace").strip().splitlines()[-8:]
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+    killed = " The kernel ends processes when memory runs out: lower max_batch_size." if code == -9 else ""
+    said = "\n  ".join(["", *tail]) if tail else ""
+    return BuildError(f"the builder process {how}{said}", remedy=f"Run again with --verbose.{killed}")

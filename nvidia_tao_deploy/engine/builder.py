@@ -1,0 +1,330 @@
+"""Carrying out a build plan with the TensorRT API. Runs inside the builder process; decides nothing.
+
+The API is called directly: Polygraphy reports neither which node a parser refused nor why, chooses TensorRT or RTX
+once per process by an environment variable, and clears TF32 on its own. Its Calibrator serves the implicit mode.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nvidia_tao_deploy.engine import implicit
+from nvidia_tao_deploy.engine.backend import Backend, network_flags
+from nvidia_tao_deploy.engine.known_errors import explain, is_harmless
+from nvidia_tao_deploy.engine.options import BuildPlan
+from nvidia_tao_deploy.errors import BuildError, DataError
+from nvidia_tao_deploy.files import write_bytes
+
+Emit = Callable[[dict[str, Any]], None]
+_PRECISION_TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "INT8", "int32": "INT32"}
+_PROGRESS_INTERVAL = 0.5  # seconds between progress events of one phase
+
+
+class BuildLog:
+    """Keeps what a build reported: warnings and errors in order, without the harmless ones."""
+
+    def __init__(self, emit: Emit, *, gpu: bool, verbose: bool) -> None:
+        self.errors: list[str] = []
+        self._emit, self._gpu, self._verbose = emit, gpu, verbose
+
+    def add(self, severity: str, message: str) -> None:
+        """Take one message of the library; ``severity`` is the name in ``ILogger.Severity``."""
+        message = message.strip()
+        if severity in ("ERROR", "INTERNAL_ERROR"):
+            if is_harmless(message, gpu=self._gpu):
+                return
+            self.errors.append(message)
+        if severity != "VERBOSE" or self._verbose:
+            self._emit({"event": "log", "severity": severity, "text": message})
+
+
+def make_logger(trt: Any, log: BuildLog, *, verbose: bool) -> Any:
+    """A TensorRT logger feeding ``log``. One per process: TensorRT ignores a second one."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            # VERBOSE lines are by the ten thousand: drop them before anything is done with them.
+            if verbose or severity != trt.ILogger.VERBOSE:
+                log.add(severity.name, message)
+
+    return Logger()
+
+
+def build_plan(plan: BuildPlan, backend: Backend, emit: Emit, batches: implicit.BatchSource | None = None) -> bytes:
+    """Build the engine ``plan`` describes and return its serialized bytes.
+
+    ``emit`` receives log and progress events; ``batches`` gives the next calibration batch in implicit mode.
+
+    Raises:
+        BuildError: the parser or the builder refused; the message has every reason, the cause and the remedy.
+    """
+    from nvidia_tao_deploy.runtime import cuda
+
+    trt = backend.module
+    gpu = cuda.gpu_available()
+    log = BuildLog(emit, gpu=gpu, verbose=plan.verbose)
+    logger = make_logger(trt, log, verbose=plan.verbose)
+    if gpu and plan.device:
+        cuda.set_device(plan.device)
+    if backend.features.plugins:
+        trt.init_libnvinfer_plugins(logger, "")
+    builder = trt.Builder(logger)
+    if builder is None:
+        raise BuildError("the builder could not be made", remedy=_advice(log.errors))
+    network = builder.create_network(network_flags(backend, strongly_typed=plan.strongly_typed))
+    parser = trt.OnnxParser(network, logger)
+    parse(trt, parser, plan)
+    config = configure(backend, builder, network, plan, log, emit)
+    pin_layers(trt, network, plan, emit)
+    cache = attach_timing_cache(config, plan, emit)
+    calibrator = None
+    if plan.calibrator is not None:
+        calibrator = implicit.make_calibrator(trt, plan, batches)
+        config.int8_calibrator = calibrator
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
+        raise build_failure(log.errors, plan.model, backend.title)
+    if cache is not None:
+        _save_timing_cache(config, Path(plan.timing_cache or ""), emit)
+    return bytes(memoryview(serialized))
+
+
+def parse(trt: Any, parser: Any, plan: BuildPlan) -> None:
+    """Parse the model from its file, so that external weights beside it are found.
+
+    Raises:
+        BuildError: every error of the parser with operator, node and reason.
+    """
+    if plan.native_instance_norm:
+        parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
+    if not parser.parse_from_file(plan.model):
+        raise parser_failure([parser.get_error(index) for index in range(parser.num_errors)], plan.model)
+
+
+def parser_failure(errors: list[Any], model: str) -> BuildError:
+    """One error from all that a parser collected. Before 10 an error object names no node, only its index."""
+    lines = [_parser_line(error) for error in errors] or ["the parser gave no reason"]
+    listing = lines[0] if len(lines) == 1 else "\n  - " + "\n  - ".join(dict.fromkeys(lines))
+    return BuildError(f"the ONNX parser refused the model: {listing}", where=model, remedy=_advice(lines))
+
+
+def _parser_line(error: Any) -> str:
+    description = str(error.desc()).strip()
+    operator = _call(error, "node_operator")
+    name = _call(error, "node_name")
+    code = getattr(error.code(), "name", str(error.code()))
+    if code == "UNSUPPORTED_NODE" and operator:
+        # The text is the failed check's source ("false"), of use to nobody.
+        reason = "this operator or this form of it is not supported"
+        if len(description) > 12 and description.lower() != "false":
+            reason += f" ({description})"
+    else:
+        reason = description or code
+    if operator:
+        return f"{operator} {name!r}: {reason}" if name else f"{operator}: {reason}"
+    node = error.node()
+    return f"node {node}: {reason} ({code})" if node >= 0 else f"{reason} ({code})"
+
+
+def _call(error: Any, method: str) -> str:
+    return str(getattr(error, method)()) if hasattr(error, method) else ""
+
+
+def configure(backend: Backend, builder: Any, network: Any, plan: BuildPlan, log: BuildLog, emit: Emit) -> Any:
+    """The builder configuration for ``plan``.
+
+    Raises:
+        BuildError: a profile is refused, a shape input has no values, the GPU or DLA cannot do what is asked.
+    """
+    trt = backend.module
+    config = builder.create_builder_config()
+    _check_platform(builder, plan)
+    for name in plan.set_flags:
+        config.set_flag(getattr(trt.BuilderFlag, name))
+    for name in plan.clear_flags:
+        config.clear_flag(getattr(trt.BuilderFlag, name))
+    if plan.workspace_bytes:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, plan.workspace_bytes)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if plan.optimization_level is not None:
+        config.builder_optimization_level = plan.optimization_level
+    if plan.max_aux_streams is not None:
+        config.max_aux_streams = plan.max_aux_streams
+    if plan.hardware_compatibility:
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, plan.hardware_compatibility)
+    if plan.dla_core is not None:
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = plan.dla_core
+    if plan.no_external_tactics:
+        config.set_tactic_sources(0)
+    if plan.targets:
+        config.num_compute_capabilities = len(plan.targets)
+        for index, (major, minor) in enumerate(plan.targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{major}{minor}"), index)
+    if backend.features.progress_monitor:
+        config.progress_monitor = _monitor(trt, emit)
+    _add_profile(builder, network, config, plan, log)
+    return config
+
+
+def _check_platform(builder: Any, plan: BuildPlan) -> None:
+    for flag, query, precision in (
+        ("FP16", "platform_has_fast_fp16", "fp16"),
+        ("INT8", "platform_has_fast_int8", "int8"),
+    ):
+        if flag in plan.set_flags and not getattr(builder, query, True):
+            raise BuildError(f"this GPU has no fast {precision}", remedy="Choose another data_type.")
+    if plan.dla_core is not None and plan.dla_core >= builder.num_DLA_cores:
+        raise BuildError(
+            f"DLA core {plan.dla_core} was asked for and this device has {builder.num_DLA_cores}",
+            remedy="DLA cores exist on Jetson boards only; leave dla_core empty.",
+        )
+
+
+def _add_profile(builder: Any, network: Any, config: Any, plan: BuildPlan, log: BuildLog) -> None:
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    if not any(tensor.is_shape_tensor or -1 in tuple(tensor.shape) for tensor in tensors):
+        return
+    profile = builder.create_optimization_profile()
+    for tensor in tensors:
+        if tensor.is_shape_tensor:
+            values = plan.shape_values.get(tensor.name)
+            if values is None:
+                raise BuildError(
+                    f"input {tensor.name!r} is a shape tensor: its values decide shapes",
+                    remedy="Give its min, opt and max values, or export the model with that shape fixed.",
+                )
+            profile.set_shape_input(tensor.name, *values)
+        elif tensor.name in plan.profiles:
+            profile.set_shape(tensor.name, *(tuple(shape) for shape in plan.profiles[tensor.name]))
+    # set_shape reports nothing: a bad profile shows only here, as -1.
+    if config.add_optimization_profile(profile) < 0:
+        raise BuildError("the builder refused the shape profile", remedy=_advice(log.errors))
+    if plan.calibrator is not None:
+        config.set_calibration_profile(profile)
+
+
+def pin_layers(trt: Any, network: Any, plan: BuildPlan, emit: Emit) -> None:
+    """Hold layers of a weakly typed network to the precision the graph or the spec gives them."""
+    if not plan.pinned_nodes and not plan.pinned_tensors:
+        return
+    tensors, used = set(plan.pinned_tensors), set()
+    skipped = {getattr(trt.LayerType, name) for name in _UNTYPED_LAYERS if hasattr(trt.LayerType, name)}
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        node = _node_of(layer.name, plan.pinned_nodes)
+        outputs = [layer.get_output(number) for number in range(layer.num_outputs)]
+        if node is not None:
+            used.add(node)
+        if layer.type in skipped or not _is_float(trt, outputs):
+            continue
+        precision = plan.pinned_nodes[node] if node is not None else None
+        if precision is None and any(tensor.name in tensors for tensor in outputs):
+            precision = "fp32"
+        if precision is None:
+            continue
+        data_type = getattr(trt.DataType, _PRECISION_TYPES[precision])
+        layer.precision = data_type
+        for number in range(len(outputs)):
+            layer.set_output_type(number, data_type)
+    unused = sorted(set(plan.pinned_nodes) - used)
+    if unused:
+        text = f"{len(unused)} nodes given a precision have no layer of their own: {', '.join(unused[:5])}"
+        emit({"event": "log", "severity": "WARNING", "text": text})
+
+
+_UNTYPED_LAYERS = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "ASSERTION", "CONDITION")
+
+
+def _is_float(trt: Any, outputs: list[Any]) -> bool:
+    kinds = {trt.DataType.FLOAT, trt.DataType.HALF}
+    return bool(outputs) and all(not tensor.is_shape_tensor and tensor.dtype in kinds for tensor in outputs)
+
+
+def _node_of(layer: str, nodes: Any) -> str | None:
+    """The ONNX node a layer was made for: the parser numbers further layers of one node ``name_0``, ``name_1``."""
+    if layer in nodes:
+        return layer
+    base = re.sub(r"_\d+$", "", layer)
+    return base if base in nodes else None
+
+
+def _monitor(trt: Any, emit: Emit) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+            self._last = 0.0
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            del parent_phase
+            self._steps[phase_name] = num_steps
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            now = time.monotonic()
+            if now - self._last >= _PROGRESS_INTERVAL:
+                self._last = now
+                steps = self._steps.get(phase_name, 0)
+                emit({"event": "progress", "phase": phase_name, "step": step + 1, "steps": steps})
+            return True
+
+    return Monitor()
+
+
+def attach_timing_cache(config: Any, plan: BuildPlan, emit: Emit) -> Any:
+    """Attach the timing cache of the plan; one of another GPU or version is replaced, which is said."""
+    if plan.timing_cache is None:
+        return None
+    path = Path(plan.timing_cache)
+    blob = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(blob)
+    if cache is None or not config.set_timing_cache(cache, False):
+        text = f"timing cache {path} is of another TensorRT, GPU or CUDA: starting a new one"
+        emit({"event": "log", "severity": "WARNING", "text": text})
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
+
+
+def _save_timing_cache(config: Any, path: Path, emit: Emit) -> None:
+    cache = config.get_timing_cache()
+    if cache is None:
+        return
+    try:
+        write_bytes(path, bytes(memoryview(cache.serialize())))
+    except DataError as error:
+        # The engine is built: losing the cache costs time next time, not this result.
+        emit({"event": "log", "severity": "WARNING", "text": f"the timing cache was not saved: {error}"})
+
+
+def build_failure(errors: list[str], model: str, title: str) -> BuildError:
+    """One error from the messages of a builder that returned nothing."""
+    reason = _reason(errors)
+    return BuildError(f"{title} could not build the engine: {reason}", where=model, remedy=_advice(errors))
+
+
+def _reason(errors: list[str]) -> str:
+    if not errors:
+        return "it gave no reason"
+    known = explain(errors)
+    if known is not None:
+        matching = [line for line in errors if re.search(known.pattern, line)]
+        return (matching or errors)[0]
+    return errors[0]
+
+
+def _advice(lines: list[str]) -> str:
+    known = explain(lines)
+    if known is not None:
+        return f"{known.cause} {known.remedy}"
+    return "Run again with --verbose for the builder's own log."

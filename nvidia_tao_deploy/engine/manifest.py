@@ -1,0 +1,285 @@
+"""The JSON beside an engine: what it was built from, for what, and whether it fits this machine.
+
+The engine file itself stays a plain plan; everything else is here, in ``<engine>.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from nvidia_tao_deploy.engine.backend import INSTALL, TITLES, version_tuple
+from nvidia_tao_deploy.engine.build import BuiltEngine
+from nvidia_tao_deploy.engine.profiles import Profile
+from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError
+from nvidia_tao_deploy.files import write_json
+from nvidia_tao_deploy.runtime import cuda
+from nvidia_tao_deploy.runtime.session import TensorInfo
+
+FORMAT = 1
+_RTX_MAGIC = b"vtrt"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything known about one engine. Shapes hold null for dynamic axes; times are UTC in ISO 8601;
+    compute capabilities are [major, minor]; sha256 in hex. ``command`` is the line that builds it again."""
+
+    runtime: str
+    runtime_version: str
+    precision: str
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    profiles: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    targets: list[list[int]] = field(default_factory=list)
+    gpu: str | None = None
+    operating_system: str = ""
+    driver: str | None = None
+    engine_sha256: str = ""
+    engine_bytes: int = 0
+    source_onnx: str | None = None
+    source_sha256: str | None = None
+    prepared_onnx: str | None = None
+    prepared_sha256: str | None = None
+    calibration: dict[str, Any] | None = None
+    transform: Any = None
+    labels: list[str] | None = None
+    spec: dict[str, Any] | None = None
+    parity: dict[str, Any] | None = None
+    verified_precision: dict[str, Any] | None = None
+    build_options: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    build_seconds: float | None = None
+    network: str | None = None
+    command: str | None = None
+    created: str = ""
+    format: int = FORMAT
+
+    def save(self, engine: Path) -> Path:
+        """Write the manifest of ``engine``; the path written."""
+        path = manifest_path(engine)
+        write_json(path, asdict(self))
+        return path
+
+    @classmethod
+    def load(cls, engine: Path) -> Manifest:
+        """The manifest of ``engine`` (or of the manifest file itself). Keys of later formats are ignored.
+
+        Raises:
+            ModelError: there is none, or it is not a manifest.
+        """
+        path = Path(engine) if str(engine).endswith(".json") else manifest_path(engine)
+        try:
+            values = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise ModelError(f"{engine} has no manifest {path.name} beside it", remedy=_REBUILD) from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ModelError(f"the manifest cannot be read: {error}", where=str(path), remedy=_REBUILD) from error
+        known = {entry.name for entry in fields(cls)}
+        if not isinstance(values, dict) or not {"runtime", "runtime_version", "precision"} <= values.keys():
+            raise ModelError("this is not an engine's manifest", where=str(path), remedy=_REBUILD)
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    @classmethod
+    def describe(
+        cls,
+        built: BuiltEngine,
+        profiles: Mapping[str, Profile],
+        *,
+        source_onnx: Path | None = None,
+        prepared_onnx: Path | None = None,
+        **more: Any,
+    ) -> Manifest:
+        """The manifest of a build; ``more`` are further fields by name (calibration, transform, labels, spec ...)."""
+        info, facts = built.info, built.facts
+        return cls(
+            runtime=info.runtime,
+            runtime_version=info.version,
+            precision=more.pop("precision", facts.precision),
+            inputs=[_tensor(item) for item in facts.inputs],
+            outputs=[_tensor(item) for item in facts.outputs],
+            profiles={name: {key: list(value) for key, value in p._asdict().items()} for name, p in profiles.items()},
+            counts={
+                "quantize": facts.quantize_nodes,
+                "dequantize": facts.dequantize_nodes,
+                "quantized_layers": facts.quantized_layers,
+                "weighted_layers": facts.weighted_layers,
+            },
+            targets=[list(target) for target in info.targets],
+            gpu=info.gpu,
+            operating_system=f"{platform.system()} {platform.machine()}",
+            driver=cuda.driver_version(),
+            engine_sha256=hashlib.sha256(built.plan).hexdigest(),
+            engine_bytes=len(built.plan),
+            source_onnx=str(source_onnx) if source_onnx else None,
+            source_sha256=file_sha256(source_onnx) if source_onnx else None,
+            prepared_onnx=prepared_onnx.name if prepared_onnx else None,
+            prepared_sha256=file_sha256(prepared_onnx) if prepared_onnx else None,
+            build_options={
+                "strongly_typed": info.strongly_typed,
+                "flags": list(info.flags),
+                "hardware_compatibility": info.hardware_compatibility,
+            },
+            notes=[*info.notes],
+            build_seconds=info.seconds,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **more,
+        )
+
+
+_REBUILD = "Build the engine again with gen_trt_engine."
+
+
+def _tensor(info: TensorInfo) -> dict[str, Any]:
+    return {"name": info.name, "shape": list(info.shape), "dtype": info.dtype.name}
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def manifest_path(engine: Path) -> Path:
+    """``model.engine`` -> ``model.engine.json``."""
+    return Path(f"{engine}.json")
+
+
+def prepared_onnx_path(engine: Path, source: Path | None = None) -> Path:
+    """``model.engine`` -> ``model.onnx``: the graph the engine was built from, for ONNX Runtime.
+
+    When that is the ``source`` model itself it is ``model.prepared.onnx``: the user's file is never overwritten.
+    """
+    path = Path(engine).with_suffix(".onnx")
+    if source is not None and path.resolve() == Path(source).resolve():
+        return path.with_suffix(".prepared.onnx")
+    return path
+
+
+def rebuild_command(manifest: Manifest) -> str:
+    """The command that builds this engine again, as recorded or as far as the manifest tells."""
+    if manifest.command:
+        return manifest.command
+    if manifest.network and manifest.source_onnx:
+        return f"{manifest.network} gen_trt_engine -e SPEC gen_trt_engine.onnx_file={shlex.quote(manifest.source_onnx)}"
+    return "gen_trt_engine with the spec it was built from"
+
+
+def engine_runtime(engine: Path) -> str:
+    """Which library reads this engine: from its manifest, else from the first bytes of the plan.
+
+    Raises:
+        ModelError: there is no such file, it is empty, or it is an ONNX file.
+    """
+    engine = Path(engine)
+    if not engine.is_file():
+        raise ModelError(f"there is no engine {engine}", remedy="Check the path, or build it with gen_trt_engine.")
+    if engine.suffix.lower() == ".onnx":
+        raise ModelError(f"{engine} is an ONNX file, not an engine", remedy="Run it with ONNX Runtime, or build it.")
+    with engine.open("rb") as file:
+        magic = file.read(4)
+    if len(magic) < 4:
+        raise ModelError(f"the engine {engine} is empty", remedy=_REBUILD)
+    if manifest_path(engine).is_file():
+        return Manifest.load(engine).runtime
+    return "tensorrt_rtx" if magic == _RTX_MAGIC else "tensorrt"
+
+
+def preflight(engine: Path, device: int = 0) -> None:
+    """Check before loading that ``engine`` can run here; without a manifest only what the file itself shows.
+
+    Raises:
+        ModelError: the file is missing, empty, not an engine, or not the one its manifest describes.
+        RuntimeUnavailableError: no GPU, another GPU, library, version or system. One message: everything that
+            does not fit, the prepared ONNX that can be used instead, and the command that builds it for here.
+    """
+    engine = Path(engine)
+    runtime = engine_runtime(engine)
+    manifest = Manifest.load(engine) if manifest_path(engine).is_file() else None
+    if manifest is not None and manifest.engine_bytes and engine.stat().st_size != manifest.engine_bytes:
+        raise ModelError(
+            f"{engine} has {engine.stat().st_size} bytes, its manifest says {manifest.engine_bytes}",
+            remedy="It was truncated or replaced: copy both again, or build it again.",
+        )
+    problems = _machine_problems(runtime, manifest, device)
+    if problems:
+        raise RuntimeUnavailableError(
+            f"{engine} cannot run here: " + "; ".join(problems), remedy=_ways_out(engine, manifest)
+        )
+
+
+def _machine_problems(runtime: str, manifest: Manifest | None, device: int) -> list[str]:
+    here = f"{platform.system()} {platform.machine()}"
+    problems = []
+    if manifest is not None and manifest.operating_system not in ("", here) and runtime == "tensorrt":
+        problems.append(f"it was built on {manifest.operating_system}, this is {here}")
+    if not cuda.gpu_available():
+        return [*problems, f"a {TITLES[runtime]} engine needs an NVIDIA GPU and its driver, and there is none"]
+    if cuda.gpu_name(device) is None:
+        return [*problems, f"there is no GPU {device} (found {len(cuda.gpus())})"]
+    problems += _version_problems(runtime, manifest)
+    return problems + _capability_problems(manifest, device)
+
+
+def _version_problems(runtime: str, manifest: Manifest | None) -> list[str]:
+    installed = installed_version(runtime)
+    if installed is None:
+        return [f"it is a {TITLES[runtime]} engine and {TITLES[runtime]} is not installed ({INSTALL[runtime]})"]
+    if manifest is None or version_tuple(installed) == version_tuple(manifest.runtime_version):
+        return []
+    built, now = version_tuple(manifest.runtime_version), version_tuple(installed)
+    portable = "VERSION_COMPATIBLE" in manifest.build_options.get("flags", [])
+    # A version compatible plan loads on its own and the next major release, never on an older one.
+    if portable and built <= now and _generation(now) - _generation(built) in (0, 1):
+        return []
+    return [f"it was built by {TITLES[runtime]} {manifest.runtime_version}, installed is {installed}"]
+
+
+def _generation(version: tuple[int, ...]) -> int:
+    return {8: 0, 9: 1, 10: 1, 11: 2}.get(version[0], version[0] - 9)
+
+
+def installed_version(runtime: str) -> str | None:
+    """The version of the installed ``tensorrt`` or ``tensorrt_rtx``, None if it cannot be imported."""
+    from nvidia_tao_deploy.engine.backend import load
+
+    try:
+        return load(runtime).version
+    except RuntimeUnavailableError:
+        return None
+
+
+def _capability_problems(manifest: Manifest | None, device: int) -> list[str]:
+    here = cuda.compute_capability(device)
+    if manifest is None or not manifest.targets or here is None:
+        return []
+    targets = [tuple(target) for target in manifest.targets]
+    level = manifest.build_options.get("hardware_compatibility")
+    if here in targets or (level == "ampere_plus" and here >= (8, 0)):
+        return []
+    listing = ", ".join(f"{major}.{minor}" for major, minor in targets)
+    name = cuda.gpu_name(device)
+    return [f"it was built for compute capability {listing}, GPU {device} ({name}) has {here[0]}.{here[1]}"]
+
+
+def _ways_out(engine: Path, manifest: Manifest | None) -> str:
+    ways = []
+    onnx = engine.parent / manifest.prepared_onnx if manifest and manifest.prepared_onnx else prepared_onnx_path(engine)
+    if onnx.is_file():
+        ways.append(f"Use the same graph with ONNX Runtime: {onnx}")
+    if manifest is not None:
+        ways.append(f"Build it for this machine: {rebuild_command(manifest)}")
+    else:
+        ways.append("Run it where it was built, or build it again here with gen_trt_engine")
+    return ".\n  ".join(ways)

@@ -1,0 +1,143 @@
+"""Shape profiles: the min, opt and max shape of every input (contract _engine_builder.md, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from nvidia_tao_deploy.errors import BuildError
+from nvidia_tao_deploy.runtime.session import TensorInfo
+
+Shape = tuple[int, ...]
+Triple = tuple[int, int, int]
+
+
+class Profile(NamedTuple):
+    """The smallest, the tuned-for and the largest shape of one input."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+
+def propose(
+    inputs: Sequence[TensorInfo],
+    min_batch: int = 1,
+    opt_batch: int = 1,
+    max_batch: int = 1,
+    *,
+    heights: Triple | None = None,
+    widths: Triple | None = None,
+) -> dict[str, Profile]:
+    """One profile per input.
+
+    Static axes stand as they are; a dynamic axis 0 takes the batch sizes; of inputs with rank >= 4 the last two
+    axes take ``heights`` and ``widths`` (min, opt, max) when dynamic. A scalar input has the shape ().
+
+    Raises:
+        BuildError: sizes not ordered min <= opt <= max or below 1, inputs that disagree about axis 0, or a
+            dynamic axis for which no size is given (names the input and the axis).
+    """
+    sizes = {"batch size": (min_batch, opt_batch, max_batch), "height": heights, "width": widths}
+    for what, triple in sizes.items():
+        if triple is not None:
+            _check_order(what, triple)
+    _check_batch_axis(inputs)
+    return {
+        info.name: Profile(*zip(*_axes(info, (min_batch, opt_batch, max_batch), heights, widths), strict=True))
+        if info.shape
+        else Profile((), (), ())
+        for info in inputs
+    }
+
+
+def static_batch(inputs: Sequence[TensorInfo]) -> int | None:
+    """The fixed size of axis 0, None when it is dynamic or there is no input with axes."""
+    return next((info.shape[0] for info in inputs if info.shape), None)
+
+
+def _check_order(what: str, triple: Triple) -> None:
+    smallest, tuned, largest = triple
+    if not 1 <= smallest <= tuned <= largest:
+        raise BuildError(
+            f"the {what} profile (min {smallest}, opt {tuned}, max {largest}) is not 1 <= min <= opt <= max",
+            remedy=f"Set the min, opt and max {what} of gen_trt_engine.tensorrt in rising order.",
+        )
+
+
+def _check_batch_axis(inputs: Sequence[TensorInfo]) -> None:
+    leading = {info.name: info.shape[0] for info in inputs if info.shape}
+    if len(set(leading.values())) > 1:
+        listing = ", ".join(f"{name}: {'dynamic' if size is None else size}" for name, size in leading.items())
+        raise BuildError(
+            f"the inputs disagree about axis 0, the batch ({listing})",
+            remedy="Export the model so that axis 0 of every input is the same batch axis.",
+        )
+
+
+def _axes(info: TensorInfo, batch: Triple, heights: Triple | None, widths: Triple | None) -> list[Triple]:
+    triples: list[Triple] = []
+    rank = len(info.shape)
+    for axis, size in enumerate(info.shape):
+        if size is not None:
+            triples.append((size, size, size))
+        elif axis == 0:
+            triples.append(batch)
+        elif rank >= 4 and axis >= rank - 2:
+            chosen, what = (heights, "height") if axis == rank - 2 else (widths, "width")
+            if chosen is None:
+                raise _open_axis(info, axis, f"Set gen_trt_engine.tensorrt.min_{what}, opt_{what} and max_{what}.")
+            triples.append(chosen)
+        else:
+            raise _open_axis(info, axis, "Give its profile by name, or export the model with this axis fixed.")
+    return triples
+
+
+def _open_axis(info: TensorInfo, axis: int, remedy: str) -> BuildError:
+    return BuildError(
+        f"input {info.name!r}: axis {axis} is dynamic and no size is given for it ({info})", remedy=remedy
+    )
+
+
+def check_profiles(inputs: Sequence[TensorInfo], profiles: Mapping[str, Profile]) -> None:
+    """Check profiles given by name against the model's inputs: the builder's own messages come late or never
+    (a misspelt name is accepted until the build, a wrong rank speaks of "profile 0").
+
+    Raises:
+        BuildError: unknown or missing input, wrong rank, a static axis changed, min <= opt <= max violated.
+    """
+    names = [info.name for info in inputs]
+    for name in profiles:
+        if name not in names:
+            raise BuildError(
+                f"the profile names input {name!r}, which the model does not have",
+                remedy=f"Its inputs are: {', '.join(names)}.",
+            )
+    for info in inputs:
+        profile = profiles.get(info.name)
+        if profile is None:
+            if any(size is None for size in info.shape):
+                raise BuildError(f"input {info.name!r} is dynamic ({info}) and has no profile", remedy="Give it one.")
+            continue
+        _check_one(info, Profile(*(tuple(shape) for shape in profile)))
+
+
+def _check_one(info: TensorInfo, profile: Profile) -> None:
+    for which, shape in profile._asdict().items():
+        if len(shape) != len(info.shape):
+            raise BuildError(
+                f"input {info.name!r} has {len(info.shape)} axes, its {which} shape {shape} has {len(shape)}",
+                remedy=f"The model's input is {info}.",
+            )
+    for axis, size in enumerate(info.shape):
+        triple = (profile.min[axis], profile.opt[axis], profile.max[axis])
+        if size is not None and set(triple) != {size}:
+            raise BuildError(
+                f"input {info.name!r}: axis {axis} is fixed at {size} in the model, the profile has {triple}",
+                remedy="Fixed axes must keep their size in min, opt and max.",
+            )
+        if not 0 < triple[0] <= triple[1] <= triple[2]:
+            raise BuildError(
+                f"input {info.name!r}: axis {axis} is not 1 <= min <= opt <= max but {triple}",
+                remedy="Order the three shapes of this input.",
+            )
