@@ -1,0 +1,285 @@
+"""COCO instances json: images, boxes, categories."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.text import read_text, some
+from nvidia_tao_deploy.errors import DataError
+
+
+@dataclass(frozen=True)
+class CocoTarget:
+    """The annotations of one image, in json order.
+
+    Attributes:
+        boxes_xyxy: (K, 4) float64, source pixels: x, y, x + width, y + height.
+        class_ids: (K,) int64 category ids.
+        iscrowd: (K,) bool.
+        area: (K,) float64, square pixels, as annotated.
+        annotations: the K json objects (segmentation and captions live here).
+    """
+
+    boxes_xyxy: NDArray[np.float64]
+    class_ids: NDArray[np.int64]
+    iscrowd: NDArray[np.bool_]
+    area: NDArray[np.float64]
+    annotations: tuple[Mapping[str, Any], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+
+class CocoDetection:
+    """A COCO json and the folder of its images; samples in the json's image order, ids are image ids.
+
+    A file is looked for below ``image_dir`` first, then as the json names it. What can be read in only one way is
+    mended and told in ``issues``: images missing on disk (skipped), boxes with NaN or negative size (dropped),
+    missing ``area`` (width x height) and ``iscrowd`` (0), unusable annotation ids (renumbered). Boxes of zero
+    area, and boxes outside their image, are kept because the COCO metric counts them, and told as well.
+
+    Attributes:
+        raw: the json object with those changes, as pycocotools takes it.
+        categories: category id -> name, ascending ids.
+        image_ids: ids of the samples, in order.
+
+    Args:
+        json_file: the annotation file.
+        image_dir: folder that ``file_name`` is relative to; None: the json's own folder.
+        limit: use the first ``limit`` images only; None or 0: all.
+        strict: raise for images missing on disk instead of skipping them.
+
+    Raises:
+        DataError: the json is malformed (line and column are named), lacks a key, has ids that repeat or point
+            nowhere, or none of its images exists.
+    """
+
+    def __init__(
+        self,
+        json_file: Path | str,
+        image_dir: Path | str | None = None,
+        *,
+        limit: int | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.json_file = Path(json_file)
+        self._folder = Path(os.path.abspath(self.json_file.parent if image_dir is None else image_dir))
+        self.root: Path | None = self._folder
+        self.issues: list[str] = []
+        document = load_instances(self.json_file)
+        where = str(self.json_file)
+        self.categories: dict[int, str] = _categories(document["categories"], where)
+        images = _images(document["images"], where)
+        annotations = _annotations(document["annotations"], images, self.categories, where, self.issues)
+        self.raw: dict[str, Any] = {**document, "annotations": annotations}
+        self._images = self._found_on_disk(list(images.values())[: limit or None], strict)
+        self.image_ids: list[int] = [image["id"] for image, _ in self._images]
+        self._of_image: dict[int, list[Mapping[str, Any]]] = {}
+        for annotation in annotations:
+            self._of_image.setdefault(annotation["image_id"], []).append(annotation)
+
+    @property
+    def category_ids(self) -> NDArray[np.int64]:
+        """(C,) category ids, ascending."""
+        return np.array(list(self.categories), dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        image, path = self._images[index]
+        size = (image["width"], image["height"]) if "width" in image and "height" in image else None
+        meta = {"size": size} if size else {}
+        return Sample(image["id"], (path,), self.target(image["id"]), meta)
+
+    def target(self, image_id: int) -> CocoTarget:
+        """The annotations of one image; empty arrays where it has none."""
+        annotations = tuple(self._of_image.get(image_id, ()))
+        xywh = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+        return CocoTarget(
+            boxes_xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+            class_ids=np.array([a["category_id"] for a in annotations], dtype=np.int64),
+            iscrowd=np.array([a["iscrowd"] for a in annotations], dtype=bool),
+            area=np.array([a["area"] for a in annotations], dtype=np.float64),
+            annotations=annotations,
+        )
+
+    def _found_on_disk(self, images: Sequence[dict[str, Any]], strict: bool) -> list[tuple[dict[str, Any], Path]]:
+        found = [(image, path) for image in images if (path := self._path(image["file_name"])) is not None]
+        if len(found) == len(images) > 0:
+            return found
+        kept = {image["id"] for image, _ in found}
+        missing = [image["file_name"] for image in images if image["id"] not in kept]
+        what = f"{len(missing)} of {len(images)} images are not on disk: {some(missing)}"
+        if strict or not found:
+            raise DataError(
+                what if images else "the annotation file lists no image",
+                where=str(self.json_file),
+                remedy=f"Files are looked for below {self._folder}; check the image folder of the spec.",
+            )
+        self.issues.append(f"{what} (skipped)")
+        return found
+
+    def _path(self, file_name: str) -> Path | None:
+        for path in (self._folder / file_name, Path(os.path.abspath(file_name))):
+            if path.is_file():
+                return path
+        return None
+
+
+def load_instances(json_file: Path) -> dict[str, Any]:
+    """Parse an instances json and check that images, annotations and categories are lists of objects.
+
+    Raises:
+        DataError: missing file, malformed json (with line and column), or a missing key.
+    """
+    text = read_text(json_file)
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"malformed JSON: {error.msg} (line {error.lineno}, column {error.colno})",
+            where=f"{json_file}:{error.lineno}",
+            remedy="Is the file complete?",
+        ) from error
+    except RecursionError as error:
+        raise DataError("malformed JSON: nested too deeply", where=str(json_file)) from error
+    for key in ("images", "annotations", "categories"):
+        rows = document.get(key) if isinstance(document, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise DataError(
+                f"no list of objects '{key}': this is not a COCO instances file",
+                where=str(json_file),
+                remedy="COCO instances have images, annotations and categories.",
+            )
+    return dict(document)
+
+
+def _fields(rows: Sequence[Mapping[str, Any]], key: str, of: str, where: str) -> list[Any]:
+    try:
+        return [row[key] for row in rows]
+    except KeyError:
+        at = next(i for i, row in enumerate(rows) if key not in row)
+        raise DataError(f"{of}[{at}] has no '{key}': {_short(rows[at])}", where=where) from None
+
+
+def _integers(rows: Sequence[Mapping[str, Any]], key: str, of: str, where: str) -> list[int]:
+    values = _fields(rows, key, of, where)
+    for at, value in enumerate(values):
+        if type(value) is not int:
+            raise DataError(f"{of}[{at}].{key} is not an integer: {value!r}", where=where)
+    return values
+
+
+def _unique(ids: Sequence[int], of: str, where: str) -> None:
+    if len(set(ids)) < len(ids):
+        twice = [i for i, count in Counter(ids).items() if count > 1]
+        raise DataError(f"{of} ids that stand more than once: {some(twice)}", where=where)
+
+
+def _categories(rows: Sequence[Mapping[str, Any]], where: str) -> dict[int, str]:
+    ids = _integers(rows, "id", "categories", where)
+    _unique(ids, "category", where)
+    if not ids:
+        raise DataError("the annotation file has no category", where=where)
+    names = _fields(rows, "name", "categories", where)
+    return dict(sorted(zip(ids, map(str, names), strict=True)))
+
+
+def _images(rows: Sequence[dict[str, Any]], where: str) -> dict[int, dict[str, Any]]:
+    ids = _integers(rows, "id", "images", where)
+    _unique(ids, "image", where)
+    for at, name in enumerate(_fields(rows, "file_name", "images", where)):
+        if not isinstance(name, str) or not name:
+            raise DataError(f"images[{at}].file_name is not a file name: {name!r}", where=where)
+    return dict(zip(ids, rows, strict=True))
+
+
+def _annotations(
+    rows: Sequence[dict[str, Any]],
+    images: Mapping[int, Mapping[str, Any]],
+    categories: Mapping[int, str],
+    where: str,
+    issues: list[str],
+) -> list[dict[str, Any]]:
+    """The annotations the metric takes in, checked and completed; what was changed is told in ``issues``."""
+    of_image = _integers(rows, "image_id", "annotations", where)
+    of_category = _integers(rows, "category_id", "annotations", where)
+    for key, ids, known in (("image_id", of_image, images), ("category_id", of_category, categories)):
+        dangling = [i for i in ids if i not in known]
+        if dangling:
+            at = next(n for n, i in enumerate(ids) if i not in known)
+            raise DataError(
+                f"{len(dangling)} annotations have a {key} that does not exist: {some(dict.fromkeys(dangling))} "
+                f"(first: annotations[{at}])",
+                where=where,
+                remedy="Do the annotations and the image or category list belong together?",
+            )
+    boxes = _boxes(rows, where)
+    names = [row.get("id", f"annotations[{at}]") for at, row in enumerate(rows)]
+    usable: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= 0).all(axis=1))
+    _tell(issues, names, ~usable, "annotations dropped, their box is not finite or has a negative size")
+    _tell(
+        issues,
+        names,
+        usable & np.asarray((boxes[:, 2:] == 0).any(axis=1)),
+        "annotations have a box of zero area (kept: misses)",
+    )
+    _tell(issues, names, usable & _outside(boxes, of_image, images), "annotations lie outside their image (kept)")
+    _tell(issues, names, np.array(["area" not in r for r in rows], bool), "annotations lack 'area' (width x height)")
+    _tell(issues, names, np.array(["iscrowd" not in r for r in rows], bool), "annotations lack 'iscrowd' (taken as 0)")
+
+    ids: list[Any] = [row.get("id") for row in rows]
+    # The COCO metric marks a match by the annotation's id, so that 0 and repeated ids make it count wrongly.
+    renumber = any(type(i) is not int or i <= 0 for i in ids) or len(set(ids)) < len(ids)
+    if renumber:
+        issues.append("annotation ids are missing, repeated or not positive: renumbered from 1")
+    kept = [{"iscrowd": 0, **row} for row, keep in zip(rows, usable.tolist(), strict=True) if keep]
+    for number, row in enumerate(kept, start=1):
+        row["area"] = _number(row.get("area", row["bbox"][2] * row["bbox"][3]), "area", where)
+        if renumber:
+            row["id"] = number
+    return kept
+
+
+def _boxes(rows: Sequence[Mapping[str, Any]], where: str) -> NDArray[np.float64]:
+    values = _fields(rows, "bbox", "annotations", where)
+    for at, box in enumerate(values):
+        if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+            raise DataError(f"annotations[{at}].bbox is not [x, y, width, height]: {_short(box)}", where=where)
+    return np.array(values, dtype=np.float64).reshape(-1, 4)
+
+
+def _outside(
+    boxes: NDArray[np.float64], of_image: Sequence[int], images: Mapping[int, Mapping[str, Any]]
+) -> NDArray[np.bool_]:
+    """Whether no part of a box lies in its image, as far as the json states the image's size."""
+    sizes = [(images[i].get("width"), images[i].get("height")) for i in of_image]
+    limits = np.array([(w or np.inf, h or np.inf) for w, h in sizes], dtype=np.float64).reshape(-1, 2)
+    return np.asarray(((boxes[:, :2] >= limits) | (boxes[:, :2] + boxes[:, 2:] < 0)).any(axis=1))
+
+
+def _tell(issues: list[str], names: Sequence[object], mask: NDArray[np.bool_], what: str) -> None:
+    if mask.any():
+        issues.append(f"{int(mask.sum())} {what}: {some([names[i] for i in np.flatnonzero(mask).tolist()])}")
+
+
+def _number(value: Any, key: str, where: str) -> float:
+    if type(value) not in (int, float):
+        raise DataError(f"an annotation's {key} is not a number: {value!r}", where=where)
+    return float(value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

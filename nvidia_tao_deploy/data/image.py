@@ -1,0 +1,203 @@
+"""Image files to pixels, and folders to lists of image files."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ColorMode = Literal["RGB", "L", "I"]
+Backend = Literal["opencv", "pillow"]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
+# Pillow's own bound for one quarter gigabyte of RGB; past it Pillow warns, past twice it refuses.
+MAX_PIXELS = 89_478_485
+
+_END_OF_JPEG = b"\xff\xd9"
+_END_OF_PNG = b"IEND\xaeB`\x82"
+# Some writers pad or append a few bytes after the end marker; further away it may belong to a thumbnail.
+_TAIL_BYTES = 64
+_OPENCV_MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "RGBA", "L", "LA", "P", "1", "I;16"}}
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
+
+
+def decode(
+    path: Path | str, mode: ColorMode = "RGB", backend: Backend = "opencv", max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8] | NDArray[np.int32]:
+    """Decode one image file.
+
+    EXIF orientation is not applied, as in the networks' contracts. Alpha is dropped, palettes are expanded,
+    CMYK is converted, and 16-bit samples keep their high byte, so both backends give the same pixels. OpenCV
+    decodes only whole JPEG and PNG files of the usual kinds and leaves everything else to Pillow. Differences
+    between the backends: none for PNG; for JPEG none as long as both bundle libjpeg-turbo (which the wheels
+    do), at most 2 grey levels with another libjpeg.
+
+    Args:
+        path: the file.
+        mode: "RGB"; "L" (ITU-R 601 luma, rounded, computed from RGB); "I" for 16-bit grey.
+        backend: "opencv" (faster) or "pillow".
+        max_pixels: refuse larger images before any pixel is decoded.
+
+    Returns:
+        (H, W, 3) uint8 for RGB, (H, W, 1) uint8 for L, (H, W, 1) int32 for I.
+
+    Raises:
+        DataError: the file is missing, empty, not an image, truncated, corrupt, or over ``max_pixels``.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    data = _read(path)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(path, image, max_pixels)
+            if backend == "opencv" and mode != "I" and _is_plain(image, data):
+                pixels = _decode_opencv(data, mode)
+                if pixels is not None and pixels.shape[:2] == (image.height, image.width):
+                    return pixels
+            return _pixels(image, mode)
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"image is too large to decode: {error}", where=str(path), remedy="Resize it or remove it from the set."
+        ) from error
+    except _UNREADABLE as error:
+        raise DataError(
+            f"cannot decode image: {_reason(error, path)}",
+            where=str(path),
+            remedy="The file is corrupt, truncated or not an image; replace it or remove it from the set.",
+        ) from error
+
+
+def list_images(folder: Path | str, recursive: bool = True) -> list[Path]:
+    """Image files of a folder, sorted by path; one image file stands for itself.
+
+    Suffixes are matched without regard to case. Linked files keep the link's name; linked folders are followed
+    once. Hidden files are skipped (macOS leaves ``._x.jpg`` files that are no images).
+
+    Args:
+        folder: a folder, or one image file.
+        recursive: whether to descend into sub-folders.
+
+    Returns:
+        Absolute paths.
+
+    Raises:
+        DataError: the folder does not exist, or holds no image.
+    """
+    root = Path(os.path.abspath(folder))
+    if root.is_file() and root.suffix.lower() in SUFFIXES:
+        return [root]
+    if not root.is_dir():
+        what = "is not an image file" if root.exists() else "no such image folder"
+        raise DataError(what, where=str(folder), remedy="Check the path.")
+    files = sorted(_image_files(root, recursive), key=str)
+    if not files:
+        below = " or below it" if recursive else ""
+        raise DataError(
+            f"no image in this folder{below}",
+            where=str(folder),
+            remedy=f"Files with one of these suffixes are read: {' '.join(sorted(SUFFIXES))}.",
+        )
+    return files
+
+
+def to_luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """ITU-R 601 luma of (H, W, 3) RGB as (H, W, 1), with Pillow's 16-bit fixed-point weights; exact for grey."""
+    weighted = rgb[..., 0] * np.uint32(19595) + rgb[..., 1] * np.uint32(38470) + rgb[..., 2] * np.uint32(7471)
+    return np.asarray((weighted + np.uint32(0x8000)) >> np.uint32(16), dtype=np.uint8)[..., None]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read image: {error.strerror or error}", where=str(path)) from error
+    if not data:
+        raise DataError(
+            "image file is empty (0 bytes)", where=str(path), remedy="Replace it or remove it from the set."
+        )
+    return data
+
+
+def _check_size(path: Path, image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise DataError(
+            f"image has {image.width} x {image.height} pixels, more than the {max_pixels} allowed",
+            where=str(path),
+            remedy="Resize it or remove it from the set.",
+        )
+
+
+def _is_plain(image: Image.Image, data: bytes) -> bool:
+    """Whether OpenCV gives Pillow's pixels: the usual kinds, and whole (OpenCV fills truncated files in silence)."""
+    end = _END_OF_JPEG if image.format == "JPEG" else _END_OF_PNG
+    return image.mode in _OPENCV_MODES.get(image.format or "", ()) and end in data[-_TAIL_BYTES:]
+
+
+def _decode_opencv(data: bytes, mode: ColorMode) -> NDArray[np.uint8] | None:
+    import cv2
+
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if bgr is None or bgr.dtype != np.uint8:
+        return None
+    rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return to_luma(rgb) if mode == "L" else rgb
+
+
+def _pixels(image: Image.Image, mode: ColorMode) -> NDArray[np.uint8] | NDArray[np.int32]:
+    if mode == "I":
+        wide = image if image.mode.startswith("I") else image.convert("L")
+        return np.asarray(wide).astype(np.int32)[..., None]
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit grey at 255 when it converts; the high byte is what every 8-bit reader shows.
+        grey = (np.clip(np.asarray(image).astype(np.int64), 0, 0xFFFF) >> 8).astype(np.uint8)[..., None]
+        return grey if mode == "L" else np.repeat(grey, 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("floating-point images have no defined grey range")
+    rgb = np.array(image.convert("RGB"))
+    return to_luma(rgb) if mode == "L" else rgb
+
+
+def _reason(error: BaseException, path: Path) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image, whatever its suffix {path.suffix} says"
+    return str(error) or type(error).__name__
+
+
+def _image_files(root: Path, recursive: bool) -> Iterator[Path]:
+    if not recursive:
+        yield from _images_among(root, (entry.name for entry in os.scandir(root) if entry.is_file()))
+        return
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up the tree
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from _images_among(Path(folder), names)
+
+
+def _images_among(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    for name in names:
+        if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+            yield folder / name

@@ -1,0 +1,151 @@
+"""Classification accuracy: top-k, confusion matrix, precision and recall per class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
+from nvidia_tao_deploy.predictions.types import Classification
+
+
+class TopKMetric:
+    """Top-k accuracy against the sample's class index.
+
+    Keys: ``top_k_accuracy`` for the first k (the contract's only key), and ``top_<k>_accuracy`` for every k when
+    there are several.
+
+    Args:
+        class_names: in index order; the model must give as many scores.
+        k: one k or several, each at least 1.
+
+    Raises:
+        SpecError: no k, or one below 1.
+    """
+
+    def __init__(self, class_names: Sequence[str], k: int | Sequence[int] = 1) -> None:
+        self._names = list(class_names)
+        self._ks = [k] if isinstance(k, int) else list(k)
+        if not self._ks or min(self._ks) < 1:
+            raise SpecError(f"top-k needs k >= 1, not {self._ks}")
+        self._scores: list[NDArray[np.float64]] = []
+        self._labels: list[int] = []
+
+    def update(self, sample: Sample, prediction: Classification) -> None:
+        """Take one image's scores.
+
+        Raises:
+            ModelError: the number of scores is not the number of classes, or a score is NaN.
+        """
+        if len(prediction.scores) != len(self._names):
+            raise ModelError(
+                f"the model gives {len(prediction.scores)} scores, the class list has {len(self._names)} names",
+                remedy="Check that model and class list belong together.",
+            )
+        if np.isnan(prediction.scores).any():
+            raise ModelError(f"the model's scores of {sample.id} hold NaN")
+        self._scores.append(prediction.scores)
+        self._labels.append(int(sample.target))
+
+    def compute(self) -> dict[str, float]:
+        """Accuracies in [0, 1].
+
+        Raises:
+            DataError: no image was evaluated.
+        """
+        scores, labels = self._gathered()
+        results = {"top_k_accuracy": top_k_accuracy(scores, labels, self._ks[0])}
+        if len(self._ks) > 1:
+            results.update({f"top_{k}_accuracy": top_k_accuracy(scores, labels, k) for k in self._ks})
+        return results
+
+    def confusion(self) -> NDArray[np.int64]:
+        """(C, C) counts: row is the true class, column the best-scored one."""
+        scores, labels = self._gathered()
+        return confusion_matrix(labels, scores.argmax(axis=1), len(self._names))
+
+    def report(self) -> str:
+        """Accuracies, confusion matrix (up to 20 classes) and the figures of every class."""
+        results = self.compute()
+        matrix = self.confusion()
+        lines = [f"{key}: {value:.4f}" for key, value in results.items()]
+        if len(self._names) <= 20:
+            lines += ["", "Confusion matrix (rows: truth, columns: prediction)", str(matrix)]
+        return "\n".join([*lines, "", classification_table(matrix, self._names)])
+
+    def _gathered(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        if not self._labels:
+            raise DataError("no image was evaluated")
+        return np.stack(self._scores), np.array(self._labels, dtype=np.int64)
+
+
+def top_k_accuracy(scores: NDArray[np.floating], labels: NDArray[np.int64], k: int) -> float:
+    """Share of rows whose label is among the k best scores.
+
+    Among equal scores the highest index ranks first (the contract's and scikit-learn's order), except that two
+    classes at k = 1 are decided by argmax.
+
+    Args:
+        scores: (N, C).
+        labels: (N,) in [0, C).
+        k: at least 1.
+    """
+    if scores.shape[1] == 2 and k == 1:
+        return float((scores.argmax(axis=1) == labels).mean())
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    tied_after = (scores == own) & (np.arange(scores.shape[1]) > labels[:, None])
+    rank = ((scores > own) | tied_after).sum(axis=1)
+    return float((rank < k).mean())
+
+
+def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """(C, C) counts, row = label, column = prediction; every class has its row and column."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """Per class: precision, recall, f1 (C,) in [0, 1], 0 where undefined; support (C,) is the true count."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    support: NDArray[np.int64]
+
+
+def class_figures(matrix: NDArray[np.int64]) -> ClassFigures:
+    """Figures from a (C, C) confusion matrix."""
+    right = np.diagonal(matrix).astype(np.float64)
+    predicted, support = matrix.sum(axis=0), matrix.sum(axis=1)
+    return ClassFigures(
+        precision=_share(right, predicted),
+        recall=_share(right, support),
+        f1=_share(2 * right, predicted + support),
+        support=support,
+    )
+
+
+def classification_table(matrix: NDArray[np.int64], names: Sequence[str]) -> str:
+    """Precision, recall, f1 and support per class, then accuracy and both averages, as text with 2 digits."""
+    figures = class_figures(matrix)
+    total = int(figures.support.sum())
+    columns = (figures.precision, figures.recall, figures.f1)
+    width = max([len(name) for name in names] + [len("weighted avg")])
+    lines = [f"{'':>{width}} {'precision':>10}{'recall':>10}{'f1-score':>10}{'support':>10}", ""]
+    for i, name in enumerate(names):
+        lines.append(f"{name:>{width}} " + "".join(f"{c[i]:>10.2f}" for c in columns) + f"{figures.support[i]:>10}")
+    accuracy = np.trace(matrix) / total if total else 0.0
+    lines += ["", f"{'accuracy':>{width}} {'':>20}{accuracy:>10.2f}{total:>10}"]
+    weights = figures.support / max(total, 1)
+    averages = {"macro avg": [c.mean() for c in columns], "weighted avg": [c @ weights for c in columns]}
+    for label, average in averages.items():
+        lines.append(f"{label:>{width}} " + "".join(f"{value:>10.2f}" for value in average) + f"{total:>10}")
+    return "\n".join(lines)
+
+
+def _share(part: NDArray[np.float64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)

@@ -1,0 +1,95 @@
+"""Files of detection inference: annotated pictures and KITTI labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nvidia_tao_deploy.data.image import decode
+from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.files import atomic_write
+from nvidia_tao_deploy.predictions.drawing import Rgb, class_color, draw_box
+from nvidia_tao_deploy.predictions.kitti_labels import kitti_line, write_kitti_labels
+from nvidia_tao_deploy.predictions.output_paths import OutputPaths
+from nvidia_tao_deploy.predictions.types import Detections
+
+
+class DetectionWriter:
+    """Writes ``labels/<stem>.txt`` and ``images_annotated/<name>`` for each sample, below ``out_dir``.
+
+    Paths mirror the dataset's folders. A detection is written if its class has a name and its score reaches the
+    threshold, in the network's order; an image without one gets an empty label file.
+
+    Args:
+        out_dir: the results folder.
+        names: class id -> name; a sequence names ids from 0, None entries and ids beyond it are left out.
+        threshold: least score, for all classes or by class id (ids not in the mapping: 0).
+        colors: name -> colour (names not in it are listed but not drawn); a palette by class id; None: by name.
+        root: the dataset's root folder.
+        draw: whether to write pictures.
+        outline_width: of the boxes, pixels.
+        score_only: the tag shows the score without the name (KITTI family without class map).
+    """
+
+    def __init__(
+        self,
+        out_dir: Path | str,
+        names: Mapping[int, str] | Sequence[str | None],
+        threshold: float | Mapping[int, float] = 0.0,
+        colors: Mapping[str, Any] | Sequence[Any] | None = None,
+        root: Path | None = None,
+        *,
+        draw: bool = True,
+        outline_width: int = 1,
+        score_only: bool = False,
+    ) -> None:
+        self.labels_dir, self.images_dir = Path(out_dir) / "labels", Path(out_dir) / "images_annotated"
+        listed = names.items() if isinstance(names, Mapping) else enumerate(names)
+        self._names: dict[int, str] = {class_id: name for class_id, name in listed if name is not None}
+        self._threshold = threshold
+        # resolved here, so that a wrong colour fails before the first image
+        self._colors: dict[int, Rgb | None] = {i: class_color(n, i, colors) for i, n in self._names.items()}
+        self._paths = OutputPaths(root)
+        self._draw, self._outline_width, self._score_only = draw, outline_width, score_only
+
+    def write(self, sample: Sample, prediction: Detections) -> None:
+        """Write this sample's label file and picture.
+
+        Raises:
+            DataError: a file cannot be written, or the picture cannot be read.
+        """
+        rows = [
+            (class_id, box, score)
+            for class_id, box, score in zip(
+                prediction.class_ids.tolist(), prediction.boxes_xyxy.tolist(), prediction.scores.tolist(), strict=True
+            )
+            if class_id in self._names and score >= self._least(class_id)
+        ]
+        lines = [kitti_line(self._names[class_id], box, score) for class_id, box, score in rows]
+        write_kitti_labels(self.labels_dir / self._paths(sample.path, ".txt"), lines)
+        if self._draw:
+            self._write_picture(sample.path, rows)
+
+    def close(self) -> list[Path]:
+        """The folders written to."""
+        return [self.labels_dir, *([self.images_dir] if self._draw else [])]
+
+    def _least(self, class_id: int) -> float:
+        if isinstance(self._threshold, Mapping):
+            return self._threshold.get(class_id, 0.0)
+        return self._threshold
+
+    def _write_picture(self, source: Path, rows: Sequence[tuple[int, list[float], float]]) -> None:
+        from PIL import Image
+
+        picture = Image.fromarray(decode(source))
+        for class_id, box, score in rows:
+            color = self._colors[class_id]
+            if color is not None:
+                text = f"{score:.2f}" if self._score_only else f"{self._names[class_id]}: {score:.2f}"
+                draw_box(picture, box, text, color, self._outline_width)
+        path = self.images_dir / self._paths(source, "")
+        options = {"quality": 90} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+        with atomic_write(path) as temporary:
+            picture.save(temporary, format=Image.registered_extensions()[path.suffix.lower()], **options)

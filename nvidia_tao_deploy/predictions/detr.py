@@ -1,0 +1,94 @@
+"""Decoding of query-based detectors: deformable_detr, dino, rtdetr and the prompted ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.predictions.types import Detections
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+
+def decode_detr(
+    logits: NDArray[Any], boxes: NDArray[Any], geometries: Sequence[Geometry], num_select: int
+) -> list[Detections]:
+    """The best ``num_select`` (query, class) pairs of each image; no suppression, no threshold.
+
+    A query may appear several times with different classes. Boxes are clipped to the source image.
+
+    Args:
+        logits: (B, NQ, C) raw class logits.
+        boxes: (B, NQ, 4) centre x, centre y, width, height in [0, 1] of the network's canvas.
+        geometries: how each of the first ``len(geometries)`` images was placed.
+        num_select: pairs per image; capped at NQ * C.
+
+    Returns:
+        Per image, by descending score, the lowest flat index (query * C + class) first among equal scores;
+        ``class_ids`` are channels.
+
+    Raises:
+        ModelError: the outputs' shapes do not fit each other, or hold NaN.
+    """
+    if logits.ndim != 3 or boxes.shape != (*logits.shape[:2], 4):
+        raise ModelError(f"logits {logits.shape} and boxes {boxes.shape} are not (B, NQ, C) and (B, NQ, 4)")
+    count = len(geometries)
+    probabilities = sigmoid(logits[:count]).reshape(count, -1)
+    corners = center_to_corners(boxes[:count].astype(np.float32, copy=False))
+    if np.isnan(probabilities).any() or np.isnan(corners).any():
+        raise ModelError(
+            "the model's outputs hold NaN",
+            remedy="A layer overflows in reduced precision: build in fp32, or keep that layer in fp32.",
+        )
+    detections = []
+    for scores, xyxy, geometry in zip(probabilities, corners, geometries, strict=True):
+        best = top_k(scores, num_select)
+        query, class_ids = np.divmod(best, logits.shape[2])
+        detections.append(
+            Detections(to_source_clipped(xyxy[query], geometry), scores[best].astype(np.float64), class_ids)
+        )
+    return detections
+
+
+def sigmoid(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-x)) in float32; saturates to 0 and 1."""
+    with np.errstate(over="ignore"):  # exp overflows to infinity, whose inverse is the right limit
+        exponential = np.exp(-logits.astype(np.float32, copy=False))
+    np.add(exponential, np.float32(1), out=exponential)
+    return np.asarray(np.divide(np.float32(1), exponential, out=exponential), dtype=np.float32)
+
+
+def center_to_corners(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(..., 4) centre x, centre y, width, height -> x1, y1, x2, y2."""
+    center, half = boxes[..., :2], boxes[..., 2:] * np.float32(0.5)
+    return np.concatenate([center - half, center + half], axis=-1)
+
+
+def top_k(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Indices (min(k, N),) of the largest of (N,) scores, descending, the lowest index first among equals."""
+    if k >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    if k <= 0:
+        return np.zeros(0, np.int64)
+    least = np.partition(scores, len(scores) - k)[len(scores) - k]
+    above = np.flatnonzero(scores > least)
+    tied = np.flatnonzero(scores == least)[: k - len(above)]
+    chosen = np.sort(np.concatenate([above, tied]))
+    return chosen[np.argsort(-scores[chosen], kind="stable")]
+
+
+def to_source_clipped(boxes: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float64]:
+    """(N, 4) corners in [0, 1] of the canvas -> source pixels, clipped to the source image.
+
+    Where the image fills the canvas this is corner * source size with no detour over network pixels, the
+    contract's arithmetic: float32 corners, float64 product.
+    """
+    source = np.array(geometry.source_size * 2, dtype=np.float64)
+    network = np.array(geometry.network_size * 2, dtype=np.float64)
+    scale = np.array(geometry.scale * 2, dtype=np.float64)
+    offset = np.array(geometry.offset * 2, dtype=np.float64)
+    extent = np.where(scale == network / source, source, network / scale)
+    return np.clip(boxes.astype(np.float64) * extent - offset / scale, 0.0, source)

@@ -1,0 +1,56 @@
+"""Overlap of boxes, and greedy non-maximum suppression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def box_area(boxes_xyxy: NDArray[Any], offset: float = 0.0) -> NDArray[Any]:
+    """(N,) areas of (N, 4) boxes; ``offset`` is added to width and height."""
+    width, height = boxes_xyxy[:, 2] - boxes_xyxy[:, 0], boxes_xyxy[:, 3] - boxes_xyxy[:, 1]
+    return np.asarray((width + offset) * (height + offset))
+
+
+def intersection_matrix(boxes_a: NDArray[Any], boxes_b: NDArray[Any], offset: float = 0.0) -> NDArray[Any]:
+    """(N, M) intersection areas of (N, 4) and (M, 4) corner boxes."""
+    width = np.minimum(boxes_a[:, None, 2], boxes_b[None, :, 2]) - np.maximum(boxes_a[:, None, 0], boxes_b[None, :, 0])
+    height = np.minimum(boxes_a[:, None, 3], boxes_b[None, :, 3]) - np.maximum(boxes_a[:, None, 1], boxes_b[None, :, 1])
+    return np.asarray(np.maximum(width + offset, 0) * np.maximum(height + offset, 0))
+
+
+def iou_matrix(boxes_a: NDArray[Any], boxes_b: NDArray[Any], offset: float = 0.0) -> NDArray[Any]:
+    """Intersection over union, (N, M) in the boxes' dtype; 0 where the union is empty.
+
+    Args:
+        boxes_a: (N, 4) x1, y1, x2, y2.
+        boxes_b: (M, 4), same units.
+        offset: added to every width and height (1 for the pixel-inclusive convention).
+    """
+    intersection = intersection_matrix(boxes_a, boxes_b, offset)
+    union = box_area(boxes_a, offset)[:, None] + box_area(boxes_b, offset)[None, :] - intersection
+    return np.asarray(np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0))
+
+
+def nms(boxes_xyxy: NDArray[Any], scores: NDArray[Any], iou_threshold: float, offset: float = 0.0) -> NDArray[np.int64]:
+    """Greedy suppression: keep the best box, drop every later one with IoU > ``iou_threshold``, repeat.
+
+    Args:
+        boxes_xyxy: (N, 4).
+        scores: (N,); equal scores are taken lowest index first.
+        iou_threshold: in [0, 1]; strictly greater overlap suppresses.
+        offset: see :func:`iou_matrix`.
+
+    Returns:
+        (K,) kept indices, by descending score.
+    """
+    order = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        overlap = iou_matrix(boxes_xyxy[best : best + 1], boxes_xyxy[rest], offset)[0]
+        order = rest[overlap <= iou_threshold]
+    return np.array(kept, dtype=np.int64)

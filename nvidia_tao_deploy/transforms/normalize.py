@@ -1,0 +1,99 @@
+"""The arithmetic between grey levels and network input: (x * scale - mean) / std, per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.errors import SpecError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+CAFFE_MEAN_GREY = (117.3786,)
+CAFFE_MEAN_GREY_16 = (30048.9216,)
+
+Mode = Literal["tf", "torch", "caffe"]
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Constants of (x * scale - mean) / std, in the channel order of the network's input.
+
+    A scale whose inverse is a whole number, such as 1/255, is applied as a division, as the trainers do. Steps
+    that change nothing (scale 1, mean 0, std 1) are not computed.
+
+    Attributes:
+        scale: factor on the decoded grey levels.
+        mean: one value per channel, or one for all.
+        std: one value per channel, or one for all.
+    """
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    @classmethod
+    def of_mode(
+        cls, mode: Mode, *, mean: Sequence[float] = (), std: Sequence[float] = (), channels: int = 3, depth: int = 8
+    ) -> Normalization:
+        """The constants of a preprocessing mode.
+
+        tf: x/127.5 - 1. torch: (x/255 - mean)/std, ImageNet constants by default. caffe: x - mean in BGR order
+        (the transform's ``color`` must be "BGR"), no scaling. Depth 16: full scale 65535 instead of 255.
+        """
+        top = 65535.0 if depth == 16 else 255.0
+        if mode == "tf":
+            return cls(scale=2.0 / top, mean=(1.0,))
+        if mode == "torch":
+            grey = channels == 1
+            return cls(
+                scale=1.0 / top,
+                mean=tuple(mean) or ((0.449,) if grey else IMAGENET_MEAN),
+                std=tuple(std) or ((0.224,) if grey else IMAGENET_STD),
+            )
+        if channels == 1:
+            return cls(mean=tuple(mean) or (CAFFE_MEAN_GREY_16 if depth == 16 else CAFFE_MEAN_GREY))
+        return cls(mean=tuple(mean) or CAFFE_MEAN_BGR)
+
+    def for_channels(self, channels: int) -> Normalization:
+        """The same constants, one per channel.
+
+        Raises:
+            SpecError: the number of means or stds fits neither 1 nor ``channels``, or a std is 0.
+        """
+        mean, std = (_per_channel(name, getattr(self, name), channels) for name in ("mean", "std"))
+        if not all(std):
+            raise SpecError(f"std {list(self.std)} holds a zero", remedy="Standard deviations must not be 0.")
+        return Normalization(self.scale, mean, std)
+
+    def apply_in_place(self, plane: NDArray[Any], channel: int) -> None:
+        """Normalize one channel's floating-point plane, three separately rounded steps in the plane's dtype."""
+        number = plane.dtype.type
+        divisor = 1.0 / self.scale
+        whole = round(divisor * 2) / 2  # 127.5 counts as whole here
+        if self.scale == 1.0:
+            pass
+        elif abs(divisor - whole) < 1e-9 * divisor:
+            np.divide(plane, number(whole), out=plane)
+        else:
+            np.multiply(plane, number(self.scale), out=plane)
+        if self.mean[channel]:
+            np.subtract(plane, number(self.mean[channel]), out=plane)
+        if self.std[channel] != 1.0:
+            np.divide(plane, number(self.std[channel]), out=plane)
+
+
+def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
+    if len(values) == channels:
+        return tuple(map(float, values))
+    if len(set(values)) == 1:
+        return (float(values[0]),) * channels
+    raise SpecError(
+        f"{name} has {len(values)} values {list(values)}, the network's input has {channels} channels",
+        remedy=f"Give one {name} per channel.",
+    )
