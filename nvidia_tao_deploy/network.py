@@ -131,7 +131,7 @@ class Network:
         transform: (spec, ports) -> transform; the same one for calibration, evaluate and inference.
         decode: (spec, ports, action) -> decoder.
         metric: (spec, dataset) -> metric.
-        writer: (spec, results folder, dataset) -> writer.
+        writer: (spec, results folder, dataset, ports) -> writer.
         batch_size: (spec, action) -> images per batch that the spec asks for.
         labels: spec -> class names known at build time, for the manifest.
     """
@@ -144,6 +144,6 @@ class Network:
     transform: Callable[[Any, Ports], Transform]
     decode: Callable[[Any, Ports, str], Decoder]
     metric: Callable[[Any, Dataset], Metric]
-    writer: Callable[[Any, Path, Dataset], Writer]
+    writer: Callable[[Any, Path, Dataset, Ports], Writer]
     batch_size: Callable[[Any, str], int]
     labels: Callable[[Any], Sequence[str]] = lambda _spec: ()

@@ -48,7 +48,7 @@ def gen_trt_engine(
         from nvidia_tao_deploy.engine.backend import choose_runtime
         from nvidia_tao_deploy.engine.build import build
         from nvidia_tao_deploy.engine.manifest import Manifest, prepared_onnx_path
-        from nvidia_tao_deploy.graph import precision
+        from nvidia_tao_deploy.graph.verify import describe_precision, verify_precision
 
         spec, options = run.spec, run.spec.gen_trt_engine.tensorrt
         engine_path = _engine_path(spec)
@@ -58,8 +58,8 @@ def gen_trt_engine(
         prepared = prepare(network, spec, fp16_with_int8=backend.strongly_typed)
         for note in prepared.notes:
             say(f"note: {note}")
-        counts = precision.verify_precision(prepared.model, options.data_type)
-        say(precision.describe_precision(counts))
+        counts = verify_precision(prepared.model, options.data_type)
+        say(describe_precision(counts))
         parity = _parity(spec, prepared)
         onnx_beside = prepared_onnx_path(engine_path)
         with atomic_write(onnx_beside) as temporary:

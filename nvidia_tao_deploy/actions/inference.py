@@ -41,9 +41,9 @@ def inference(
     with started(network, "inference", source, overrides, flags) as run:
         dataset = network.dataset(run.spec, "inference")
         tally = Tally()
-        writer = network.writer(run.spec, run.folder, dataset)
         with opened(network, run.spec, "inference") as model:
             device = model.session.device
+            writer = network.writer(run.spec, run.folder, dataset, model.ports)
             for sample, prediction in model.predict(dataset, tally):
                 writer.write(sample, prediction)
         outputs = writer.close()

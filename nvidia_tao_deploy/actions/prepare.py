@@ -87,7 +87,8 @@ def prepare(network: Network, spec: Any, *, fp16_with_int8: bool) -> Prepared:
         DataError: calibration images are missing or unreadable.
         BuildError: the precision cannot be put into this graph.
     """
-    from nvidia_tao_deploy.graph import load, lower, precision, quantize, simplify
+    from nvidia_tao_deploy.graph import load, lower, precision, simplify
+    from nvidia_tao_deploy.graph.verify import is_quantized
 
     options = spec.gen_trt_engine.tensorrt
     path = Path(spec.require("gen_trt_engine.onnx_file"))
@@ -97,7 +98,7 @@ def prepare(network: Network, spec: Any, *, fp16_with_int8: bool) -> Prepared:
     if options.simplify:
         report = simplify.simplify_report(prepared.model)
         prepared.model = report.model
-        prepared.notes += report.notes
+        prepared.notes += [report.note] if report.note else []
     if options.plugins != "keep":
         lowered = lower.lower_plugins(prepared.model)
         prepared.model = lowered.model
@@ -106,36 +107,72 @@ def prepare(network: Network, spec: Any, *, fp16_with_int8: bool) -> Prepared:
     if spec.gen_trt_engine.batch_size > 0:
         prepared.model = simplify.set_batch(prepared.model, spec.gen_trt_engine.batch_size)
     wanted = options.data_type
-    if quantize.is_quantized(prepared.model):
+    if is_quantized(prepared.model):
         prepared.notes.append(f"the model carries its own quantization, so data_type {wanted} adds nothing to it")
         return prepared
     layers = dict(entry.rsplit(":", 1) for entry in options.layers_precision)
-    if wanted in QUANTIZED:
-        _quantize(network, spec, prepared, layers)
-    elif options.calibration.cal_image_dir:
-        limit = PARITY_BATCHES * options.calibration.cal_batch_size
+    implicit = wanted == "int8" and options.calibration.mode == "implicit"
+    if wanted in QUANTIZED or options.calibration.cal_image_dir:
+        # Other precisions need a few images only: for the range check of fp16, and for parity.
+        limit = None if wanted in QUANTIZED else PARITY_BATCHES * options.calibration.cal_batch_size
         prepared.images = CalibrationImages(network, spec, prepared.transform, ports, limit)
-    if wanted in ("fp16", "bf16") or (wanted in QUANTIZED and fp16_with_int8 and not options.strict_types):
-        cast = precision.cast_float(
-            prepared.model,
-            wanted if wanted not in QUANTIZED else "fp16",
-            layers=layers,
-            ranges=_value_ranges(prepared),
-        )
+    if implicit:
+        prepared.calibration = _facts(spec, prepared.images, method="TensorRT")
+        return prepared
+    half = wanted if wanted not in QUANTIZED else "fp16" if fp16_with_int8 and not options.strict_types else None
+    ranges = _value_ranges(prepared) if half == "fp16" else None
+    if wanted in QUANTIZED:
+        _quantize(spec, prepared, layers)
+    if half in ("fp16", "bf16"):
+        cast = precision.cast_float(prepared.model, half, layers=layers, ranges=ranges)
         prepared.model = cast.model
         prepared.notes += [f"layers_precision '{glob}' names no node" for glob in cast.unmatched]
     return prepared
 
 
-def _quantize(network: Network, spec: Any, prepared: Prepared, layers: Mapping[str, str]) -> None:
-    """Calibrate (or take the scales of a cache that fits) and insert Q/DQ pairs."""
-    raise NotImplementedError
+def _quantize(spec: Any, prepared: Prepared, layers: Mapping[str, str]) -> None:
+    """Calibrate and insert Q/DQ pairs."""
+    from nvidia_tao_deploy.calibration.ranges import QUANTIZED_MAX, collect
+    from nvidia_tao_deploy.graph.quantize import quantizable_tensors, quantize
+
+    options = spec.gen_trt_engine.tensorrt
+    wanted, calibration, images = options.data_type, options.calibration, prepared.images
+    assert images is not None
+    tensors = quantizable_tensors(prepared.model, precision=wanted, layers=layers)
+    say(f"Calibrating {len(tensors)} tensors on {len(images.samples)} images ({calibration.method})")
+    largest = collect(
+        prepared.model, images.batches(), tensors, calibration.method, percentile=calibration.percentile
+    )
+    scales = {name: value / QUANTIZED_MAX[wanted] for name, value in largest.items()}
+    result = quantize(prepared.model, scales, precision=wanted, layers=layers)
+    prepared.model = result.model
+    prepared.notes += [f"in float: {name}: {reason}" for name, reason in result.skipped]
+    prepared.notes += [f"layers_precision '{glob}' names no node" for glob in result.unmatched]
+    prepared.calibration = _facts(spec, images, method=calibration.method)
+
+
+def _facts(spec: Any, images: CalibrationImages | None, method: str) -> dict[str, Any]:
+    """What the manifest says of the calibration."""
+    options = spec.gen_trt_engine.tensorrt.calibration
+    return {
+        "mode": options.mode,
+        "method": method,
+        "seed": options.seed,
+        "batch_size": options.cal_batch_size,
+        "images": [str(sample.path) for sample in images.samples] if images else [],
+    }
 
 
 def _value_ranges(prepared: Prepared) -> dict[str, tuple[float, float]] | None:
     """(min, max) of every float tensor on a few calibration images: what fp16 cannot hold stays fp32."""
     if prepared.images is None:
         return None
-    from nvidia_tao_deploy.calibration.ranges import value_ranges
+    from onnx import TensorProto
 
-    return value_ranges(prepared.model, islice(prepared.images.batches(), PARITY_BATCHES))
+    from nvidia_tao_deploy.calibration.ranges import collect_minmax
+    from nvidia_tao_deploy.graph.tensors import GraphIndex
+
+    index = GraphIndex(prepared.model)
+    weights = {tensor.name for tensor in prepared.model.graph.initializer}
+    floats = [name for name, kind in index.elem_types.items() if kind == TensorProto.FLOAT and name not in weights]
+    return collect_minmax(prepared.model, islice(prepared.images.batches(), PARITY_BATCHES), floats)
