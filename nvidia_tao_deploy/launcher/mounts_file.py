@@ -1,0 +1,155 @@
+"""The JSON file with mounts, variables and engine options, shared with the host launcher ``tao``."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nvidia_tao_deploy.errors import UsageError
+from nvidia_tao_deploy.launcher.environment import check_env
+from nvidia_tao_deploy.launcher.mounts import Mount, make_mount
+
+_OPTIONS = ("user", "ports", "shm_size", "ulimits", "privileged", "network", "tty")
+_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
+_USER = re.compile(r"[0-9]+(?::[0-9]+)?")
+_SIZE = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[kmgt]b?|b)?", re.IGNORECASE)
+_ULIMIT = re.compile(r"[a-z]+=(?:-1|[0-9]+)(?::(?:-1|[0-9]+))?")
+_PORT = re.compile(r"(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}:|\[[0-9A-Fa-f:]+\]:)?[0-9]{1,5}:[0-9]{1,5}(?:/(?:tcp|udp|sctp))?")
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """What one mounts file asks for."""
+
+    mounts: list[Mount] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+    user: str | None = None
+    ports: tuple[str, ...] = ()
+    shm_size: str | None = None
+    ulimits: tuple[str, ...] = ()
+    privileged: bool = False
+    network: str | None = None
+    tty: bool | None = None
+
+
+def default_mounts_file() -> Path:
+    """``LAUNCHER_MOUNTS`` if set, else ``~/.tao_mounts.json``."""
+    return Path(os.environ.get("LAUNCHER_MOUNTS") or "~/.tao_mounts.json").expanduser()
+
+
+def read_mounts_file(path: Path) -> FileSettings:
+    """Read one file.
+
+    Raises:
+        UsageError: unreadable, not JSON, an unknown key, or a wrong value; values of Envs are never shown.
+    """
+    where = str(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the mounts file: {error.strerror}", where=where, remedy="Correct the path."
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"the mounts file is not JSON: {error}", where=where, remedy="Correct it there.") from error
+    _known(data, ("Mounts", "Envs", "DockerOptions"), where)
+    mounts = []
+    for number, entry in enumerate(_items(data, "Mounts", where)):
+        here = f"{where}: Mounts[{number}]"
+        _known(entry, ("source", "destination", "mode"), here)
+        source, target, mode = (entry.get(key) for key in ("source", "destination", "mode"))
+        if not isinstance(source, str) or not isinstance(target, str) or not isinstance(mode, str | None):
+            raise UsageError(
+                "source and destination must both be given, as text", where=here, remedy="Add what is missing."
+            )
+        mounts.append(make_mount(source, target, mode, here))
+    env = {}
+    for number, entry in enumerate(_items(data, "Envs", where)):
+        here = f"{where}: Envs[{number}]"
+        _known(entry, ("variable", "value"), here)
+        name, value = entry.get("variable"), entry.get("value")
+        if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise UsageError(
+                "variable and value must both be given, as text", where=here, remedy="Add what is missing."
+            )
+        check_env(name, str(value), here)
+        env[name] = str(value)
+    options = data.get("DockerOptions") or {}
+    here = f"{where}: DockerOptions"
+    _known(options, _OPTIONS, here)
+    for key in ("privileged", "tty"):
+        if not isinstance(options.get(key), bool | None):
+            raise UsageError(f"{key} must be true or false", where=here, remedy="Correct it there.")
+    ports, ulimits = options.get("ports") or {}, options.get("ulimits") or {}
+    for key, value in (("ports", ports), ("ulimits", ulimits)):
+        if not isinstance(value, dict):
+            raise UsageError(f"{key} must be an object", where=here, remedy="Correct it there.")
+    return FileSettings(
+        mounts=mounts,
+        env=env,
+        user=check_user(options.get("user"), here),
+        ports=check_ports([f"{host}:{container}" for container, host in ports.items()], here),
+        shm_size=check_size(options.get("shm_size"), here),
+        ulimits=check_ulimits([f"{name}={limit}" for name, limit in ulimits.items()], here),
+        privileged=bool(options.get("privileged")),
+        network=check_network(options.get("network"), here),
+        tty=options.get("tty"),
+    )
+
+
+def check_user(value: Any, where: str) -> str | None:
+    """``UID`` or ``UID:GID`` in numbers, or None."""
+    return _matching(value, _USER, where, "user", "UID:GID in numbers")
+
+
+def check_size(value: Any, where: str) -> str | None:
+    """A size such as ``16G`` or ``512m``, or None."""
+    return _matching(value, _SIZE, where, "shm_size", "a size such as 16G")
+
+
+def check_network(value: Any, where: str) -> str | None:
+    """``host``, ``none``, ``bridge`` or the name of a network, or None."""
+    return _matching(value, _NETWORK, where, "network", "host, none, bridge or the name of a network")
+
+
+def check_ports(values: Sequence[str], where: str) -> tuple[str, ...]:
+    """Each ``[IP:]HOST:CONTAINER[/tcp]``."""
+    return tuple(str(_matching(value, _PORT, where, "port", "[IP:]HOST:CONTAINER")) for value in values)
+
+
+def check_ulimits(values: Sequence[str], where: str) -> tuple[str, ...]:
+    """Each ``NAME=SOFT[:HARD]``."""
+    return tuple(str(_matching(value, _ULIMIT, where, "ulimit", "NAME=SOFT[:HARD]")) for value in values)
+
+
+def _matching(value: Any, form: re.Pattern[str], where: str, name: str, expected: str) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int) or not form.fullmatch(str(value)):
+        raise UsageError(f"{name} {value!r} is not known", where=where, remedy=f"Give {expected}.")
+    return str(value)
+
+
+def _known(entry: Any, names: tuple[str, ...], where: str) -> None:
+    if not isinstance(entry, dict):
+        raise UsageError("a JSON object is expected", where=where, remedy=f"Known keys: {', '.join(names)}.")
+    for key in entry:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            remedy = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(names)}."
+            raise UsageError(f"unknown key {key!r}", where=where, remedy=remedy)
+
+
+def _items(data: dict[str, Any], key: str, where: str) -> list[Any]:
+    value = data.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise UsageError(f"{key} must be a list", where=where, remedy="See docs/launcher.md.")
+    return value
