@@ -1,0 +1,197 @@
+"""Older key names: what a key of an earlier release is called now, or that it is no longer used.
+
+Data only; ``spec/rename.py`` applies it. A rule counts only where its old key is not a key of the network today, so the
+common rules need no exceptions. Networks may add rules of their own (``NetworkSpec.drift``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One older key.
+
+    Attributes:
+        old: dotted key of the older release.
+        new: dotted key (or keys, all set) that it is called now; None when nothing uses it any more.
+        why: half a sentence for the note of a dropped key, e.g. where the value comes from now.
+        convert: how the value changes on the way.
+        only_if: the rule counts only for values of these types (a key may have become a block since).
+    """
+
+    old: str
+    new: str | tuple[str, ...] | None = None
+    why: str = ""
+    convert: Callable[[Any], Any] | None = None
+    only_if: tuple[type, ...] | None = None
+
+
+def as_list(value: Any) -> Any:
+    """A lone value as a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+def gib_to_mib(value: Any) -> Any:
+    """GiB as whole MiB."""
+    return int(float(value) * 1024) if isinstance(value, (int, float, str)) and value != "???" else value
+
+
+def from_255(value: Any) -> Any:
+    """Channel values on the scale 0..255 as values on the scale 0..1."""
+    if isinstance(value, list) and any(isinstance(item, (int, float)) and item > 1 for item in value):
+        return [item / 255 if isinstance(item, (int, float)) else item for item in value]
+    return value
+
+
+SHAPE = "the input shape comes from the ONNX model"
+MODEL_GROUPS = "the ONNX model holds the network"
+
+COMMON: tuple[Drift, ...] = (
+    Drift("gen_trt_engine.input_channel", why=SHAPE),
+    Drift("gen_trt_engine.input_width", why=SHAPE),
+    Drift("gen_trt_engine.input_height", why=SHAPE),
+    Drift("evaluate.gpu_id", "evaluate.gpu_ids", convert=as_list),
+    Drift("inference.gpu_id", "inference.gpu_ids", convert=as_list),
+    Drift("train.gpu_id", "train.gpu_ids", convert=as_list),
+    Drift("gen_trt_engine.gpu_ids", "gen_trt_engine.gpu_id", convert=lambda value: as_list(value)[0]),
+    Drift("gen_trt_engine.tensorrt.calibration.cal_num_batches", "gen_trt_engine.tensorrt.calibration.cal_batches"),
+    Drift("gen_trt_engine.tensorrt.max_workspace_size", "gen_trt_engine.tensorrt.workspace_size", convert=gib_to_mib),
+    Drift("gen_trt_engine.max_workspace_size", "gen_trt_engine.tensorrt.workspace_size", convert=gib_to_mib),
+    Drift("gen_trt_engine.engine_file", "gen_trt_engine.trt_engine"),
+    Drift("gen_trt_engine.save_engine", "gen_trt_engine.trt_engine"),
+    Drift("gen_trt_engine.data_type", "gen_trt_engine.tensorrt.data_type"),
+    Drift("gen_trt_engine.workspace_size", "gen_trt_engine.tensorrt.workspace_size"),
+    Drift("gen_trt_engine.min_batch_size", "gen_trt_engine.tensorrt.min_batch_size"),
+    Drift("gen_trt_engine.opt_batch_size", "gen_trt_engine.tensorrt.opt_batch_size"),
+    Drift("gen_trt_engine.max_batch_size", "gen_trt_engine.tensorrt.max_batch_size"),
+    Drift("gen_trt_engine.layers_precision", "gen_trt_engine.tensorrt.layers_precision"),
+    *(
+        Drift(f"gen_trt_engine{place}.{key}", f"gen_trt_engine.tensorrt.calibration.{key}")
+        for place in ("", ".tensorrt", ".calibration")
+        for key in (
+            "cal_image_dir",
+            "cal_cache_file",
+            "cal_data_file",
+            "cal_json_file",
+            "cal_batch_size",
+            "cal_batches",
+        )
+    ),
+    Drift("gen_trt_engine.batches", "gen_trt_engine.tensorrt.calibration.cal_batches"),
+    Drift("output_dir", "results_dir"),
+    Drift("evaluate.output_dir", "evaluate.results_dir"),
+    Drift("inference.output_dir", "inference.results_dir"),
+    Drift("key", "encryption_key"),
+    Drift("enc_key", "encryption_key"),
+    Drift("gpu_ids", why="each action has its own gpu_ids"),
+    Drift("num_gpus", why="each action has its own gpu_ids"),
+    Drift("num_nodes", why="one GPU is used"),
+    Drift("model.input_width", why=SHAPE),
+    Drift("model.input_height", why=SHAPE),
+    Drift("model.input_channel", why=SHAPE),
+)
+"""Rules for every network, wherever the old key is unknown today."""
+
+_SEGFORMER_MOVED = {
+    "dataset.img_norm_cfg.mean": ("dataset.segment.augmentation.mean", from_255),
+    "dataset.img_norm_cfg.std": ("dataset.segment.augmentation.std", from_255),
+    "dataset.palette": ("dataset.segment.palette", None),
+    "dataset.data_root": ("dataset.segment.root_dir", None),
+    "dataset.batch_size": ("dataset.segment.batch_size", None),
+    "dataset.workers_per_gpu": ("dataset.segment.workers", None),
+}
+
+_CLASSIFICATION_DROPPED = (
+    *(f"dataset.data.{key}" for key in ("samples_per_gpu", "workers_per_gpu", "train", "val", "test")),
+    *(f"dataset.{key}" for key in ("img_norm_cfg.to_rgb", "sampler", "pipeline")),
+    *(f"model.{key}" for key in ("init_cfg", "neck", "type", "pretrained", "train_cfg", "test_cfg")),
+    *(f"model.backbone.{key}" for key in ("freeze", "custom_args", "pretrained", "out_indices")),
+    *(f"model.head.{key}" for key in ("num_classes", "cal_acc", "lr_head", "classes", "loss.loss_weight")),
+    *(f"train.{key}" for key in ("exp_config", "train_config")),
+    *(f"{action}.{key}" for action in ("evaluate", "inference", "export") for key in ("exp_config", "threshold")),
+)
+
+NETWORKS: Mapping[str, tuple[Drift, ...]] = {
+    "classification_pyt": (
+        Drift("evaluate.topk", "model.head.topk", convert=as_list),
+        Drift("dataset.data.test.data_prefix", "dataset.test_dataset.images_dir"),
+        Drift("dataset.data.val.data_prefix", "dataset.val_dataset.images_dir"),
+        Drift("dataset.data.train.data_prefix", "dataset.train_dataset.images_dir"),
+        Drift("dataset.data.test.classes", "dataset.classes_file"),
+        Drift("dataset.data.samples_per_gpu", "dataset.batch_size"),
+        Drift("dataset.data.workers_per_gpu", "dataset.workers"),
+        Drift("dataset.img_norm_cfg.mean", "dataset.augmentation.mean", convert=from_255),
+        Drift("dataset.img_norm_cfg.std", "dataset.augmentation.std", convert=from_255),
+        Drift("model.head.loss.label_smooth", "model.head.loss.label_smooth_val"),
+        *(Drift(key, why=MODEL_GROUPS if key.startswith("model.") else "") for key in _CLASSIFICATION_DROPPED),
+    ),
+    "classification_tf2": (
+        Drift("gen_trt_engine.batch_size", "gen_trt_engine.tensorrt.calibration.cal_batch_size"),
+        Drift("inference.model_path", "inference.checkpoint"),
+        Drift("verbose", "gen_trt_engine.verbose"),
+    ),
+    "deformable_detr": (),
+    "dino": (),
+    "rtdetr": (),
+    "detectnet_v2": (),
+    "efficientdet_tf2": (Drift("verbose", "gen_trt_engine.verbose"),),
+    "ocdnet": (),
+    "ocrnet": (
+        *(
+            Drift(f"dataset.input_{axis}", (f"evaluate.input_{axis}", f"inference.input_{axis}"))
+            for axis in ("width", "height")
+        ),
+        Drift("dataset.input_channel", "model.input_channel"),
+        Drift("model", "gen_trt_engine.onnx_file", only_if=(str,)),
+        Drift("save_engine_path", "gen_trt_engine.trt_engine"),
+        Drift("workspace_size", "gen_trt_engine.tensorrt.workspace_size", convert=gib_to_mib),
+        *(
+            Drift(f"{point}_batch_size", f"gen_trt_engine.tensorrt.{point}_batch_size")
+            for point in ("min", "opt", "max")
+        ),
+        Drift("data_type", "gen_trt_engine.tensorrt.data_type"),
+        Drift("engine", ("evaluate.trt_engine", "inference.trt_engine")),
+        Drift("batch_size", ("evaluate.batch_size", "inference.batch_size")),
+        Drift("inference_images_dir", "inference.inference_dataset_dir"),
+        Drift("character_list_file", "dataset.character_list_file"),
+    ),
+    "optical_inspection": (Drift("dataset.output_shape", why="image_width and image_height hold the size"),),
+    "segformer": (
+        *(Drift(old, new, convert=convert) for old, (new, convert) in _SEGFORMER_MOVED.items()),
+        Drift("dataset.img_norm_cfg", why="dataset.segment.augmentation holds mean and std"),
+        Drift("dataset.test_dataset.img_dir", why="dataset.segment.root_dir holds the images"),
+        Drift("dataset.test_dataset.ann_dir", why="dataset.segment.root_dir holds the masks"),
+        Drift("dataset.test_dataset.pipeline", why="images are stretched to the input size"),
+        *(Drift(f"dataset.{part}_dataset") for part in ("train", "val", "test")),
+        Drift("dataset.input_type", why="the input channels come from the ONNX model"),
+    ),
+    "visual_changenet": (
+        Drift("model.classify.diff_module", "model.classify.difference_module"),
+        Drift("dataset.classify.output_shape", why="image_width and image_height hold the size"),
+    ),
+    "nvdinov2": (Drift("model.backbone.type", why="model.backbone.teacher_type and student_type took its place"),),
+    "mask2former": (
+        Drift("dataset.type", tuple(f"dataset.{part}.type" for part in ("train", "val", "test"))),
+        Drift("dataset.workers", why="each data set has its own num_workers"),
+    ),
+    "mae": (Drift("dataset.segment.num_classes", why="model.num_classes is meant"), Drift("dataset.segment")),
+    "mask_grounding_dino": (
+        Drift("evaluate.test_threshold", "evaluate.text_threshold"),
+        Drift("inference.test_threshold", "inference.text_threshold"),
+    ),
+    "depth_net": (
+        Drift("model.stereo_back_bone", "model.stereo_backbone"),
+        Drift("model.load_checkpoint_strict"),
+    ),
+    "pointpillars": (Drift("encryption_key", "key"),),
+}
+"""Rules of single networks; they come before the common ones."""
+
+
+def rules_for(network: str) -> tuple[Drift, ...]:
+    """All rules of one network, its own first."""
+    return NETWORKS.get(network, ()) + COMMON

@@ -1,0 +1,217 @@
+"""The grammar of ``key=value`` overrides: hydra's scalars, lists and blocks, without eval."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from nvidia_tao_deploy.errors import SpecError
+
+_KEY = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=]*?)(?:=(?P<value>.*))?$", re.DOTALL)
+_INT = re.compile(r"[+-]?\d(?:_?\d)*$")
+_FLOAT = re.compile(
+    r"[+-]?(?:(?:\d(?:_?\d)*\.(?:\d(?:_?\d)*)?|\.\d(?:_?\d)*)(?:[eE][+-]?\d+)?|\d(?:_?\d)*[eE][+-]?\d+|inf|nan)$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Override:
+    """One ``key=value`` of the command line.
+
+    Attributes:
+        text: as it was typed.
+        path: the key's parts; a number is an index into a list.
+        value: the parsed value.
+        added: typed with ``+``, so a key that is not known is let through.
+        removed: typed with ``~``: the key is taken out of the spec.
+    """
+
+    text: str
+    path: tuple[str | int, ...]
+    value: Any = None
+    added: bool = False
+    removed: bool = False
+
+    @property
+    def key(self) -> str:
+        """The dotted key, list indices as ``[0]``."""
+        return dotted(self.path)
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    """``("a", "b", 0)`` as ``a.b[0]``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def parse_override(text: str) -> Override:
+    """Read one override.
+
+    Raises:
+        SpecError: it is not ``key=value``, or the value's quotes or brackets do not match.
+    """
+    match = _KEY.match(text)
+    key = match["key"].strip() if match else ""
+    sign = match["sign"] if match else None
+    if match is None or not key or (match["value"] is None and sign != "~"):
+        raise SpecError(
+            f"'{text}' is not an override", where="command line", remedy="Write key=value, e.g. evaluate.batch_size=8"
+        )
+    path = _path(key, text)
+    if sign == "~":
+        return Override(text, path, removed=True)
+    return Override(text, path, parse_value(match["value"], text), added=sign is not None)
+
+
+def parse_value(value: str, text: str | None = None) -> Any:
+    """The value part: null, true/false, numbers, quoted or plain text, ``[a, b]``, ``{a: 1}``.
+
+    Raises:
+        SpecError: quotes or brackets do not match.
+    """
+    reader = _Reader(value, text or value)
+    result = reader.value(top=True)
+    reader.end()
+    return result
+
+
+def _path(key: str, text: str) -> tuple[str | int, ...]:
+    parts: list[str | int] = []
+    for part in key.split("."):
+        match = re.fullmatch(r"([^\[\]]*)((?:\[\d+\])*)", part)
+        if not match or not part or (not match[1] and not parts and not match[2]):
+            raise SpecError(
+                f"'{key}' is not a dotted key", where=f"override {text}", remedy="Write it like a.b.c=value"
+            )
+        if match[1]:
+            parts.append(match[1])
+        parts += [int(index) for index in re.findall(r"\[(\d+)\]", match[2])]
+    return tuple(parts)
+
+
+class _Reader:
+    """Reads one value from left to right."""
+
+    def __init__(self, value: str, text: str) -> None:
+        self.rest, self.at, self.text = value, 0, text
+
+    def fail(self, what: str) -> SpecError:
+        return SpecError(
+            f"cannot read the value of '{self.text}': {what} at character {self.at + 1} of the value",
+            where=f"override {self.text}",
+            remedy="Quote text that holds brackets or commas: key='\"a[1],b\"'",
+        )
+
+    def blank(self) -> None:
+        while self.at < len(self.rest) and self.rest[self.at].isspace():
+            self.at += 1
+
+    def peek(self) -> str:
+        return self.rest[self.at] if self.at < len(self.rest) else ""
+
+    def end(self) -> None:
+        self.blank()
+        if self.peek():
+            raise self.fail(f"unexpected '{self.peek()}'")
+
+    def value(self, top: bool = False) -> Any:
+        self.blank()
+        first = self.peek()
+        if first == "[":
+            return self.items()
+        if first == "{" and (not top or self.rest.rstrip().endswith("}")):
+            return self.block()
+        if first in ("'", '"') and first:
+            quoted = self.quoted()
+            self.blank()
+            if top and self.peek():
+                raise self.fail(f"unexpected '{self.peek()}'")
+            return quoted
+        return scalar(self.plain("" if top else ",]}"))
+
+    def items(self) -> list[Any]:
+        self.at += 1
+        found: list[Any] = []
+        self.blank()
+        while self.peek() != "]":
+            if not self.peek():
+                raise self.fail("']' is missing")
+            found.append(self.value())
+            self.blank()
+            if self.peek() == ",":
+                self.at += 1
+                self.blank()
+            elif self.peek() != "]":
+                raise self.fail("',' or ']' is missing")
+        self.at += 1
+        return found
+
+    def block(self) -> dict[Any, Any]:
+        self.at += 1
+        found: dict[Any, Any] = {}
+        self.blank()
+        while self.peek() != "}":
+            if not self.peek():
+                raise self.fail("'}' is missing")
+            self.blank()
+            key = self.quoted() if self.peek() in ("'", '"') else self.plain(":,}").strip()
+            self.blank()
+            if self.peek() != ":" or key == "":
+                raise self.fail("'key: value' is expected")
+            self.at += 1
+            found[key] = self.value()
+            self.blank()
+            if self.peek() == ",":
+                self.at += 1
+                self.blank()
+            elif self.peek() != "}":
+                raise self.fail("',' or '}' is missing")
+        self.at += 1
+        return found
+
+    def quoted(self) -> str:
+        quote = self.peek()
+        self.at += 1
+        out = ""
+        while self.peek() != quote:
+            if not self.peek():
+                raise self.fail(f"the closing {quote} is missing")
+            if self.peek() == "\\" and self.rest[self.at + 1 : self.at + 2] in (quote, "\\"):
+                self.at += 1
+            out += self.peek()
+            self.at += 1
+        self.at += 1
+        return out
+
+    def plain(self, stops: str) -> str:
+        """Text up to a stop character; the brackets of ``${...}`` belong to the text."""
+        start, depth = self.at, 0
+        while self.peek() and (depth or self.peek() not in stops):
+            if self.rest.startswith("${", self.at):
+                depth += 1
+                self.at += 1
+            elif depth and self.peek() == "}":
+                depth -= 1
+            self.at += 1
+        if depth:
+            raise self.fail("the '}' of '${' is missing")
+        return self.rest[start : self.at]
+
+
+def scalar(text: str) -> Any:
+    """An unquoted word as null, bool, int, float or text."""
+    word = text.strip()
+    lowered = word.lower()
+    if lowered == "null":
+        return None
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    if _INT.match(word):
+        return int(word.replace("_", ""))
+    if _FLOAT.match(word):
+        return float(word.replace("_", ""))
+    return word
