@@ -1,0 +1,95 @@
+"""Ranges from histograms of magnitudes: the three histogram methods as pure functions.
+
+A histogram has ``bins`` equal bins over [0, limit]; all functions return amax, the magnitude at which values are
+clipped.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+LEVELS = 128  # magnitudes an int8 tensor can hold: 0 ... 127
+
+
+def entropy_amax(counts: Counts, limit: float, *, levels: int = LEVELS) -> float:
+    """Clip where the quantized distribution tells most about the original (Kullback-Leibler divergence).
+
+    For every candidate i in levels..bins the first i bins are the reference P, with everything beyond added to its
+    last bin; Q spreads each of ``levels`` equal groups of bins evenly over the group's non-empty bins; the i with
+    the smallest KL(P || Q) wins (S. Migacz, "8-bit Inference with TensorRT", GTC 2017). The zero bin, which holds
+    the zeros of every ReLU, takes the count of its neighbour, as NVIDIA's quantization toolkit does.
+
+    All candidates are evaluated at once from cumulative sums: O(bins * levels) time and memory.
+    """
+    bins = len(counts)
+    hist = counts.astype(np.float64)
+    if bins <= levels or hist[1:].sum() == 0:
+        return limit
+    hist[0] = hist[1]
+    total = hist.sum()
+    sums = np.concatenate([[0.0], np.cumsum(hist)])
+    filled = np.concatenate([[0.0], np.cumsum(hist > 0)])
+    # sum of p log p over the first i bins
+    self_terms = np.concatenate([[0.0], np.cumsum(_x_log_x(hist))])
+
+    candidates = np.arange(levels, bins + 1)
+    # Bin j belongs to group j * levels // i, so group k starts at ceil(k * i / levels).
+    edges = -(-np.arange(levels + 1)[None, :] * candidates[:, None] // levels)
+    mass_q = np.diff(sums[edges], axis=1)
+    width = np.diff(filled[edges], axis=1)
+
+    outliers = total - sums[candidates]
+    last = hist[candidates - 1]
+    mass_p = mass_q.copy()
+    mass_p[:, -1] += outliers
+    p_log_p = self_terms[candidates] - _x_log_x(last) + _x_log_x(last + outliers)
+    # Outliers in an otherwise empty last bin meet q = 0: the divergence is infinite there.
+    impossible = (last == 0) & (outliers > 0)
+
+    kept = sums[candidates]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_q = np.where(width > 0, np.log(mass_q / width), 0.0)
+    cross = (mass_p * log_q).sum(axis=1)
+    # KL = sum P/T log(P/T) - P/T log(Q/K), with T the whole mass and K the mass inside the candidate
+    divergence = np.full(len(candidates), np.inf)
+    valid = ~impossible & (kept > 0)
+    divergence[valid] = (p_log_p[valid] - cross[valid]) / total - np.log(total) + np.log(kept[valid])
+    best = int(candidates[int(np.argmin(divergence))])
+    return best * limit / bins
+
+
+def percentile_amax(counts: Counts, limit: float, percentile: float) -> float:
+    """The magnitude below which ``percentile`` percent of all values lie, linear within the bin."""
+    total = counts.sum()
+    if total == 0:
+        return limit
+    cumulative = np.cumsum(counts)
+    target = percentile / 100.0 * total
+    i = min(int(np.searchsorted(cumulative, target)), len(counts) - 1)
+    before = float(cumulative[i] - counts[i])
+    inside = (target - before) / counts[i] if counts[i] else 1.0
+    return float((i + inside) * limit / len(counts))
+
+
+def mse_amax(counts: Counts, limit: float, *, levels: int = LEVELS, candidates: int = 256) -> float:
+    """The clipping magnitude with the smallest mean squared error of rounding to ``levels`` - 1 steps.
+
+    Candidates are spread evenly over (limit / candidates, limit]; values sit at their bins' centres.
+    """
+    bins = len(counts)
+    occupied = np.flatnonzero(counts)
+    if occupied.size == 0:
+        return limit
+    values = (occupied + 0.5) * (limit / bins)
+    weights = counts[occupied].astype(np.float64)
+    amax = limit * np.arange(1, candidates + 1) / candidates
+    step = amax / (levels - 1)
+    rounded = np.minimum(np.rint(values[None, :] / step[:, None]), levels - 1) * step[:, None]
+    errors = ((values[None, :] - rounded) ** 2 @ weights).astype(np.float64)
+    return float(amax[int(np.argmin(errors))])
+
+
+def _x_log_x(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(x > 0, x * np.log(np.where(x > 0, x, 1.0)), 0.0)

@@ -1,0 +1,269 @@
+"""Activation ranges from data, streamed: memory does not grow with the number of images.
+
+Bound: the model, the activations of ONE batch that are being calibrated (minmax reduces them inside the graph and
+holds none of them), plus per tensor a histogram of 2048 int64 counts (16 KiB) and four numbers. 5,000 images need
+what 50 need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from nvidia_tao_deploy.calibration.histogram import entropy_amax, mse_amax, percentile_amax
+from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
+from nvidia_tao_deploy.graph.ort import open_session
+from nvidia_tao_deploy.graph.tensors import GraphIndex, copy_model
+
+METHODS = ("minmax", "entropy", "percentile", "mse")
+BINS = 2048
+DEFAULT_PERCENTILE = 99.99
+QUANTIZED_MAX = {"int8": 127.0, "fp8": 448.0}
+# Values binned at a time: small enough that the temporaries stay in the processor's cache.
+CHUNK = 1 << 16
+
+Batches = Iterable[Mapping[str, NDArray[Any]]]
+
+
+def collect(
+    model: ModelProto,
+    batches: Batches,
+    tensors: Sequence[str],
+    method: str = "entropy",
+    *,
+    percentile: float = DEFAULT_PERCENTILE,
+    threads: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, float]:
+    """The clipping magnitude amax of each tensor, in one pass over the batches.
+
+    Args:
+        model: the FP32 model; it is run with ONNX Runtime on the CPU.
+        batches: feeds, input name -> array, already transformed as for evaluation. Batches may differ in size.
+        tensors: activations to calibrate, usually ``graph.quantize.quantizable_tensors(model)``.
+        method: "minmax", "entropy", "percentile" or "mse".
+        percentile: for "percentile", in percent.
+        threads: ONNX Runtime threads, 0 for one per core.
+        progress: called after every batch with the number of samples in it.
+
+    Returns:
+        tensor -> amax >= 0; 0.0 for a tensor that was zero throughout.
+
+    Raises:
+        SpecError: unknown method. DataError: no batches. ModelError: a tensor is not in the model, or NaN/inf.
+    """
+    if method not in METHODS:
+        raise SpecError(f"calibration method {method!r} is not one of {', '.join(METHODS)}")
+    if method == "minmax":
+        extremes = collect_minmax(model, batches, tensors, threads=threads, progress=progress)
+        return {name: max(abs(low), abs(high)) for name, (low, high) in extremes.items()}
+    if not 0 < percentile <= 100:
+        raise SpecError(f"percentile {percentile} is not in (0, 100]")
+    histograms = collect_histograms(model, batches, tensors, threads=threads, progress=progress)
+    return {name: histogram.amax(method, percentile) for name, histogram in histograms.items()}
+
+
+def collect_minmax(
+    model: ModelProto,
+    batches: Batches,
+    tensors: Sequence[str],
+    *,
+    threads: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of each tensor; also what ``cast_float(ranges=...)`` wants.
+
+    Raises: as ``collect``.
+    """
+    names = _known(model, tensors)
+    session = open_session(_with_reductions(model, names), threads=threads)
+    outputs = [f"{name}::{kind}" for name in names for kind in ("min", "max")]
+    low = np.full(len(names), np.inf)
+    high = np.full(len(names), -np.inf)
+    for feeds in _counted(batches, progress):
+        values = np.asarray([np.asarray(v).item() for v in session.run(outputs, dict(feeds))]).reshape(-1, 2)
+        _check_finite(names, values)
+        low = np.minimum(low, values[:, 0])
+        high = np.maximum(high, values[:, 1])
+    return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+
+
+def collect_histograms(
+    model: ModelProto,
+    batches: Batches,
+    tensors: Sequence[str],
+    *,
+    bins: int = BINS,
+    threads: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Histogram]:
+    """A histogram of magnitudes per tensor.
+
+    Raises: as ``collect``.
+    """
+    names = _known(model, tensors)
+    fed = {value.name for value in model.graph.input}
+    fetched = [name for name in names if name not in fed]
+    session = open_session(_with_outputs(model, fetched), threads=threads)
+    histograms = {name: Histogram(bins) for name in names}
+    for feeds in _counted(batches, progress):
+        arrays = session.run(fetched, dict(feeds)) if fetched else []
+        values = dict(zip(fetched, arrays, strict=True))
+        del arrays
+        for name in names:
+            _add(histograms[name], name, values.pop(name) if name in values else feeds[name])
+    return histograms
+
+
+def to_scales(amax: Mapping[str, float], precision: str = "int8") -> dict[str, float]:
+    """Q/DQ scales amax / 127 (int8) or amax / 448 (fp8); tensors that were constantly zero are left out."""
+    return {name: value / QUANTIZED_MAX[precision] for name, value in amax.items() if value > 0}
+
+
+class Histogram:
+    """Counts of |x| in equal bins over [0, limit]; the limit doubles when larger values arrive, merging bins in pairs.
+
+    Doubling keeps the counts exact: no value is ever moved to a wrong bin, only bins grow. The limit is therefore at
+    most twice the largest magnitude seen.
+    """
+
+    def __init__(self, bins: int = BINS) -> None:
+        if bins < 2 or bins % 2:
+            raise ValueError(f"bins must be even, not {bins}")
+        self.counts = np.zeros(bins, dtype=np.int64)
+        self.limit = 0.0
+        self.largest = 0.0
+        self.smallest = np.inf
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Count the magnitudes of a float array of any shape.
+
+        Raises:
+            ValueError: NaN or infinity among the values.
+        """
+        flat = np.ascontiguousarray(values).ravel()
+        if flat.size == 0:
+            return
+        low, high = float(flat.min()), float(flat.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError("NaN or infinity")
+        self.smallest = min(self.smallest, low)
+        amax = max(abs(low), abs(high))
+        self.largest = max(self.largest, amax)
+        self._grow(amax)
+        bins = len(self.counts)
+        if self.limit == 0.0:
+            self.counts[0] += flat.size
+            return
+        factor = np.float32(bins / self.limit)
+        scratch = np.empty(min(CHUNK, flat.size), dtype=np.float32)
+        places = np.empty(scratch.size, dtype=np.int32)
+        signed = low < 0
+        for start in range(0, flat.size, CHUNK):
+            chunk = flat[start : start + CHUNK]
+            scaled, place = scratch[: chunk.size], places[: chunk.size]
+            np.multiply(chunk, factor, out=scaled, casting="unsafe")
+            if signed:
+                np.abs(scaled, out=scaled)
+            np.copyto(place, scaled, casting="unsafe")
+            # Index ``bins`` is |x| == limit exactly (or rounded up to it): it belongs to the last bin.
+            counted = np.bincount(place, minlength=bins + 1)
+            self.counts += counted[:bins]
+            self.counts[-1] += int(counted[bins:].sum())
+
+    def _grow(self, amax: float) -> None:
+        if amax <= self.limit:
+            return
+        if self.limit == 0.0:
+            self.limit = amax
+            return
+        while self.limit < amax:
+            half = len(self.counts) // 2
+            self.counts[:half] = self.counts.reshape(half, 2).sum(axis=1)
+            self.counts[half:] = 0
+            self.limit *= 2.0
+
+    def amax(self, method: str, percentile: float = DEFAULT_PERCENTILE) -> float:
+        """Clipping magnitude by "minmax", "entropy", "percentile" or "mse"; never above the largest value seen."""
+        if self.largest == 0.0 or method == "minmax":
+            return self.largest
+        if method == "entropy":
+            found = entropy_amax(self.counts, self.limit)
+        elif method == "percentile":
+            found = percentile_amax(self.counts, self.limit, percentile)
+        else:
+            found = mse_amax(self.counts, self.limit)
+        return min(found, self.largest)
+
+
+def _add(histogram: Histogram, name: str, values: NDArray[Any]) -> None:
+    try:
+        histogram.add(values)
+    except ValueError as error:
+        raise _not_finite(name) from error
+
+
+def _counted(batches: Batches, progress: Callable[[int], None] | None) -> Iterable[Mapping[str, NDArray[Any]]]:
+    count = 0
+    for feeds in batches:
+        yield feeds
+        count += 1
+        if progress is not None:
+            progress(max((len(array) for array in feeds.values() if np.ndim(array)), default=1))
+    if count == 0:
+        raise DataError("no calibration images", remedy="Set calibration.cal_image_dir to a folder with images.")
+
+
+def _known(model: ModelProto, tensors: Sequence[str]) -> list[str]:
+    names = list(dict.fromkeys(tensors))
+    present = {name for node in model.graph.node for name in node.output}
+    present |= {value.name for value in model.graph.input}
+    unknown = [name for name in names if name not in present]
+    if unknown:
+        raise ModelError(f"{len(unknown)} tensors to calibrate are not in the model, e.g. {unknown[0]!r}")
+    return names
+
+
+def _with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
+    result = copy_model(model)
+    already = {value.name for value in result.graph.output}
+    for name in names:
+        if name not in already:
+            result.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return result
+
+
+def _with_reductions(model: ModelProto, names: Sequence[str]) -> ModelProto:
+    """The model whose only outputs are the minimum and maximum of each tensor."""
+    result = copy_model(model)
+    del result.graph.output[:]
+    for name in names:
+        for kind, op in (("min", "ReduceMin"), ("max", "ReduceMax")):
+            output = f"{name}::{kind}"
+            result.graph.node.append(helper.make_node(op, [name], [output], name=output, keepdims=0))
+            result.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
+    return result
+
+
+def _check_finite(names: Sequence[str], values: NDArray[Any]) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if bad.size:
+        raise _not_finite(names[int(bad[0])])
+
+
+def _not_finite(name: str) -> ModelError:
+    return ModelError(
+        f"tensor {name!r} is NaN or infinite on a calibration image",
+        remedy="Check the model and the preprocessing constants of the spec; such a range cannot be calibrated.",
+    )
+
+
+def float_activations(model: ModelProto) -> list[str]:
+    """Every computed or fed FP32 tensor of the top graph: for range checks and complete calibration caches."""
+    index = GraphIndex(model)
+    names = [*index.inputs, *(name for node in model.graph.node for name in node.output if name)]
+    return [name for name in names if index.is_float(name)]

@@ -1,0 +1,190 @@
+"""Reading ONNX files, and saying what a file is when it is not one."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.graph.tensors import INLINE_PROTO_LIMIT, dims_of, serialized_size
+from nvidia_tao_deploy.runtime.session import TensorInfo
+
+ENGINE_SUFFIXES = frozenset({".engine", ".plan", ".trt"})
+ENGINE_MAGIC = (b"ptrt", b"ftrt")
+HDF5_MAGIC = b"\x89HDF"
+MAX_FILE_BYTES = 2**31  # protobuf's own limit; larger models keep their weights in external files
+EXPORT_REMEDY = "Export the model to ONNX again (the export action of its trainer) or copy the file once more."
+
+
+def load_model(path: Path) -> ModelProto:
+    """Read and check an ONNX file; external weight files are looked for beside it.
+
+    Returns:
+        The model with all weights in memory and IR version >= 4 semantics (weights are not inputs).
+
+    Raises:
+        ModelError: the file is missing, empty, truncated, encrypted (.etlt), a UFF file, an engine, not ONNX at
+            all, lacks an external weight file, or fails the ONNX checker.
+    """
+    path = Path(path)
+    where = str(path)
+    head = _read_head(path)
+    _refuse_other_kinds(path, head)
+    if path.stat().st_size >= MAX_FILE_BYTES:
+        raise ModelError(
+            f"the file has {path.stat().st_size} bytes, more than the 2 GiB that an ONNX file can have",
+            where=where,
+            remedy="Export it with external data (onnx.save(..., save_as_external_data=True)).",
+        )
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # the protobuf runtimes raise unrelated types for the same broken file
+        raise ModelError(
+            f"not a readable ONNX file: it is truncated or of another kind ({_one_line(error)})",
+            where=where,
+            remedy=EXPORT_REMEDY,
+        ) from error
+    if not model.graph.node and not model.graph.output:
+        raise ModelError("the file holds no ONNX graph", where=where, remedy=EXPORT_REMEDY)
+    if not model.opset_import:
+        raise ModelError(
+            "the file names no ONNX opset, so it is not a complete model", where=where, remedy=EXPORT_REMEDY
+        )
+    _load_weights(model, path)
+    _check(model, where)
+    _drop_initializer_inputs(model)
+    return model
+
+
+def model_inputs(model: ModelProto) -> tuple[TensorInfo, ...]:
+    """Inputs that must be fed; dynamic dimensions are None."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return tuple(tensor_info(value) for value in model.graph.input if value.name not in weights)
+
+
+def model_outputs(model: ModelProto) -> tuple[TensorInfo, ...]:
+    """Outputs in the order of the file; dynamic dimensions are None."""
+    return tuple(tensor_info(value) for value in model.graph.output)
+
+
+def tensor_info(value: ValueInfoProto) -> TensorInfo:
+    """Name, shape and numpy dtype of a graph input or output.
+
+    Raises:
+        ModelError: the value is not a tensor.
+    """
+    elem_type = value.type.tensor_type.elem_type
+    if elem_type == TensorProto.UNDEFINED:
+        raise ModelError(f"tensor {value.name!r} has no element type", remedy=EXPORT_REMEDY)
+    return TensorInfo(value.name, dims_of(value), np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type)))
+
+
+def _read_head(path: Path) -> bytes:
+    if not path.exists():
+        raise ModelError("no such ONNX file", where=str(path), remedy="Check gen_trt_engine.onnx_file.")
+    if path.is_dir():
+        raise ModelError(
+            "this is a folder, an ONNX file is needed", where=str(path), remedy="Name the .onnx file in it."
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise ModelError(f"cannot read the file: {error.strerror}", where=str(path)) from error
+    if not head:
+        raise ModelError("the file is empty", where=str(path), remedy=EXPORT_REMEDY)
+    return head
+
+
+def _refuse_other_kinds(path: Path, head: bytes) -> None:
+    where, suffix = str(path), path.suffix.lower()
+    if suffix == ".etlt":
+        raise ModelError(
+            f"an encrypted .etlt model ({_etlt_payload(head)}) needs NVIDIA's closed decryption package",
+            where=where,
+            remedy="Export it again as .onnx (the default since TAO 5), or decrypt it once where the vendor package is "
+            "installed and give the .onnx file here.",
+        )
+    if suffix == ".uff":
+        raise ModelError(
+            "UFF models were dropped by TensorRT after version 8",
+            where=where,
+            remedy="Export the model to ONNX instead.",
+        )
+    if head[:4] in ENGINE_MAGIC or suffix in ENGINE_SUFFIXES:
+        raise ModelError(
+            "this is a TensorRT engine, an ONNX model is needed here",
+            where=where,
+            remedy="Give the ONNX file it was built from; gen_trt_engine leaves the prepared one beside the engine.",
+        )
+    for magic, kind in ((b"PK\x03\x04", "a zip archive (a PyTorch checkpoint?)"), (HDF5_MAGIC, "an HDF5 file")):
+        if head.startswith(magic):
+            raise ModelError(
+                f"this is {kind}, not an ONNX model", where=where, remedy="Export the model to ONNX first."
+            )
+
+
+def _etlt_payload(head: bytes) -> str:
+    # 4-byte little-endian length of an input-node name: 0 for ONNX payloads, the name's length for UFF ones.
+    if len(head) < 4:
+        return "truncated: no header"
+    (length,) = struct.unpack("<i", head[:4])
+    if length == 0:
+        return "its header announces an ONNX payload"
+    if 0 < length <= 256:
+        name = head[4 : 4 + length].decode("utf-8", errors="replace")
+        return f"its header announces a UFF payload with input {name!r}, which no current TensorRT reads"
+    return "with a damaged header"
+
+
+def _load_weights(model: ModelProto, path: Path) -> None:
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # missing file, short file, path leaving the folder: all raise different types
+        raise ModelError(
+            f"an external weight file of the model cannot be read ({_one_line(error)})",
+            where=str(path),
+            remedy="Keep the weight files in the folder of the .onnx file, under the names they were exported with.",
+        ) from error
+
+
+def _check(model: ModelProto, where: str) -> None:
+    if serialized_size(model) > INLINE_PROTO_LIMIT:
+        return  # the checker works on serialized bytes; the builder's parser has the last word
+    domains = {entry.domain for entry in model.opset_import}
+    try:
+        if domains <= {"", "ai.onnx", "ai.onnx.ml"} and not _has_foreign_ops(model):
+            onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(
+            f"the ONNX checker refuses the model: {_one_line(error)}", where=where, remedy=EXPORT_REMEDY
+        ) from error
+
+
+def _has_foreign_ops(model: ModelProto) -> bool:
+    """Plugin nodes such as BatchedNMSDynamic_TRT live in the default domain, where the checker does not know them."""
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    functions = {function.name for function in model.functions}
+    for node in model.graph.node:
+        if node.op_type not in functions and not onnx.defs.has(node.op_type, versions.get("", 1), node.domain):
+            return True
+    return False
+
+
+def _drop_initializer_inputs(model: ModelProto) -> None:
+    """Files of IR version 3 list every weight as an input too; nothing here overrides weights at run time."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.input if value.name not in weights]
+    if len(kept) != len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+    model.ir_version = max(model.ir_version, 4)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 240 else f"{text[:240]}..."

@@ -1,0 +1,59 @@
+"""Running a model held in memory with ONNX Runtime on the CPU: the reference of this room."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import ModelProto, TensorProto
+
+from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.graph.tensors import INLINE_PROTO_LIMIT, copy_model, serialized_size
+
+
+def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU provider.
+
+    Args:
+        threads: intra-op threads, 0 for one per core.
+        optimize: False switches graph optimizations off.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the model, e.g. because of a plugin node.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if _has_fp8_or_fp16_pairs(model):
+        # ONNX Runtime would turn FP8 pairs into QLinearConv (int8 only), and round biases next to FP16 scales in FP16.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    providers = ["CPUExecutionProvider"]
+    try:
+        if serialized_size(model) <= INLINE_PROTO_LIMIT:
+            return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
+        with tempfile.TemporaryDirectory(prefix="tao_deploy_") as folder:
+            path = Path(folder) / "model.onnx"
+            onnx.save(copy_model(model), str(path), save_as_external_data=True, location="weights.bin")
+            return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exception classes are private to its extension module
+        text = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"ONNX Runtime cannot load the model: {text}",
+            remedy="Lower plugin nodes to standard operators first (plugins: lower).",
+        ) from error
+
+
+def _has_fp8_or_fp16_pairs(model: ModelProto) -> bool:
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    exact = {TensorProto.FLOAT, None}, {TensorProto.INT8, TensorProto.UINT8, None}
+    return any(
+        any(types.get(name) not in allowed for name, allowed in zip(node.input[1:3], exact, strict=False))
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear"
+    )

@@ -1,0 +1,125 @@
+"""Numeric comparison of two graphs on the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from nvidia_tao_deploy.errors import DataError, ModelError
+from nvidia_tao_deploy.graph.ort import open_session
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """How far one output of the candidate is from the reference.
+
+    Attributes:
+        max_abs: largest |candidate - reference| over finite pairs.
+        mean_abs: mean of the same.
+        cosine: cosine similarity of the two outputs, all batches laid end to end; 1.0 when both are zero.
+        agreement: share of equal values (of equal class indices is up to the caller).
+        nan_count: values that are NaN or infinite in the candidate but not in the reference.
+        count: values compared.
+    """
+
+    max_abs: float
+    mean_abs: float
+    cosine: float
+    agreement: float
+    nan_count: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Per-output comparison over ``samples`` samples in ``batches`` batches."""
+
+    outputs: dict[str, OutputParity]
+    batches: int
+    samples: int
+
+    @property
+    def worst_cosine(self) -> float:
+        return min((output.cosine for output in self.outputs.values()), default=1.0)
+
+    @property
+    def max_abs(self) -> float:
+        return max((output.max_abs for output in self.outputs.values()), default=0.0)
+
+    @property
+    def nan_count(self) -> int:
+        return sum(output.nan_count for output in self.outputs.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def compare(reference: ModelProto, candidate: ModelProto, batches: Iterable[Mapping[str, NDArray[Any]]]) -> Parity:
+    """Run both models with ONNX Runtime on the CPU and compare every output of the reference.
+
+    Args:
+        reference, candidate: models with the same inputs; outputs are matched by name.
+        batches: feeds, input name -> array.
+
+    Raises:
+        ModelError: the candidate lacks an output or gives another shape, or a model cannot run on the CPU.
+        DataError: no batches.
+    """
+    sessions = [open_session(reference), open_session(candidate)]
+    names = [output.name for output in reference.graph.output]
+    missing = set(names) - {output.name for output in candidate.graph.output}
+    if missing:
+        raise ModelError(f"the prepared model lacks the output {', '.join(sorted(missing))}")
+    sums = {name: _Sums() for name in names}
+    count = samples = 0
+    for feeds in batches:
+        results = [session.run(names, dict(feeds)) for session in sessions]
+        for name, expected, actual in zip(names, *results, strict=True):
+            sums[name].add(name, np.asarray(expected), np.asarray(actual))
+        count += 1
+        samples += max((len(array) for array in feeds.values() if np.ndim(array)), default=1)
+    if count == 0:
+        raise DataError("no batches to compare the models on", remedy="Give calibration images.")
+    return Parity({name: total.result() for name, total in sums.items()}, count, samples)
+
+
+class _Sums:
+    """Running sums of one output; float64, so long runs do not drift."""
+
+    def __init__(self) -> None:
+        self.max_abs = self.sum_abs = self.dot = self.norm_a = self.norm_b = 0.0
+        self.finite = self.equal = self.nan = self.count = 0
+
+    def add(self, name: str, expected: NDArray[Any], actual: NDArray[Any]) -> None:
+        if expected.shape != actual.shape:
+            raise ModelError(f"output {name}: shape {actual.shape} instead of {expected.shape}")
+        a, b = expected.astype(np.float64).ravel(), actual.astype(np.float64).ravel()
+        good_a = np.isfinite(a)
+        both = good_a & np.isfinite(b)
+        self.nan += int(np.count_nonzero(good_a & ~both))
+        self.count += a.size
+        self.equal += int(np.count_nonzero(a == b))
+        a, b = a[both], b[both]
+        if a.size == 0:
+            return
+        difference = np.abs(a - b)
+        self.max_abs = max(self.max_abs, float(difference.max()))
+        self.sum_abs += float(difference.sum())
+        self.finite += a.size
+        self.dot += float(a @ b)
+        self.norm_a += float(a @ a)
+        self.norm_b += float(b @ b)
+
+    def result(self) -> OutputParity:
+        norm = np.sqrt(self.norm_a * self.norm_b)
+        zero = self.norm_a == 0 and self.norm_b == 0
+        cosine = 1.0 if zero else float(np.clip(self.dot / norm, -1.0, 1.0)) if norm > 0 else 0.0
+        mean = self.sum_abs / self.finite if self.finite else 0.0
+        agreement = self.equal / self.count if self.count else 1.0
+        return OutputParity(self.max_abs, mean, cosine, agreement, self.nan, self.count)

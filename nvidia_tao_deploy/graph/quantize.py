@@ -1,0 +1,255 @@
+"""INT8 and FP8 as Q/DQ pairs, placed so that every TensorRT from 8.5 to 11, RTX and ONNX Runtime accept and fuse them.
+
+Placement: both inputs of Conv, Gemm and MatMul with constant weights, the skip branch of a residual Add, nothing else.
+Weights are FP constants behind Q -> DQ with one scale per output channel; biases stay float; zero points are explicit
+zeros; one pair per tensor serves all its consumers. Rules: TensorRT "Working with Quantized Types"; thresholds for
+small layers: the ones NVIDIA's Model Optimizer uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from nvidia_tao_deploy.errors import BuildError, ModelError, SpecError
+from nvidia_tao_deploy.graph.placement import Plan, plan_quantization
+from nvidia_tao_deploy.graph.precision import convert_opset
+from nvidia_tao_deploy.graph.tensors import constants_to_initializers, copy_model, label, opset
+from nvidia_tao_deploy.graph.verify import (
+    count_precisions,
+    describe_precision,
+    is_quantized,
+    verify_precision,
+)
+
+QUANTIZED_MAX = {"int8": 127.0, "fp8": 448.0}
+MIN_OPSET = {"int8": 13, "fp8": 19}  # per-axis Q/DQ; FLOAT8E4M3FN
+
+__all__ = [
+    "QUANTIZED_MAX",
+    "QuantizeResult",
+    "count_precisions",
+    "describe_precision",
+    "is_quantized",
+    "quantizable_tensors",
+    "quantize",
+    "verify_precision",
+    "weight_scales",
+]
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """A Q/DQ graph.
+
+    Attributes:
+        model: the new model.
+        quantized_nodes: names of the Conv/Gemm/MatMul that now run in the quantized type.
+        candidates: how many Conv/Gemm/MatMul the graph has in all.
+        skipped: (node, reason) for every one that stays float.
+        unmatched: globs of ``keep_nodes`` and ``layers`` that name no node.
+    """
+
+    model: ModelProto
+    quantized_nodes: list[str]
+    candidates: int
+    skipped: list[tuple[str, str]]
+    unmatched: list[str]
+
+
+def quantizable_tensors(
+    model: ModelProto,
+    *,
+    precision: str = "int8",
+    keep_nodes: Sequence[str] = (),
+    layers: Mapping[str, str] | None = None,
+    min_channels: int = 16,
+    depthwise: bool = True,
+) -> list[str]:
+    """Activations whose scale ``quantize`` will ask for, called with the same options. In graph order."""
+    prepared = _prepare(model, precision)
+    plan = plan_quantization(
+        prepared, precision, _float_globs(keep_nodes, layers or {}), min_channels=min_channels, depthwise=depthwise
+    )
+    return plan.tensors()
+
+
+def quantize(
+    model: ModelProto,
+    scales: Mapping[str, float],
+    *,
+    precision: str = "int8",
+    keep_nodes: Sequence[str] = (),
+    layers: Mapping[str, str] | None = None,
+    min_channels: int = 16,
+    depthwise: bool = True,
+) -> QuantizeResult:
+    """Insert Q/DQ pairs.
+
+    Args:
+        model: a simplified FP32 model (BatchNormalization folded).
+        scales: activation tensor -> scale: amax / 127 for int8, amax / 448 for fp8. A node whose activation has no
+            scale, or one that is not finite and positive, stays float.
+        precision: "int8" or "fp8".
+        keep_nodes: globs on node names that stay float.
+        layers: glob on node names -> precision; any float precision keeps the node out, "int8"/"fp8" overrules the
+            small-layer and last-layer rules.
+        min_channels: input/output channels (K and N of matrix products) below which a layer does not gain.
+        depthwise: whether grouped convolutions may be quantized (TensorRT 8.5 fails on some).
+
+    Raises:
+        SpecError: unknown precision. ModelError: already quantized. BuildError: the opset cannot hold Q/DQ.
+    """
+    prepared = _prepare(model, precision)
+    globs = _float_globs(keep_nodes, layers or {})
+    plan = plan_quantization(prepared, precision, globs, min_channels=min_channels, depthwise=depthwise)
+    usable = {name: float(scale) for name, scale in scales.items() if np.isfinite(scale) and scale > 0}
+    nodes, dropped = [], []
+    for node in plan.nodes:
+        if node.input[0] in usable:
+            nodes.append(node)
+        else:
+            dropped.append((label(node), f"no scale for its input {node.input[0]}"))
+    inserter = _Inserter(prepared, precision, plan.shared_scales(usable))
+    for node in nodes:
+        inserter.quantize_input(node, 0)
+        inserter.quantize_weight(node)
+    done = {node.output[0] for node in nodes}
+    for add, position, conv_output in plan.residuals:
+        if conv_output in done and add.input[position] in usable:
+            inserter.quantize_input(add, position)
+    inserter.finish()
+    return QuantizeResult(
+        prepared, [label(node) for node in nodes], plan.candidates, plan.skipped + dropped, plan.unmatched
+    )
+
+
+def weight_scales(weight: NDArray[np.float32], axis: int | None, precision: str = "int8") -> NDArray[np.float32]:
+    """Symmetric scales absmax / qmax: per slice along ``axis``, or one scalar for None; all-zero slices get 1.
+
+    A channel of zeros needs some positive scale (TensorRT refuses 0), and any serves.
+    """
+    magnitude = np.abs(weight)
+    if axis is None:
+        amax = np.asarray(magnitude.max(initial=0.0))
+    else:
+        amax = magnitude.max(axis=tuple(i for i in range(weight.ndim) if i != axis), initial=0.0)
+    scale = amax.astype(np.float64) / QUANTIZED_MAX[precision]
+    return np.where(scale > np.finfo(np.float32).tiny, scale, 1.0).astype(np.float32)
+
+
+def output_axis(node: NodeProto, weight_rank: int) -> int:
+    """Axis of the weight that counts output channels: Conv 0, Gemm by transB, MatMul the last."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        transposed = next((entry.i for entry in node.attribute if entry.name == "transB"), 0)
+        return 0 if transposed else 1
+    return weight_rank - 1
+
+
+def _prepare(model: ModelProto, precision: str) -> ModelProto:
+    if precision not in QUANTIZED_MAX:
+        raise SpecError(f"precision {precision!r} is not one of {', '.join(QUANTIZED_MAX)}")
+    if is_quantized(model):
+        raise ModelError(
+            "the model already carries quantization (Q/DQ or QLinear nodes)",
+            remedy="Build it as it is, or export it without quantization-aware training.",
+        )
+    prepared: ModelProto | None = copy_model(model)
+    if opset(model) < MIN_OPSET[precision]:
+        prepared = convert_opset(model, MIN_OPSET[precision])
+    if prepared is None:
+        raise BuildError(
+            f"{precision} needs ONNX opset {MIN_OPSET[precision]}, and the model (opset {opset(model)}) cannot be "
+            "converted to it",
+            remedy="Export the model with opset 17 or newer.",
+        )
+    constants_to_initializers(prepared.graph)
+    return prepared
+
+
+def _float_globs(keep_nodes: Sequence[str], layers: Mapping[str, str]) -> dict[str, str]:
+    """Glob -> wish; later entries overrule earlier ones."""
+    return dict.fromkeys(keep_nodes, "fp32") | {glob: wish.lower() for glob, wish in layers.items()}
+
+
+class _Inserter:
+    """Adds Q/DQ pairs to a model it owns; ``finish`` puts the new nodes in order."""
+
+    def __init__(self, model: ModelProto, precision: str, scales: Mapping[str, float]) -> None:
+        self.graph = model.graph
+        self.precision = precision
+        self.scales = scales
+        self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.pairs: dict[tuple[str, int | None], str] = {}
+        self.before_first: list[NodeProto] = []
+        self.after: dict[str, list[NodeProto]] = {}  # tensor -> nodes to insert once it exists
+
+    def quantize_input(self, node: NodeProto, position: int) -> None:
+        """Feed input ``position`` of ``node`` from the tensor's one Q/DQ pair."""
+        name = node.input[position]
+        node.input[position] = self._pair(name, None, np.asarray(self.scales[name], dtype=np.float32))
+
+    def quantize_weight(self, node: NodeProto) -> None:
+        name = node.input[1]
+        weight = numpy_helper.to_array(self.initializers[name])
+        axis = output_axis(node, weight.ndim) if self.precision == "int8" else None
+        node.input[1] = self._pair(name, axis, weight_scales(weight, axis, self.precision))
+
+    def _pair(self, name: str, axis: int | None, scale: NDArray[np.float32]) -> str:
+        key = (name, axis)
+        if key in self.pairs:
+            return self.pairs[key]
+        stem = name if axis is None else f"{name}::axis{axis}"
+        names = {part: f"{stem}::{part}" for part in ("scale", "zero_point", "quantized", "dequantized")}
+        self.graph.initializer.append(numpy_helper.from_array(scale, names["scale"]))
+        self.graph.initializer.append(self._zero_point(names["zero_point"], scale.shape))
+        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
+        quantizer = helper.make_node(
+            "QuantizeLinear",
+            [name, names["scale"], names["zero_point"]],
+            [names["quantized"]],
+            name=f"{stem}::QuantizeLinear",
+            **attributes,
+        )
+        dequantizer = helper.make_node(
+            "DequantizeLinear",
+            [names["quantized"], names["scale"], names["zero_point"]],
+            [names["dequantized"]],
+            name=f"{stem}::DequantizeLinear",
+            **attributes,
+        )
+        self.after.setdefault(name, []).extend([quantizer, dequantizer])
+        self.pairs[key] = names["dequantized"]
+        return names["dequantized"]
+
+    def _zero_point(self, name: str, shape: tuple[int, ...]) -> TensorProto:
+        if self.precision == "int8":
+            return numpy_helper.from_array(np.zeros(shape, dtype=np.int8), name)
+        count = int(np.prod(shape, dtype=np.int64))
+        return TensorProto(name=name, data_type=TensorProto.FLOAT8E4M3FN, dims=list(shape), raw_data=bytes(count))
+
+    def finish(self) -> None:
+        produced = {name for node in self.graph.node for name in node.output}
+        ordered: list[NodeProto] = []
+        for name, nodes in self.after.items():
+            if name not in produced:
+                ordered.extend(nodes)
+        for node in self.graph.node:
+            ordered.append(node)
+            for name in node.output:
+                ordered.extend(self.after.get(name, ()))
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
+        del self.graph.node[:]
+        self.graph.node.extend(copies)
+
+
+def plan(model: ModelProto, precision: str = "int8") -> Plan:
+    """The placement ``quantize`` would use with default options, for reports."""
+    return plan_quantization(_prepare(model, precision), precision, {})
