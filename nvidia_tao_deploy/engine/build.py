@@ -68,11 +68,13 @@ def build(
     progress: Progress | None = None,
     *,
     backend: Backend | None = None,
+    shown_as: Path | None = None,
 ) -> BuiltEngine:
     """Build the prepared ONNX graph at ``model_path``.
 
-    ``progress`` receives lines for the user. Nothing is written but the timing cache and the calibration cache;
-    on any error or interrupt the builder process is ended and nothing is left behind.
+    ``progress`` receives lines for the user; ``shown_as`` is the model's name in messages when ``model_path`` is a
+    temporary one. Nothing is written but the timing cache and the calibration cache; on any error or interrupt the
+    builder process is ended and nothing is left behind.
 
     Raises:
         ModelError: the ONNX file cannot be read.
@@ -83,7 +85,7 @@ def build(
     progress = progress or _silent
     facts = read(Path(model_path))
     backend = backend or choose_runtime(options.runtime)
-    plan = plan_build(Path(model_path), facts, options, backend)
+    plan = plan_build(Path(model_path), facts, options, backend, shown_as=shown_as)
     for note in plan.notes:
         progress(f"Note: {note}")
     progress(f"Building {facts.precision} engine with {backend.title}{_for_targets(plan, options)}")

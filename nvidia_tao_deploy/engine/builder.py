@@ -90,7 +90,7 @@ def build_plan(plan: BuildPlan, backend: Backend, emit: Emit, batches: implicit.
         config.int8_calibrator = calibrator
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise build_failure(log.errors, plan.model, backend.title)
+        raise build_failure(log.errors, plan.shown_as, backend.title)
     if cache is not None:
         _save_timing_cache(config, Path(plan.timing_cache or ""), emit)
     return bytes(memoryview(serialized))
@@ -105,7 +105,7 @@ def parse(trt: Any, parser: Any, plan: BuildPlan) -> None:
     if plan.native_instance_norm:
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
     if not parser.parse_from_file(plan.model):
-        raise parser_failure([parser.get_error(index) for index in range(parser.num_errors)], plan.model)
+        raise parser_failure([parser.get_error(index) for index in range(parser.num_errors)], plan.shown_as)
 
 
 def parser_failure(errors: list[Any], model: str) -> BuildError:

@@ -84,6 +84,7 @@ class BuildPlan:
 
     runtime: str
     model: str
+    shown_as: str
     strongly_typed: bool
     set_flags: tuple[str, ...]
     clear_flags: tuple[str, ...]
@@ -108,8 +109,10 @@ class BuildPlan:
     notes: tuple[str, ...] = ()
 
 
-def plan_build(model_path: Path, facts: GraphFacts, options: BuildOptions, backend: Backend) -> BuildPlan:
-    """Decide how ``backend`` builds the graph.
+def plan_build(
+    model_path: Path, facts: GraphFacts, options: BuildOptions, backend: Backend, *, shown_as: Path | None = None
+) -> BuildPlan:
+    """Decide how ``backend`` builds the graph; ``shown_as`` is the model's name in messages.
 
     Raises:
         BuildError: an option, the precision or the graph itself is not for this builder; all reasons are listed.
@@ -129,7 +132,7 @@ def plan_build(model_path: Path, facts: GraphFacts, options: BuildOptions, backe
         raise BuildError(
             f"{backend.title} cannot build this: {lines[0]}" if len(lines) == 1
             else f"{backend.title} cannot build this:\n  - " + "\n  - ".join(lines),
-            where=str(model_path),
+            where=str(shown_as or model_path),
         )  # fmt: skip
     set_flags, clear_flags = _flags(facts, options, weak, notes)
     pinned_nodes, pinned_tensors = _constraints(facts, options, weak)
@@ -138,6 +141,7 @@ def plan_build(model_path: Path, facts: GraphFacts, options: BuildOptions, backe
     return BuildPlan(
         runtime=backend.name,
         model=str(Path(model_path).resolve()),
+        shown_as=str(shown_as or model_path),
         strongly_typed=not weak,
         set_flags=tuple(dict.fromkeys(set_flags)),
         clear_flags=tuple(clear_flags),
