@@ -61,7 +61,7 @@ def gen_trt_engine(
         counts = verify_precision(prepared.model, options.data_type)
         say(describe_precision(counts))
         parity = _parity(spec, prepared)
-        onnx_beside = prepared_onnx_path(engine_path)
+        onnx_beside = prepared_onnx_path(engine_path, onnx_path)
         with atomic_write(onnx_beside) as temporary:
             temporary.write_bytes(prepared.model.SerializeToString())
             built = build(temporary, _build_options(spec, prepared), say, backend=backend)

@@ -48,7 +48,7 @@ def started(
     """
     task = TASKS[action]
     try:
-        spec = load_spec(network.spec, source, overrides, flags=flags or {}, action=action)
+        spec = load_spec(network.spec, source, overrides, flags=flags or {})
         folder = results_folder(spec, action)
     except TaoDeployError as error:
         _record_early_failure(source, overrides, flags or {}, action, error)

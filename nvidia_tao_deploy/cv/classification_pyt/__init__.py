@@ -47,7 +47,7 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
     ports.image_size("input")
     augmentation = spec.dataset.augmentation
     return ImageTransform(
-        resize="center_crop_bicubic" if augmentation.reference_transform else "stretch_bilinear",
+        resize="center_crop_bicubic" if spec.dataset.preprocess == "center_crop" else "stretch_bilinear",
         scale=1 / 255,
         mean=augmentation.mean,
         std=augmentation.std,

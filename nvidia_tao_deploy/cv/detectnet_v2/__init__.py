@@ -1,0 +1,204 @@
+"""DetectNet_v2: per class a coverage grid and four distance grids, clustered into boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.cv.detectnet_v2.decode import ClassClustering
+from nvidia_tao_deploy.cv.detectnet_v2.decode import decode as decode_grids
+from nvidia_tao_deploy.cv.detectnet_v2.spec import Clustering, Spec
+from nvidia_tao_deploy.data.folder import ImageFolder
+from nvidia_tao_deploy.data.kitti import KittiDetection
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.metrics.kitti import BoxLimits, KittiMetric
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
+from nvidia_tao_deploy.predictions.types import Detections
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+GREEN = (0, 255, 0)
+
+
+def target_classes(spec: Spec) -> list[str]:
+    """Class names in channel order; evaluate's and inference's lists stand in for each other.
+
+    Raises:
+        SpecError: neither list is given.
+    """
+    trained = [entry.name for entry in spec.cost_function_config.target_classes]
+    names = trained or list(spec.inferencer_config.target_classes)
+    return names or list(spec.require("cost_function_config.target_classes"))
+
+
+def inference_classes(spec: Spec) -> list[str]:
+    """``inferencer_config.target_classes``, else the trained classes."""
+    return list(spec.inferencer_config.target_classes) or target_classes(spec)
+
+
+def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
+    """Coverage and boxes are told apart by their channels: boxes have four times as many."""
+    ports = expect(
+        inputs=(Port("input_1", ("input_1:0",), channels=(1, 3)),),
+        outputs=(
+            Port("output_cov", ("output_cov/Sigmoid:0", "output_cov/Sigmoid")),
+            Port("output_bbox", ("output_bbox/BiasAdd:0", "output_bbox/BiasAdd")),
+        ),
+    )(inputs, outputs)
+    coverage, boxes = sorted(ports.outputs.values(), key=lambda tensor: tensor.shape[1] or 0)
+    if boxes.shape[1] != 4 * (coverage.shape[1] or 0):
+        raise ModelError(
+            f"the outputs {coverage} and {boxes} are not coverage and boxes: boxes have four channels per class",
+            remedy="Check that the file was exported for detectnet_v2.",
+        )
+    return Ports(ports.inputs, {"output_cov": coverage, "output_bbox": boxes})
+
+
+def dataset(spec: Spec, action: str) -> Dataset:
+    """evaluate: image and label folders; inference: image folders."""
+    images = spec.require(f"{action}.image_dir")
+    if action == "inference":
+        return ImageFolder(images)
+    mapping = dict(spec.dataset_config.target_class_mapping) or None
+    return KittiDetection(
+        images,
+        spec.require("evaluate.label_dir"),
+        target_classes(spec),
+        mapping,
+        first_class_id=1,
+        round_boxes=True,
+        strict=spec.strict,
+    )
+
+
+def calibration(spec: Spec) -> Dataset:
+    """The calibration folders, else the training images of the spec."""
+    if spec.gen_trt_engine.tensorrt.calibration.cal_image_dir:
+        return calibration_images(spec)
+    sources = [source.image_directory_path for source in spec.dataset_config.data_sources]
+    return ImageFolder([folder for folder in sources if folder]) if any(sources) else calibration_images(spec)
+
+
+def transform(spec: Spec, ports: Ports) -> ImageTransform:
+    """Pillow LANCZOS stretch, RGB / 255."""
+    ports.image_size("input_1")
+    return ImageTransform(
+        resize="stretch_lanczos",
+        scale=1 / 255,
+        input_name=ports.inputs["input_1"].name,
+        backend=spec.runtime.image_backend,
+    )
+
+
+def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
+    """Clustering by class, as ``postprocessing_config`` (evaluate) or ``bbox_handler_config`` (inference) says.
+
+    Raises:
+        ModelError: the model's classes are not as many as the spec's.
+    """
+    names = target_classes(spec) if action == "evaluate" else inference_classes(spec)
+    channels = ports.outputs["output_cov"].shape[1]
+    if channels != len(names):
+        raise ModelError(
+            f"the model has {channels} classes and the spec names {len(names)}: {', '.join(names[:10])}",
+            where=spec.source,
+            remedy="List the classes of the training, in its order.",
+        )
+    settings = [_clustering(_class_entry(spec, name, action).clustering_config) for name in names]
+    bbox = spec.model.objective_set.bbox
+
+    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Detections]:
+        grids = outputs["output_cov"], outputs["output_bbox"]
+        return decode_grids(*grids, geometries, settings, scale=bbox.scale, offset=bbox.offset)
+
+    return run
+
+
+def _class_entry(spec: Spec, name: str, action: str) -> Any:
+    """A class's entry, else the entry ``default``; the other action's table stands in for an empty one."""
+    tables = {
+        "postprocessing_config.target_class_config": spec.postprocessing_config.target_class_config,
+        "bbox_handler_config.classwise_bbox_handler_config": spec.bbox_handler_config.classwise_bbox_handler_config,
+    }
+    order = list(tables) if action == "evaluate" else list(tables)[::-1]
+    key = next((key for key in order if tables[key]), order[0])
+    entries: Mapping[str, Any] = tables[key]
+    if name not in entries and "default" not in entries:
+        raise SpecError(
+            f"class '{name}' has no entry, and there is no entry 'default'",
+            where=spec.where(key),
+            remedy=f"Add {key}.{name} with its clustering_config.",
+        )
+    return entries.get(name) or entries["default"]
+
+
+def _clustering(config: Clustering) -> ClassClustering:
+    return ClassClustering(
+        algorithm=config.clustering_algorithm,
+        coverage_threshold=config.coverage_threshold,
+        dbscan_eps=config.dbscan_eps,
+        dbscan_min_samples=config.dbscan_min_samples,
+        dbscan_confidence_threshold=config.dbscan_confidence_threshold,
+        minimum_bounding_box_height=config.minimum_bounding_box_height,
+        nms_iou_threshold=config.nms_iou_threshold,
+        nms_confidence_threshold=config.nms_confidence_threshold,
+    )
+
+
+def metric(spec: Spec, _data: Dataset) -> KittiMetric:
+    """KITTI AP by ``evaluation_config``."""
+    config = spec.evaluation_config
+    return KittiMetric(
+        target_classes(spec),
+        first_class_id=1,
+        iou_threshold=dict(config.minimum_detection_ground_truth_overlap),
+        mode=config.average_precision_mode,
+        box_limits={name: BoxLimits(**limits.model_dump()) for name, limits in config.evaluation_box_config.items()},
+    )
+
+
+def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:
+    """Boxes over each class's confidence threshold, in its ``bbox_color``."""
+    names = dict(enumerate(inference_classes(spec), 1))
+    entries = {class_id: _class_entry(spec, name, "inference") for class_id, name in names.items()}
+    colors = {names[class_id]: _color(entry) for class_id, entry in entries.items()}
+    thresholds = {i: entry.clustering_config.dbscan_confidence_threshold for i, entry in entries.items()}
+    return DetectionWriter(folder, names, thresholds, colors, data.root)
+
+
+def _color(entry: Any) -> tuple[int, int, int]:
+    color = getattr(entry, "bbox_color", None)
+    return (color.R, color.G, color.B) if color else GREEN
+
+
+def batch_size(spec: Spec, action: str) -> int:
+    """``<action>.batch_size``, else ``inferencer_config.batch_size`` or ``training_config.batch_size_per_gpu``, else 1."""
+    own = getattr(spec, action).batch_size
+    if own > 0:
+        return int(own)
+    inferred, trained = spec.inferencer_config.batch_size, spec.training_config.batch_size_per_gpu
+    return max(1, trained if action == "evaluate" else inferred)
+
+
+NETWORK = Network(
+    name="detectnet_v2",
+    spec=Spec,
+    bind=bind,
+    dataset=dataset,
+    calibration=calibration,
+    transform=transform,
+    decode=decode,
+    metric=metric,
+    writer=writer,
+    batch_size=batch_size,
+    labels=target_classes,
+)
+gen_trt_engine, evaluate, inference = verbs(NETWORK)
