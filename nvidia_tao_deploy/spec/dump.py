@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
+
+from nvidia_tao_deploy.spec.trees import Tree, merged
 
 if TYPE_CHECKING:
     from nvidia_tao_deploy.spec.sections import NetworkSpec
@@ -10,9 +12,9 @@ if TYPE_CHECKING:
 SECRETS = ("encryption_key", "enc_key", "key")
 
 
-def spec_tree(spec: NetworkSpec) -> dict[str, Any]:
+def spec_tree(spec: NetworkSpec) -> Tree:
     """Every typed key with its value, and the other keys that were given, as plain data."""
-    return merged(spec._tree, spec.model_dump(mode="json", by_alias=True))
+    return cast(Tree, merged(spec._tree, spec.model_dump(mode="json", by_alias=True)))
 
 
 def spec_yaml(spec: NetworkSpec) -> str:
@@ -26,21 +28,23 @@ def spec_yaml(spec: NetworkSpec) -> str:
     return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=False))
 
 
-def merged(base: Any, over: Any) -> Any:
-    """``over`` laid on ``base``: blocks are merged key by key, everything else is replaced; arguments stay as they are.
+def set_values(spec: NetworkSpec) -> Tree:
+    """The values of a spec that differ from the defaults or were set."""
+    full = spec.model_dump(mode="json", by_alias=True)
+    default = type(spec)().model_dump(mode="json", by_alias=True)
+    return cast(
+        Tree, merged(_difference(full, default), spec.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    )
 
-    Lists of blocks of equal length are merged element by element, so that typed and other keys of one element meet.
-    """
-    if isinstance(base, dict) and isinstance(over, dict):
-        return {
-            key: merged(base[key], over[key]) if key in base and key in over else over.get(key, base.get(key))
-            for key in [*base, *(key for key in over if key not in base)]
-        }
-    if (
-        isinstance(base, list)
-        and isinstance(over, list)
-        and len(base) == len(over)
-        and all(isinstance(item, dict) for item in [*base, *over])
-    ):
-        return [merged(low, high) for low, high in zip(base, over, strict=True)]
-    return over
+
+def _difference(value: Tree, base: Tree) -> Tree:
+    found: Tree = {}
+    for key, item in value.items():
+        other = base.get(key)
+        if isinstance(item, dict) and isinstance(other, dict):
+            below = _difference(item, other)
+            if below:
+                found[key] = below
+        elif item != other:
+            found[key] = item
+    return found

@@ -7,20 +7,20 @@ import difflib
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import UnionType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.spec.drift import rules_for
-from nvidia_tao_deploy.spec.dump import merged
-from nvidia_tao_deploy.spec.known import Node, as_float32, checked, known_keys, proto_tables
+from nvidia_tao_deploy.spec.dump import set_values
+from nvidia_tao_deploy.spec.known import Node, as_float32, checked, known_keys
 from nvidia_tao_deploy.spec.rename import apply_drift
-from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, is_missing, place_of
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, is_missing, is_missing_entry, place_of
+from nvidia_tao_deploy.spec.shapes import allows_none, fields_of, shape_of, typed_paths
+from nvidia_tao_deploy.spec.trees import Tree, dotted, dotted_keys, drop_at, lay, meets_list, merged, plain, set_at
 
 S = TypeVar("S", bound=NetworkSpec)
-Tree = dict[str, Any]
 _NOTHING = Node("block", _content={})
 
 
@@ -73,17 +73,17 @@ class _Reading:
         self.notes: list[str] = []
         self.problems: list[SpecError] = []
 
-    # -- sources -----------------------------------------------------------------------------------------------
-
     def take_source(self, source: Path | str | Mapping[str, Any] | NetworkSpec) -> None:
         if isinstance(source, NetworkSpec):
             self.name, self.places, self.notes = source._source, dict(source._places), list(source._notes)
-            self.tree = merged(copy.deepcopy(source._tree), _set_values(source))
+            self.tree = merged(copy.deepcopy(source._tree), set_values(source))
             self.as_given = copy.deepcopy(self.tree)
             return
         if isinstance(source, Mapping):
-            tree, lines = _plain(source), {}
+            tree, lines = plain(source), dict[str, int]()
         else:
+            from nvidia_tao_deploy.spec.read import read_file
+
             self.name = str(source)
             tree, lines = read_file(Path(source), self.network)
         self.places = {key: f"{self.name}:{line}: {key}" for key, line in lines.items()}
@@ -97,28 +97,26 @@ class _Reading:
         override = parse_override(text)
         place = f"override {text}"
         if override.removed:
-            _drop(self.tree, override.path, place)
+            drop_at(self.tree, override.path, place)
             return
         self.take_value(override.path, override.value, place, added=override.added)
 
     def take_value(self, path: tuple[str | int, ...], value: Any, place: str, *, added: bool = False) -> None:
         """Lay one value of the command line over what is there."""
-        from nvidia_tao_deploy.spec.overrides import dotted
-
-        if any(isinstance(part, int) for part in path) or _meets_list(self.tree, path):
-            _set_in_list(self.tree, path, value, place)
+        if any(isinstance(part, int) for part in path) or meets_list(self.tree, path):
+            set_at(self.tree, path, value, place)
             self.places[dotted(path)] = place
             return
         layer: Any = value
         for part in reversed(path):
             layer = {part: layer}
-        self.as_given = _lay(self.as_given, copy.deepcopy(layer))
+        self.as_given = lay(self.as_given, copy.deepcopy(layer))
         if added and not self.is_key(dotted(path)):
             self.notes.append(f"{dotted(path)} is not a key of this network; nothing reads it")
             return
-        places = dict.fromkeys([dotted(path), *_dotted_keys(value, f"{dotted(path)}.")], place)
+        places = dict.fromkeys([dotted(path), *dotted_keys(value, f"{dotted(path)}.")], place)
         self._rename(layer, places)
-        self.tree = _lay(self.tree, layer)
+        self.tree = lay(self.tree, layer)
         self.places.update(places)
 
     def _rename(self, layer: Tree, places: dict[str, str]) -> None:
@@ -128,8 +126,6 @@ class _Reading:
             for key, place in list(places.items()):
                 if key == old or key.startswith((f"{old}.", f"{old}[")):
                     places[new + key[len(old) :]] = place
-
-    # -- keys --------------------------------------------------------------------------------------------------
 
     def is_key(self, key: str) -> bool:
         """Whether a dotted key is read here or known from training."""
@@ -172,19 +168,16 @@ class _Reading:
         found = [path for path, _ in typed_paths(self.model)]
         return found + [path for path, _ in self.known.paths(depth=6) if path not in set(found)]
 
-    # -- finishing ---------------------------------------------------------------------------------------------
-
     def finish(self) -> NetworkSpec:
         self._resolve_interpolations()
         kept: Tree = {}
         typed = self._check(self.tree, self.model, self.known, "", kept)
-        self._stop_if_wrong()
         try:
             spec = self.model.model_validate(typed)
         except ValidationError as error:
             self.problems += [self._problem(detail) for detail in error.errors()]
-            self._stop_if_wrong()
-            raise AssertionError from error
+            spec = self.model()
+        self._stop_if_wrong()
         spec._notes, spec._places, spec._source, spec._tree = self.notes, self.places, self.name, kept
         return spec
 
@@ -206,8 +199,6 @@ class _Reading:
         self.problems.append(SpecError(what, where=self.where(key), remedy=remedy))
 
     def _problem(self, detail: Any) -> SpecError:
-        from nvidia_tao_deploy.spec.overrides import dotted
-
         key = dotted(tuple(part for part in detail["loc"] if part != "[key]"))
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "value_error":
@@ -218,7 +209,9 @@ class _Reading:
             return SpecError(message, where=self.where(place))
         shown = repr(detail["input"]) if not isinstance(detail["input"], (dict, list)) else "a block or list"
         message = message.replace("Input should be", "it should be")
-        return SpecError(f"{key} is {shown}: {message}", where=self.where(key), remedy="Give a value that fits.")
+        where = self.where(key)
+        named = shown if key in where else f"{key} = {shown}"
+        return SpecError(f"{named} does not fit: {message}", where=where, remedy="Give a value that fits.")
 
     def _check(self, tree: Tree, model: type[Section] | None, known: Node | None, prefix: str, kept: Tree) -> Tree:
         """Walk one block: refuse unknown keys, check what only training reads, return what the model validates.
@@ -244,7 +237,7 @@ class _Reading:
         self, path: str, name: str, value: Any, field: Any, node: Node | None, typed: Tree, kept: Tree
     ) -> None:
         kind, section = shape_of(field)
-        if _holds_missing(value):
+        if is_missing_entry(value):
             kept[name] = value
             return
         if kind == "value":
@@ -286,7 +279,7 @@ class _Reading:
             try:
                 kept[name] = checked(value, node)
             except ValueError as error:
-                self._wrong(path, f"{path}: {error}")
+                self._wrong(path, str(error))
             return
         if value is None or is_missing(value):
             kept[name] = value
@@ -306,62 +299,23 @@ class _Reading:
             wanted = {"list": "a list of blocks", "map": "a block of named blocks"}.get(node.kind, "a block of keys")
             self._wrong(path, f"{path} is {wanted}; it cannot be {value!r}")
 
-    # -- interpolation -----------------------------------------------------------------------------------------
-
     def _resolve_interpolations(self) -> None:
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
+        from nvidia_tao_deploy.spec.interpolate import Unreadable, resolved
 
         defaults = self.model().model_dump(mode="json", by_alias=True)
         try:
-            whole = OmegaConf.merge(*(OmegaConf.create(layer) for layer in (defaults, self.as_given, self.tree)))
-        except (OmegaConfBaseException, ValueError, RecursionError) as error:
-            self._explain(self.tree, error)
-        self.tree = self._resolved(self.tree, whole, "")
+            self.tree = resolved(self.tree, (defaults, self.as_given), self._unresolved)
+        except Unreadable as error:
+            raise SpecError(str(error), where=self.where(error.key) if error.key else self.name) from error
 
-    def _resolved(self, plain: Any, node: Any, path: str) -> Any:
-        from nvidia_tao_deploy.spec.overrides import dotted
-
-        def step(key: Any) -> str:
-            if isinstance(plain, list):
-                return f"{path}[{key}]"
-            return f"{path}.{key}" if path else dotted((str(key),))
-
-        entries = plain.items() if isinstance(plain, dict) else enumerate(plain)
-        found = {}
-        for key, value in entries:
-            if isinstance(value, (dict, list)):
-                found[key] = self._resolved(value, node[key], step(key))
-            elif isinstance(value, str) and "${" in value:
-                found[key] = self._interpolated(value, node, key, step(key))
-            else:
-                found[key] = value
-        return found if isinstance(plain, dict) else list(found.values())
-
-    def _interpolated(self, text: str, node: Any, key: Any, path: str) -> Any:
-        from omegaconf import Container, OmegaConf
-        from omegaconf.errors import (
-            InterpolationKeyError,
-            InterpolationToMissingValueError,
-            MissingMandatoryValue,
-            OmegaConfBaseException,
-        )
-
-        try:
-            value = node[key]
-            return OmegaConf.to_container(value, resolve=True) if isinstance(value, Container) else value
-        except (InterpolationToMissingValueError, MissingMandatoryValue):
-            return "???"
-        except InterpolationKeyError as error:
-            target = str(error).partition("'")[2].partition("'")[0]
-            if not self._is_typed(path) and self.is_key(target):
-                # A training key that follows another training key's default, which is not known here.
-                return "???"
+    def _unresolved(self, key: str, text: str, target: str | None, reason: str) -> None:
+        """Note why the value ``text`` of ``key`` has no value; ``target`` is the key it refers to, if it is absent."""
+        if target is None:
+            self._wrong(key, f"cannot resolve '{text}': {reason}")
+        elif self._is_typed(key) or not self.is_key(target):
             remedy = "Set it in the spec file." if self.is_key(target) else self.suggestion(target, [])
-            self._wrong(path, f"'{text}' refers to {target}, which is not set", remedy)
-        except (OmegaConfBaseException, ValueError, RecursionError) as error:
-            self._wrong(path, f"cannot resolve '{text}': {str(error).splitlines()[0]}")
-        return "???"
+            self._wrong(key, f"'{text}' refers to {target}, which is not set", remedy)
+        # Otherwise a training key follows another one's default, which nothing here needs to know.
 
     def _is_typed(self, key: str) -> bool:
         model: type[Section] | None = self.model
@@ -373,221 +327,3 @@ class _Reading:
                 return False
             model = shape_of(field)[1]
         return True
-
-    def _explain(self, tree: Any, error: Exception) -> typing.NoReturn:
-        """Name the key whose value OmegaConf cannot take."""
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
-        for key, value in _leaves(tree):
-            try:
-                OmegaConf.create({"value": value})
-            except (OmegaConfBaseException, ValueError) as found:
-                raise SpecError(
-                    f"cannot read {key} = {value!r}: {str(found).splitlines()[0]}", where=self.where(key)
-                ) from found
-        raise SpecError(f"cannot merge the spec: {str(error).splitlines()[0]}", where=self.name) from error
-
-
-# -- files -----------------------------------------------------------------------------------------------------
-
-
-def read_file(path: Path, network: str) -> tuple[Tree, dict[str, int]]:
-    """A spec file as plain data with the line of each key; YAML or, for networks that have it, protobuf text.
-
-    Raises:
-        SpecError: the file is missing, unreadable, or malformed.
-    """
-    from nvidia_tao_deploy.spec.yaml_file import read_yaml
-
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise SpecError(
-            f"spec file {path} does not exist", where=str(path), remedy="Check the path given with -e."
-        ) from None
-    except IsADirectoryError:
-        raise SpecError(f"{path} is a folder, not a spec file", where=str(path)) from None
-    except UnicodeDecodeError:
-        raise SpecError(f"{path} is not a text file", where=str(path), remedy="Give a spec file with -e.") from None
-    except OSError as error:
-        raise SpecError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
-    name = str(path)
-    has_text_form = proto_tables(network) is not None
-    is_yaml_name = path.suffix.lower() in (".yaml", ".yml")
-    if not has_text_form:
-        return read_yaml(text, name)
-    from nvidia_tao_deploy.spec.protobuf_text import parse_text
-
-    yaml_error: SpecError | None = None
-    if is_yaml_name:
-        try:
-            return read_yaml(text, name)
-        except SpecError as error:
-            yaml_error = error
-    try:
-        return parse_text(text, network, name)
-    except SpecError as text_error:
-        if yaml_error is not None:
-            raise yaml_error from None
-        try:
-            return read_yaml(text, name)
-        except SpecError as error:
-            if _looks_like_yaml(text):
-                raise error from None
-        raise text_error from None
-
-
-def _looks_like_yaml(text: str) -> bool:
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    blocks = sum(line.rstrip().endswith((":", "|", ">")) or line.lstrip().startswith("- ") for line in lines)
-    braces = sum(line.rstrip().endswith(("{", "}", "<")) for line in lines)
-    return blocks > braces
-
-
-# -- shapes of fields ------------------------------------------------------------------------------------------
-
-
-def fields_of(model: type[Section] | None) -> dict[str, Any]:
-    """``{spec key: pydantic field}`` of a section."""
-    if model is None:
-        return {}
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def shape_of(field: Any) -> tuple[str, type[Section] | None]:
-    """What a field holds: ``block``, ``list`` or ``map`` with its section, or ``value`` with None."""
-    return _shape(field.annotation)
-
-
-def _shape(annotation: Any) -> tuple[str, type[Section] | None]:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _shape(arguments[0])
-    if origin in (typing.Union, UnionType):
-        inner = [item for item in arguments if item is not type(None)]
-        return _shape(inner[0]) if len(inner) == 1 else ("value", None)
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return "block", annotation
-    if origin is list and _shape(arguments[0])[0] == "block":
-        return "list", _shape(arguments[0])[1]
-    if origin is dict and _shape(arguments[1])[0] == "block":
-        return "map", _shape(arguments[1])[1]
-    return "value", None
-
-
-def allows_none(field: Any) -> bool:
-    """Whether a field takes null."""
-    return type(None) in typing.get_args(field.annotation)
-
-
-def typed_paths(model: type[Section], prefix: str = "") -> list[tuple[str, Any]]:
-    """Every dotted key of a model with its field, ``[]`` after lists and ``{}`` after maps of blocks."""
-    found: list[tuple[str, Any]] = []
-    for name, field in fields_of(model).items():
-        kind, section = shape_of(field)
-        suffix = {"list": "[]", "map": "{}"}.get(kind, "")
-        found.append((f"{prefix}{name}{suffix}", field))
-        if section is not None:
-            found += typed_paths(section, f"{prefix}{name}{suffix}.")
-    return found
-
-
-# -- trees -----------------------------------------------------------------------------------------------------
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _lay(base: Any, over: Any) -> Any:
-    """``over`` on ``base``; blocks merge, everything else is replaced."""
-    if not isinstance(base, dict) or not isinstance(over, dict):
-        return over
-    return {**base, **{key: _lay(base.get(key), value) for key, value in over.items()}}
-
-
-def _holds_missing(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(isinstance(item, str) and item.strip("?") == "" and len(item) > 1 for item in value)
-    return isinstance(value, str) and bool(value) and is_missing(value)
-
-
-def _meets_list(tree: Any, path: Sequence[str | int]) -> bool:
-    for part in path[:-1]:
-        tree = tree.get(part) if isinstance(tree, dict) else None
-        if isinstance(tree, list):
-            return True
-    return False
-
-
-def _reach(tree: Any, path: Sequence[str | int], place: str) -> tuple[Any, Any]:
-    """The container that holds the last part of ``path``, and that part as its key or index."""
-    for depth, part in enumerate(path):
-        key: Any = part
-        if isinstance(tree, list):
-            if not str(part).isdigit() or int(part) >= len(tree):
-                raise SpecError(f"there is no element {part}; the list has {len(tree)}", where=place)
-            key = int(part)
-        elif not isinstance(tree, dict):
-            raise SpecError(f"there is nothing at part {part} of the key", where=place)
-        if depth == len(path) - 1:
-            return tree, key
-        if isinstance(tree, dict) and key not in tree:
-            raise SpecError(f"there is nothing at part {part} of the key", where=place)
-        tree = tree[key]
-    raise SpecError("the key is empty", where=place)
-
-
-def _set_in_list(tree: Tree, path: tuple[str | int, ...], value: Any, place: str) -> None:
-    container, key = _reach(tree, path, place)
-    container[key] = value
-
-
-def _drop(tree: Tree, path: tuple[str | int, ...], place: str) -> None:
-    container, key = _reach(tree, path, place)
-    if isinstance(container, dict) and key not in container:
-        raise SpecError(f"there is no key '{key}' to remove", where=place)
-    del container[key]
-
-
-def _dotted_keys(value: Any, prefix: str) -> list[str]:
-    if not isinstance(value, dict):
-        return []
-    return [
-        found for key, item in value.items() for found in (f"{prefix}{key}", *_dotted_keys(item, f"{prefix}{key}."))
-    ]
-
-
-def _leaves(tree: Any, path: str = "") -> list[tuple[str, Any]]:
-    if isinstance(tree, dict):
-        return [leaf for key, item in tree.items() for leaf in _leaves(item, f"{path}.{key}" if path else str(key))]
-    if isinstance(tree, list):
-        return [leaf for index, item in enumerate(tree) for leaf in _leaves(item, f"{path}[{index}]")]
-    return [(path, tree)]
-
-
-def _set_values(spec: NetworkSpec) -> Tree:
-    """The values of a spec that differ from the defaults or were set."""
-    full = spec.model_dump(mode="json", by_alias=True)
-    default = type(spec)().model_dump(mode="json", by_alias=True)
-    return typing.cast(
-        Tree, merged(_difference(full, default), spec.model_dump(mode="json", by_alias=True, exclude_unset=True))
-    )
-
-
-def _difference(value: Tree, base: Tree) -> Tree:
-    found: Tree = {}
-    for key, item in value.items():
-        other = base.get(key)
-        if isinstance(item, dict) and isinstance(other, dict):
-            below = _difference(item, other)
-            if below:
-                found[key] = below
-        elif item != other:
-            found[key] = item
-    return found

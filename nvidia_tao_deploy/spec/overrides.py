@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nvidia_tao_deploy.errors import SpecError
+from nvidia_tao_deploy.spec.trees import dotted
 
 _KEY = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=]*?)(?:=(?P<value>.*))?$", re.DOTALL)
 _INT = re.compile(r"[+-]?\d(?:_?\d)*$")
@@ -38,14 +39,6 @@ class Override:
     def key(self) -> str:
         """The dotted key, list indices as ``[0]``."""
         return dotted(self.path)
-
-
-def dotted(path: tuple[str | int, ...]) -> str:
-    """``("a", "b", 0)`` as ``a.b[0]``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
 
 
 def parse_override(text: str) -> Override:

@@ -35,7 +35,8 @@ def message_class(network: str, message: str | None = None) -> type[Message]:
     if tables is None:
         raise KeyError(network)
     pool = _pool(network)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(message or SPEC_MESSAGE))
+    found: type[Message] = message_factory.GetMessageClass(pool.FindMessageTypeByName(message or SPEC_MESSAGE))
+    return found
 
 
 def parse_text(text: str, network: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:

@@ -331,5 +331,12 @@ def place_of(key: str, places: Mapping[str, str]) -> str | None:
 def is_missing(value: Any) -> bool:
     """None, empty text, and the question marks that stand for a value still to be filled in."""
     if isinstance(value, str):
-        return not value.strip() or bool(re.fullmatch(r"\?{2,}", value.strip()))
+        return value.strip() == "" or re.fullmatch(r"\?{2,}", value.strip()) is not None
     return value is None
+
+
+def is_missing_entry(value: Any) -> bool:
+    """Whether a given value stands for one still to be filled in; for a list, whether one of its elements does."""
+    if isinstance(value, list):
+        return any(isinstance(item, str) and bool(item) and is_missing(item) for item in value)
+    return isinstance(value, str) and bool(value) and is_missing(value)
