@@ -1,0 +1,141 @@
+"""Calibration tensors in HDF5 (.tensorfile), as the established tools write them.
+
+Root attributes: ``count`` (records) and ``shape`` (the common shape of all arrays). Record i is the group
+``_tensorfile_array_key__<i>``; a bare array is its dataset ``_tensorfile_array_key_``, a dict its datasets by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError
+from nvidia_tao_deploy.files import atomic_write
+
+ARRAY_KEY = "_tensorfile_array_key_"
+GZIP_LEVEL = 4
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+Record = NDArray[np.float32] | dict[str, Any]
+
+
+def write_tensorfile(path: Path, records: Iterable[NDArray[Any] | Mapping[str, Any]]) -> int:
+    """Write records as float32, streamed; the file appears when it is complete. Returns the number of records.
+
+    Args:
+        records: arrays, usually batches (N, C, H, W), or (nested) dicts of arrays, all of one shape.
+
+    Raises:
+        DataError: no records, differing shapes, or the file cannot be written.
+        RuntimeUnavailableError: h5py is not installed.
+    """
+    h5py = _h5py()
+    path = Path(path)
+    count = 0
+    shape: tuple[int, ...] | None = None
+    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+        for record in records:
+            group = file.create_group(f"{ARRAY_KEY}_{count}")
+            contents = record if isinstance(record, Mapping) else {ARRAY_KEY: record}
+            for key, array in _flatten(contents):
+                if shape is None:
+                    shape = array.shape
+                elif array.shape != shape:
+                    raise DataError(f"record {count} has shape {array.shape}, the file holds {shape}", where=str(path))
+                group.create_dataset(key, data=array, compression="gzip", compression_opts=GZIP_LEVEL)
+            count += 1
+        if shape is None:
+            raise DataError("no calibration tensors to write", where=str(path))
+        file.attrs["count"] = np.int64(count)
+        file.attrs["shape"] = np.asarray(shape, dtype=np.int64)
+    return count
+
+
+def read_tensorfile(path: Path) -> Iterator[Record]:
+    """The records in order, as float32, one in memory at a time.
+
+    Raises (before the first record): DataError: missing, not a tensorfile, or truncated; RuntimeUnavailableError:
+    h5py is not installed.
+    """
+    h5py = _h5py()
+    path = Path(path)
+    if not path.is_file():
+        raise DataError("no such tensorfile", where=str(path), remedy="Check cal_data_file.")
+    with path.open("rb") as file:
+        if file.read(len(HDF5_MAGIC)) != HDF5_MAGIC:
+            raise DataError("not a tensorfile: it is not HDF5", where=str(path), remedy=_REMEDY)
+    try:
+        handle = h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(f"the tensorfile is damaged ({error})", where=str(path), remedy=_REMEDY) from error
+    try:
+        count = int(handle.attrs["count"])
+        missing = [i for i in range(count) if f"{ARRAY_KEY}_{i}" not in handle]
+    except (KeyError, ValueError, TypeError) as error:
+        handle.close()
+        raise DataError("the HDF5 file has no record count", where=str(path), remedy=_REMEDY) from error
+    if missing:
+        handle.close()
+        raise DataError(f"record {missing[0]} of {count} is missing", where=str(path), remedy=_REMEDY)
+    return _records(handle, count, path)
+
+
+_REMEDY = "Delete it to have it made again from cal_image_dir."
+
+
+def _records(handle: Any, count: int, path: Path) -> Iterator[Record]:
+    with handle:
+        for i in range(count):
+            try:
+                contents = _read_group(handle[f"{ARRAY_KEY}_{i}"])
+            except OSError as error:
+                raise DataError(f"record {i} is damaged ({error})", where=str(path), remedy=_REMEDY) from error
+            yield contents[ARRAY_KEY] if set(contents) == {ARRAY_KEY} else contents
+
+
+def tensorfile_batches(path: Path, batch_size: int) -> Iterator[NDArray[np.float32]]:
+    """The samples of a tensorfile regrouped to ``batch_size``; the last batch may be shorter.
+
+    Raises:
+        DataError: as ``read_tensorfile``, or a record is not a single array.
+    """
+    pending: NDArray[np.float32] | None = None
+    for record in read_tensorfile(path):
+        if not isinstance(record, np.ndarray):
+            raise DataError("the records hold several arrays; one input is expected", where=str(path))
+        pending = record if pending is None or not len(pending) else np.concatenate([pending, record])
+        while len(pending) >= batch_size:
+            yield pending[:batch_size]
+            pending = pending[batch_size:]
+    if pending is not None and len(pending):
+        yield pending
+
+
+def _flatten(contents: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, NDArray[np.float32]]]:
+    for key, value in contents.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", np.asarray(value, dtype=np.float32)
+
+
+def _read_group(group: Any) -> dict[str, Any]:
+    return {
+        key: _read_group(item) if hasattr(item, "keys") else np.asarray(item[()], dtype=np.float32)
+        for key, item in group.items()
+    }
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            "reading and writing .tensorfile needs h5py",
+            remedy='Install it with: pip install "nvidia_tao_deploy[hdf5]"',
+        ) from error
+    return h5py
