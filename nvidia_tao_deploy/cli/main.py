@@ -120,9 +120,20 @@ def _action_arguments(sub: argparse.ArgumentParser, network: str | None, action:
     if network is None:
         sub.add_argument("-m", "--model_name", metavar="NAME", help="the network, where no spec names it")
     elif NETWORKS[network].protobuf and action != "default_specs":
-        from nvidia_tao_deploy.spec.flags import add_flags
+        _established_flags(sub.add_argument_group("established flags, each also a key of the spec"), network, action)
 
-        add_flags(sub.add_argument_group("established flags, each also a key of the spec"), network, action)
+
+def _established_flags(group: Any, network: str, action: str) -> None:
+    from nvidia_tao_deploy.spec.flags import flags_for
+
+    for flag in flags_for(network, action):
+        if "--verbose" in flag.names:
+            continue  # one of the flags every command has
+        if flag.type is bool:
+            group.add_argument(*flag.names, dest=flag.dest, action="store_true", default=None, help=flag.help)
+        else:
+            choices = {"choices": flag.choices} if flag.choices else {"metavar": flag.dest.upper()}
+            group.add_argument(*flag.names, dest=flag.dest, type=flag.type, help=flag.help, **choices)
 
 
 def _execute(command: argparse.Namespace) -> None:
@@ -192,10 +203,10 @@ def _named_network(command: argparse.Namespace) -> str:
     name = overrides.get("model_name") or command.model_name
     where = "model_name"
     if not name and command.action != "default_specs":
-        from nvidia_tao_deploy.spec.load import read_mapping
+        from nvidia_tao_deploy.spec.read import read_file
 
         path = _spec_source(command)
-        name, where = read_mapping(path).get("model_name"), f"{path}: model_name"
+        name, where = read_file(path, "")[0].get("model_name"), f"{path}: model_name"
     if not name:
         raise UsageError("no network is named", where=where, remedy="Set model_name in the spec, or give -m NAME.")
     network = canonical(str(name))

@@ -1,0 +1,31 @@
+"""Sample data for the tests that run whole commands: made once per session, a small part of what the demo uses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the samples package is not installed
+
+MODELS = ROOT / "samples" / "models"
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """classes.txt, test/<class>/*.png, calibration/<class>/*.png."""
+    from samples.data import write_digits
+
+    out = tmp_path_factory.mktemp("data")
+    return write_digits(out, test=60, calibration=20)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(COCO folder, KITTI folder) of the same scenes."""
+    from samples.data import write_scenes
+
+    out = tmp_path_factory.mktemp("scenes")
+    return write_scenes(out, test=24, calibration=16)
