@@ -239,9 +239,9 @@ def _annotations(
     _tell(issues, names, np.array(["area" not in r for r in rows], bool), "annotations lack 'area' (width x height)")
     _tell(issues, names, np.array(["iscrowd" not in r for r in rows], bool), "annotations lack 'iscrowd' (taken as 0)")
 
-    ids: list[Any] = [row.get("id") for row in rows]
+    own_ids = [row.get("id") for row in rows]
     # The COCO metric marks a match by the annotation's id, so that 0 and repeated ids make it count wrongly.
-    renumber = any(type(i) is not int or i <= 0 for i in ids) or len(set(ids)) < len(ids)
+    renumber = any(type(i) is not int or i <= 0 for i in own_ids) or len(set(own_ids)) < len(own_ids)
     if renumber:
         issues.append("annotation ids are missing, repeated or not positive: renumbered from 1")
     kept = [{"iscrowd": 0, **row} for row, keep in zip(rows, usable.tolist(), strict=True) if keep]

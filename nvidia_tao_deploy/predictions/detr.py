@@ -36,7 +36,7 @@ def decode_detr(
     if logits.ndim != 3 or boxes.shape != (*logits.shape[:2], 4):
         raise ModelError(f"logits {logits.shape} and boxes {boxes.shape} are not (B, NQ, C) and (B, NQ, 4)")
     count = len(geometries)
-    probabilities = sigmoid(logits[:count]).reshape(count, -1)
+    probabilities = sigmoid(logits[:count]).reshape(count, logits.shape[1] * logits.shape[2])
     corners = center_to_corners(boxes[:count].astype(np.float32, copy=False))
     if np.isnan(probabilities).any() or np.isnan(corners).any():
         raise ModelError(

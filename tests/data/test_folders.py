@@ -1,0 +1,79 @@
+"""Image folders and class folders."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder, read_classes
+from nvidia_tao_deploy.errors import DataError
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_image_folder_keeps_order_root_and_ids(tmp_path):
+    touch(tmp_path, "one/b.jpg", "one/a.jpg", "two/a.jpg")
+    dataset = ImageFolder([tmp_path / "two", tmp_path / "one", tmp_path / "one"])
+    assert dataset.root == tmp_path
+    assert [dataset[i].id for i in range(len(dataset))] == ["two/a.jpg", "one/a.jpg", "one/b.jpg"]
+    assert ImageFolder(str(tmp_path / "one")).root == tmp_path / "one"
+    assert len(ImageFolder(tmp_path, limit=2)) == 2
+    with pytest.raises(DataError, match="no image folder"):
+        ImageFolder([])
+
+
+def test_image_folder_shuffles_the_same_way_every_time(tmp_path):
+    touch(tmp_path, *(f"{i}.jpg" for i in range(20)))
+    first, second = (ImageFolder(tmp_path, shuffle_seed=3, limit=8).paths for _ in range(2))
+    assert first == second
+    assert first != sorted(first)
+
+
+def test_class_folder_labels_by_unresolved_parent(tmp_path):
+    touch(tmp_path, "root/cat/1.jpg", "root/dog/2.png", "store/x.jpg", "root/stray.txt")
+    os.symlink(tmp_path / "store" / "x.jpg", tmp_path / "root" / "dog" / "link.jpg")
+    dataset = ClassFolder(tmp_path / "root")
+    assert dataset.class_names == ["cat", "dog"]
+    assert [(s.id, s.target) for s in (dataset[i] for i in range(3))] == [
+        ("cat/1.jpg", 0),
+        ("dog/2.png", 1),
+        ("dog/link.jpg", 1),
+    ]
+    assert dataset.issues == []
+
+
+def test_class_folder_counts_what_does_not_fit(tmp_path):
+    touch(tmp_path, "cat/1.jpg", "bird/2.png", "bird/3.png")
+    (tmp_path / "empty").mkdir()
+    dataset = ClassFolder(tmp_path, {"cat": 1, "empty": 0})
+    assert [dataset[0].target, len(dataset)] == [1, 1]
+    assert dataset.issues == [
+        "2 images skipped, their folders are no classes: bird (2)",
+        "1 classes have no image: empty",
+    ]
+    with pytest.raises(DataError, match="2 images skipped"):
+        ClassFolder(tmp_path, {"cat": 1, "empty": 0}, strict=True)
+    with pytest.raises(DataError, match=r"folders here are bird, cat; classes are fish"):
+        ClassFolder(tmp_path, ["fish"])
+    with pytest.raises(DataError, match="more than once: cat"):
+        ClassFolder(tmp_path, ["cat", "dog", "cat"])
+
+
+def test_read_classes_keeps_file_order_without_blank_lines(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_bytes("\ufeffzebra\r\n\n  ape  \ntraffic light\n\n".encode())
+    assert read_classes(path) == ["zebra", "ape", "traffic light"]
+    path.write_text("\n \n")
+    with pytest.raises(DataError, match="empty"):
+        read_classes(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_classes(path)
+    with pytest.raises(DataError, match="No such file"):
+        read_classes(tmp_path / "none.txt")

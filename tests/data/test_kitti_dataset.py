@@ -1,0 +1,101 @@
+"""The KITTI loader: rows, class mapping, and what it says about bad labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nvidia_tao_deploy.data.kitti import KittiDetection, KittiObject, class_order, parse_label
+from nvidia_tao_deploy.errors import DataError
+
+TAIL = "0.00 0.00 0.00 0.00 0.00 0.00 0.00"
+
+
+@pytest.fixture
+def make(tmp_path):
+    def build(labels, images=None, **options):
+        for name in ("images", "labels"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        for stem in images or labels:
+            (tmp_path / "images" / f"{stem}.PNG").write_bytes(b"x")
+        for stem, text in labels.items():
+            (tmp_path / "labels" / f"{stem}.txt").write_text(text)
+        settings = {"class_names": ["Car", "person"], "class_mapping": {"car": "Car", "VAN": "car", "ped": "person"}}
+        return KittiDetection([tmp_path / "images"], [tmp_path / "labels"], **{**settings, **options})
+
+    return build
+
+
+def test_rows(make):
+    dataset = make(
+        {
+            "b": f"Car 0.00 0 0.00 1.5 2.5 30 40.25 {TAIL}\nvan 0.00 2 0.00 1 2 3 4 {TAIL}\n",
+            "a": "",
+            "c": f"PED 0.00 0.0 0.00 1 2 3 4 {TAIL} 0.9\nDontCare -1 -1 -10 1 2 3 4 {TAIL}\n",
+        },
+        images=["b", "a", "c", "without"],
+        first_class_id=1,
+    )
+    assert [dataset[i].id for i in range(len(dataset))] == ["a.PNG", "b.PNG", "c.PNG"]
+    empty, first, third = (dataset[i].target for i in range(3))
+    assert [empty.boxes_xyxy.shape, empty.class_ids.shape, empty.difficult.shape] == [(0, 4), (0,), (0,)]
+    np.testing.assert_array_equal(first.boxes_xyxy, [[1.5, 2.5, 30, 40.25], [1, 2, 3, 4]])
+    assert first.class_ids.tolist() == [1, 1]
+    assert first.difficult.tolist() == [False, True]
+    assert third.class_ids.tolist() == [2]
+    assert len(dataset.issues) == 2
+    assert "1 images skipped" in dataset.issues[0]
+    assert "without.PNG" in dataset.issues[0]
+    assert dataset.issues[1] == "1 labels left out, no class is mapped to them: DontCare (1)"
+
+
+def test_round_boxes_is_half_to_even(make):
+    dataset = make({"a": f"car 0 0 0 0.5 1.5 2.5 3.49 {TAIL}\n"}, round_boxes=True)
+    np.testing.assert_array_equal(dataset[0].target.boxes_xyxy, [[0, 2, 2, 3]])
+
+
+def test_names_that_never_match_are_listed(make):
+    with pytest.raises(DataError, match="labels name bike, tram; wanted car, van, ped"):
+        make({"a": f"tram 0 0 0 1 2 3 4 {TAIL}\nbike 0 0 0 1 2 3 4 {TAIL}\n"})
+
+
+def test_mapping_to_a_class_the_network_lacks_is_left_out(make):
+    dataset = make(
+        {"a": f"tram 0 0 0 1 2 3 4 {TAIL}\ncar 0 0 0 1 2 3 4 {TAIL}\n"}, class_mapping={"tram": "train", "car": "CAR"}
+    )
+    assert dataset[0].target.class_ids.tolist() == [0]
+
+
+def test_unreadable_lines_are_named_with_their_line(make):
+    text = f"car 0 0 0 1 2 3 4 {TAIL}\ncar 0 0 0 1 2 3\ncar 0 0 0 9 2 3 4 {TAIL}\ncar 0 0 0 nan 2 3 4 {TAIL}\n"
+    dataset = make({"a": text})
+    assert len(dataset[0].target) == 1
+    for number, reason, issue in zip((2, 3, 4), ("7 fields", "inverted", "not finite"), dataset.issues, strict=True):
+        assert f"a.txt:{number}:" in issue
+        assert reason in issue
+    with pytest.raises(DataError, match=r"a\.txt:2"):
+        make({"a": text}, strict=True)
+
+
+def test_class_names_may_hold_blanks():
+    line = f"traffic light 2 0.00 1 0.00 1 2 3 4 {TAIL}"
+    # the name ends where the numbers start, so a number at its end is lost to the numbers
+    assert parse_label(line.replace(" 2 0.00", " 0.00")) == KittiObject("traffic light", (1, 2, 3, 4), True)
+    assert isinstance(parse_label("traffic light"), str)
+
+
+def test_folders_must_pair_and_hold_labels(make, tmp_path):
+    make({"a": f"car 0 0 0 1 2 3 4 {TAIL}\n"})
+    with pytest.raises(DataError, match="2 image folders and 1 label folders"):
+        KittiDetection([tmp_path, tmp_path], [tmp_path], ["car"])
+    with pytest.raises(DataError, match="no such label folder"):
+        KittiDetection(tmp_path / "images", tmp_path / "none", ["car"])
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(DataError, match="none of the images"):
+        KittiDetection(tmp_path / "images", tmp_path / "bare", ["car"])
+
+
+def test_class_order_is_the_trainers():
+    mapping = {"van": "Truck", "car": "auto", "lkw": "truck", "man": "Person"}
+    assert class_order(mapping) == ["auto", "person", "truck"]
+    assert class_order(mapping, keep_case=True) == ["Person", "Truck", "auto", "truck"]
