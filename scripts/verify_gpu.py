@@ -1,0 +1,121 @@
+"""The work of verify_gpu.sh: every sample network and precision, built and evaluated by the commands a user types."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+# Metric, and by how much (in its own units) an engine may differ from its prepared ONNX.
+HEADLINE = {"classification_pyt": "top_k_accuracy", "detectnet_v2": "mAP", "rtdetr": "AP50", "rtdetr_conv": "AP50"}
+TOLERANCE = {"fp32": 0.0005, "fp16": 0.005, "int8": 0.005}
+# A convolutional model with rtdetr's outputs, for TensorRT versions that cannot build the transformer.
+MODELS = {"rtdetr_conv": "rtdetr"}
+
+
+def main() -> int:
+    """Write ``verification.md`` and ``verification.json`` into the folder given; 1 if a row fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--networks", nargs="+", default=list(HEADLINE), choices=list(HEADLINE))
+    parser.add_argument("--precisions", nargs="+", default=list(TOLERANCE), choices=list(TOLERANCE))
+    parser.add_argument("--timeout", type=float, default=240, help="seconds for one build")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if not (ROOT / "demo" / "data" / "scenes_kitti").is_dir():
+        subprocess.run([sys.executable, "-m", "samples.data", "--out", "demo/data"], cwd=ROOT, check=True)
+    rows = []
+    for network in arguments.networks:
+        for precision in arguments.precisions:
+            row = verify(network, precision, arguments.out, arguments.timeout)
+            rows.append(row)
+            print(line_of(row), flush=True)
+            write(arguments.out, rows)
+    return 0 if all(row["verdict"] == "ok" for row in rows) else 1
+
+
+def verify(network: str, precision: str, out: Path, timeout: float) -> dict[str, Any]:
+    """Build one engine, evaluate it and its prepared ONNX, and compare."""
+    command, metric = MODELS.get(network, network), HEADLINE[network]
+    engine = out / "engines" / f"{network}_{precision}.engine"
+    row: dict[str, Any] = {"network": network, "precision": precision, "metric": metric}
+    began = time.monotonic()
+    built = run(
+        command, "gen_trt_engine", timeout,
+        f"gen_trt_engine.onnx_file=samples/models/{network}.onnx",
+        f"gen_trt_engine.trt_engine={engine}", f"gen_trt_engine.tensorrt.data_type={precision}",
+        "gen_trt_engine.tensorrt.runtime=tensorrt", f"results_dir={out / 'results' / network}",
+    )  # fmt: skip
+    row["build_seconds"] = time.monotonic() - began
+    if isinstance(built, str):
+        return {**row, "verdict": f"not built: {built}"}
+    row.update(runtime=built["runtime"], counts=built["counts"], engine_bytes=built["engine_bytes"])
+    for kind, model in (("engine", built["engine"]), ("onnx", built["prepared_onnx"])):
+        measured = run(
+            command, "evaluate", 300, f"evaluate.trt_engine={model}", f"results_dir={out / 'results' / network}",
+            *(["runtime.providers=[cpu]"] if kind == "onnx" else []),
+        )  # fmt: skip
+        if isinstance(measured, str):
+            return {**row, "verdict": f"{kind} not evaluated: {measured}"}
+        row[kind] = measured[metric]
+        row[f"{kind}_images_per_second"] = measured["images_per_second"]
+    difference = abs(row["engine"] - row["onnx"])
+    within = difference <= TOLERANCE[precision]
+    return {**row, "verdict": "ok" if within else f"differs by {difference:.4f}, allowed {TOLERANCE[precision]}"}
+
+
+def run(command: str, action: str, timeout: float, *overrides: str) -> Any:
+    """The command's JSON result, or in a string why there is none."""
+    words = [sys.executable, "-m", "nvidia_tao_deploy.cli.main", command, action]
+    words += ["-e", f"specs/{command}/{action}.yaml", *overrides, "--json"]
+    try:
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return f"no end after {timeout:.0f} s"
+    if done.returncode:
+        print(done.stderr[-3000:], file=sys.stderr)
+        return next((line for line in done.stderr.splitlines() if "rror" in line), f"exit {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """One row of the table."""
+    counts = {name: count for name, count in row.get("counts", {}).items() if name != "total"}
+    cells = [
+        row["network"],
+        row["precision"],
+        ", ".join(f"{name} {count}" for name, count in counts.items()),
+        f"{row['build_seconds']:.0f} s",
+        f"{row['metric']} {row['engine']:.4f}" if "engine" in row else "",
+        f"{row['onnx']:.4f}" if "onnx" in row else "",
+        row["verdict"],
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def write(out: Path, rows: list[dict[str, Any]]) -> None:
+    """The table as Markdown, and the same as JSON."""
+    runtime = next((row["runtime"] for row in rows if "runtime" in row), "no TensorRT")
+    gpu = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True
+    ).stdout.strip()
+    text = [
+        f"{date.today()}, {runtime}, {gpu}, Python {platform.python_version()}, `scripts/verify_gpu.sh`:",
+        "",
+        "| network | precision | convolutions and matmuls | build | from the engine | prepared ONNX, CPU | verdict |",
+        "|---|---|---|---|---|---|---|",
+        *[line_of(row) for row in rows],
+    ]
+    (out / "verification.md").write_text("\n".join(text) + "\n")
+    (out / "verification.json").write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
