@@ -85,7 +85,7 @@ def half(values: Array) -> Array:
 
 def batched_nms_cases() -> list[Case]:
     rng = np.random.default_rng(1)
-    outputs = ["num_detections", "boxes", "scores", "classes"]
+    outputs = ["BatchedNMS", "BatchedNMS_1", "BatchedNMS_2", "BatchedNMS_3"]
     base = {
         "shareLocation": 1,
         "backgroundLabelId": -1,
@@ -680,6 +680,8 @@ class Recorder:
 
     def build(self, case: Case) -> Any:
         trt = self.trt
+        if set(case.inputs) & set(case.outputs):
+            raise ValueError("an input and an output of the case share a name")
         builder = trt.Builder(self.logger)
         explicit = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
         network = builder.create_network(0 if case.implicit_batch else explicit)
