@@ -51,6 +51,7 @@ class BuildInfo:
     hardware_compatibility: str | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    layer_precisions: Mapping[str, int] | None  # read back from the engine: convolutions and products per precision
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,11 @@ def build(
         progress(f"Note: {note}")
     progress(f"Building {facts.precision} engine with {backend.title}{_for_targets(plan, options)}")
     started = time.monotonic()
-    data, warnings = _run(plan, options, progress, started)
+    talk = _Conversation(plan, options, progress)
+    data = _run(talk)
     seconds = time.monotonic() - started
+    if talk.layers:
+        progress("In the engine: " + ", ".join(f"{count} layers {name}" for name, count in talk.layers.items()))
     progress(f"Built {len(data) / 2**20:.1f} MiB in {seconds:.1f} s")
     capability = cuda.compute_capability(options.device)
     own = (capability,) if capability is not None else ()
@@ -105,7 +109,8 @@ def build(
         flags=plan.set_flags,
         hardware_compatibility=options.hardware_compatibility,
         notes=plan.notes,
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys(talk.warnings)),
+        layer_precisions=talk.layers,
     )
     return BuiltEngine(data, info, facts)
 
@@ -121,7 +126,7 @@ def _for_targets(plan: BuildPlan, options: BuildOptions) -> str:
     return f" for {name}" if name else ""
 
 
-def _run(plan: BuildPlan, options: BuildOptions, progress: Progress, started: float) -> tuple[bytes, list[str]]:
+def _run(talk: _Conversation) -> bytes:
     ours, theirs = Pipe(duplex=True)
     with tempfile.TemporaryFile() as stderr:
         # A session of its own keeps the terminal's Ctrl-C away from the child: the parent ends it, in order.
@@ -135,7 +140,7 @@ def _run(plan: BuildPlan, options: BuildOptions, progress: Progress, started: fl
         )
         try:
             theirs.close()
-            return _Conversation(ours, plan, options, progress, started).until_plan()
+            return talk.until_plan(ours)
         except (EOFError, ConnectionError) as error:
             raise _crashed(process, stderr) from error
         finally:
@@ -149,17 +154,18 @@ def _run(plan: BuildPlan, options: BuildOptions, progress: Progress, started: fl
 class _Conversation:
     """The parent's side of one build."""
 
-    def __init__(
-        self, connection: Connection, plan: BuildPlan, options: BuildOptions, progress: Progress, started: float
-    ) -> None:
-        self._connection, self._plan, self._options, self._progress = connection, plan, options, progress
-        self._started = started
-        self._warnings: list[str] = []
+    def __init__(self, plan: BuildPlan, options: BuildOptions, progress: Progress) -> None:
+        self._plan, self._options, self._progress = plan, options, progress
+        self._started = time.monotonic()
+        self._connection: Connection
+        self.warnings: list[str] = []
+        self.layers: dict[str, int] | None = None
         batches = options.implicit.batches if options.implicit else None
         self._batches: Iterator[Mapping[str, NDArray[Any]]] | None = iter(batches()) if batches else None
 
-    def until_plan(self) -> tuple[bytes, list[str]]:
-        """Serve the worker until it sends the engine; the engine and the warnings on the way."""
+    def until_plan(self, connection: Connection) -> bytes:
+        """Serve the worker at the other end until it sends the engine."""
+        self._connection = connection
         self._send({"plan": asdict(self._plan), "has_batches": self._batches is not None})
         spoken = time.monotonic()
         while True:
@@ -171,7 +177,7 @@ class _Conversation:
                 continue
             event = json.loads(self._connection.recv_bytes())
             if event["event"] == "plan":
-                return self._connection.recv_bytes(), self._warnings
+                return self._connection.recv_bytes()
             if self._handle(event):
                 spoken = time.monotonic()
             self._check_time()
@@ -186,8 +192,15 @@ class _Conversation:
         if event["event"] == "progress":
             self._progress(f"{event['phase']}: {event['step']} of {event['steps']}")
             return True
+        if event["event"] == "layers":
+            self.layers = event["counts"]
+            return False
+        if event["event"] == "warning":
+            self.warnings.append(event["text"])
+            self._progress(f"Warning: {event['text']}")
+            return True
         if event["severity"] == "WARNING":
-            self._warnings.append(event["text"])
+            self.warnings.append(event["text"])
         if self._options.verbose:
             self._progress(f"[{event['severity']}] {event['text']}")
         return self._options.verbose
@@ -208,11 +221,13 @@ class _Conversation:
             self._connection.send_bytes(array.tobytes())
 
     def _check_batch(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        for name, array in arrays.items():
-            if name in self._plan.profiles and list(array.shape) != list(self._plan.profiles[name][1]):
+        for name, (shape, dtype) in self._plan.calibration_inputs.items():
+            if name not in arrays:
+                raise BuildError(f"the calibration batches lack input {name!r}", remedy="Feed every input.")
+            if list(arrays[name].shape) != list(shape) or arrays[name].dtype.name != dtype:
                 raise BuildError(
-                    f"the calibration batch of {name!r} has shape {array.shape}, the profile's opt shape is "
-                    f"{tuple(self._plan.profiles[name][1])}",
+                    f"the calibration batch of {name!r} is {arrays[name].dtype.name} {arrays[name].shape}, the "
+                    f"profile's opt shape is {dtype} {tuple(shape)}",
                     remedy="TensorRT calibrates at the opt shape: make cal_batch_size equal to opt_batch_size.",
                 )
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nvidia_tao_deploy.engine import implicit
+from nvidia_tao_deploy.engine import implicit, inspector
 from nvidia_tao_deploy.engine.backend import Backend, network_flags
+from nvidia_tao_deploy.engine.facts import NodeRef
 from nvidia_tao_deploy.engine.known_errors import explain, is_harmless
 from nvidia_tao_deploy.engine.options import BuildPlan
 from nvidia_tao_deploy.errors import BuildError, DataError
@@ -86,14 +87,57 @@ def build_plan(plan: BuildPlan, backend: Backend, emit: Emit, batches: implicit.
     cache = attach_timing_cache(config, plan, emit)
     calibrator = None
     if plan.calibrator is not None:
-        calibrator = implicit.make_calibrator(trt, plan, batches)
+        calibrator, note = implicit.make_calibrator(trt, plan, batches)
         config.int8_calibrator = calibrator
+        if note is not None:
+            emit({"event": "warning", "text": note})
     serialized = builder.build_serialized_network(network, config)
+    if serialized is None and _relax_constraints(trt, config, log, emit):
+        serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise build_failure(log.errors, plan.shown_as, backend.title)
     if cache is not None:
         _save_timing_cache(config, Path(plan.timing_cache or ""), emit)
-    return bytes(memoryview(serialized))
+    if calibrator is not None:
+        implicit.save_cache(calibrator, plan)
+    data = bytes(memoryview(serialized))
+    if gpu and backend.name == "tensorrt":
+        verify(trt, logger, data, plan, emit)
+    return data
+
+
+def verify(trt: Any, logger: Any, data: bytes, plan: BuildPlan, emit: Emit) -> None:
+    """Read the engine back and report the precisions its layers run in.
+
+    Raises:
+        BuildError: the graph has Q/DQ pairs and nothing in the engine is int8.
+    """
+    text = inspector.read_layers(trt, logger, data)
+    if text is None:
+        # Stripped and version compatible plans load only in a runtime set up for them.
+        return
+    emit({"event": "layers", "counts": inspector.count_precisions(text)})
+    if plan.quantized_to == "int8" and not inspector.mentions_int8(text):
+        raise BuildError(
+            "int8 was asked for and no layer of the engine runs in int8",
+            where=plan.shown_as,
+            remedy="The Q/DQ pairs found no int8 kernels on this GPU: use fp16.",
+        )
+
+
+def _relax_constraints(trt: Any, config: Any, log: BuildLog, emit: Emit) -> bool:
+    """After a build that failed for want of a kernel, turn "obey" layer precisions into "prefer"; whether it did."""
+    obey = getattr(trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS", None)
+    if obey is None or not config.get_flag(obey):
+        return False
+    if not any("Could not find any implementation" in line for line in log.errors):
+        return False
+    config.clear_flag(obey)
+    config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+    text = "a layer has no kernel in the precision given to it: building again with precisions preferred, not obeyed"
+    emit({"event": "warning", "text": text})
+    log.errors.clear()
+    return True
 
 
 def parse(trt: Any, parser: Any, plan: BuildPlan) -> None:
@@ -105,20 +149,49 @@ def parse(trt: Any, parser: Any, plan: BuildPlan) -> None:
     if plan.native_instance_norm:
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
     if not parser.parse_from_file(plan.model):
-        raise parser_failure([parser.get_error(index) for index in range(parser.num_errors)], plan.shown_as)
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        raise parser_failure(errors, plan.shown_as, *_missing_from(trt, parser, plan.model))
 
 
-def parser_failure(errors: list[Any], model: str) -> BuildError:
-    """One error from all that a parser collected. Before 10 an error object names no node, only its index."""
-    lines = [_parser_line(error) for error in errors] or ["the parser gave no reason"]
+def _missing_from(trt: Any, parser: Any, model: str) -> tuple[list[NodeRef], list[NodeRef]]:
+    """All nodes of the model in order, and those whose operator neither the parser nor a plugin knows.
+
+    Parsers before 10 stop at the first such node and name it by its index alone.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        nodes = onnx.load(model, load_external_data=False).graph.node
+    except (OSError, DecodeError):
+        return [], []
+    refs = [NodeRef(node.name, node.op_type) for node in nodes]
+    registry = trt.get_plugin_registry()
+    creators = getattr(registry, "all_creators", None) or getattr(registry, "plugin_creator_list", None) or []
+    plugins = {creator.name for creator in creators}
+    unknown = {ref.op_type for ref in refs if not parser.supports_operator(ref.op_type)} - plugins
+    return refs, [ref for ref in refs if ref.op_type in unknown]
+
+
+def parser_failure(
+    errors: list[Any], model: str, nodes: Sequence[NodeRef] = (), unknown: Sequence[NodeRef] = ()
+) -> BuildError:
+    """One error from all that a parser collected; ``nodes`` gives names to errors that hold only an index."""
+    lines = [_parser_line(error, nodes) for error in errors]
+    said = "\n".join(lines)
+    lines += [f"{ref}: this operator is not known" for ref in unknown if str(ref) not in said]
+    lines = lines or ["the parser gave no reason"]
     listing = lines[0] if len(lines) == 1 else "\n  - " + "\n  - ".join(dict.fromkeys(lines))
     return BuildError(f"the ONNX parser refused the model: {listing}", where=model, remedy=_advice(lines))
 
 
-def _parser_line(error: Any) -> str:
+def _parser_line(error: Any, nodes: Sequence[NodeRef]) -> str:
     description = str(error.desc()).strip()
     operator = _call(error, "node_operator")
     name = _call(error, "node_name")
+    index = error.node()
+    if not operator and 0 <= index < len(nodes):
+        operator, name = nodes[index].op_type, nodes[index].name
     code = getattr(error.code(), "name", str(error.code()))
     if code == "UNSUPPORTED_NODE" and operator:
         # The text is the failed check's source ("false"), of use to nobody.
@@ -128,9 +201,8 @@ def _parser_line(error: Any) -> str:
     else:
         reason = description or code
     if operator:
-        return f"{operator} {name!r}: {reason}" if name else f"{operator}: {reason}"
-    node = error.node()
-    return f"node {node}: {reason} ({code})" if node >= 0 else f"{reason} ({code})"
+        return f"{NodeRef(name, operator)}: {reason}"
+    return f"{reason} ({code})"
 
 
 def _call(error: Any, method: str) -> str:
@@ -237,7 +309,7 @@ def pin_layers(trt: Any, network: Any, plan: BuildPlan, emit: Emit) -> None:
     unused = sorted(set(plan.pinned_nodes) - used)
     if unused:
         text = f"{len(unused)} nodes given a precision have no layer of their own: {', '.join(unused[:5])}"
-        emit({"event": "log", "severity": "WARNING", "text": text})
+        emit({"event": "warning", "text": text})
 
 
 _UNTYPED_LAYERS = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "ASSERTION", "CONDITION")
@@ -290,7 +362,7 @@ def attach_timing_cache(config: Any, plan: BuildPlan, emit: Emit) -> Any:
     cache = config.create_timing_cache(blob)
     if cache is None or not config.set_timing_cache(cache, False):
         text = f"timing cache {path} is of another TensorRT, GPU or CUDA: starting a new one"
-        emit({"event": "log", "severity": "WARNING", "text": text})
+        emit({"event": "warning", "text": text})
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
@@ -304,7 +376,7 @@ def _save_timing_cache(config: Any, path: Path, emit: Emit) -> None:
         write_bytes(path, bytes(memoryview(cache.serialize())))
     except DataError as error:
         # The engine is built: losing the cache costs time next time, not this result.
-        emit({"event": "log", "severity": "WARNING", "text": f"the timing cache was not saved: {error}"})
+        emit({"event": "warning", "text": f"the timing cache was not saved: {error}"})
 
 
 def build_failure(errors: list[str], model: str, title: str) -> BuildError:

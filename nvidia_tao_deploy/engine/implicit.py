@@ -2,67 +2,110 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.engine.options import BuildPlan
+from nvidia_tao_deploy.engine.backend import version_tuple
+from nvidia_tao_deploy.engine.options import CALIBRATORS, BuildPlan
+from nvidia_tao_deploy.errors import BuildError
+from nvidia_tao_deploy.files import write_bytes
+from nvidia_tao_deploy.runtime import cuda
 
 BatchSource = Callable[[], "Mapping[str, NDArray[Any]] | None"]
 
+# The algorithm's name in the first line of a cache, by calibrator class.
+_ALGORITHMS = {
+    CALIBRATORS["entropy2"]: "EntropyCalibration2",
+    CALIBRATORS["minmax"]: "MinMaxCalibration",
+    CALIBRATORS["entropy"]: "EntropyCalibration",
+    CALIBRATORS["legacy"]: "LegacyCalibration",
+}
 
-def make_calibrator(trt: Any, plan: BuildPlan, batches: BatchSource | None) -> Any:
-    """The calibrator of the plan. An existing cache is used instead of batches; a new one is written.
 
-    ``batches`` returns the next batch (input name -> array of the opt shape) or None at the end.
+def make_calibrator(trt: Any, plan: BuildPlan, batches: BatchSource | None) -> tuple[Any, str | None]:
+    """The calibrator of the plan and what there is to say about its cache.
+
+    ``batches`` returns the next batch (input name -> array of the opt shape) or None at the end; it is not asked
+    when the cache serves.
+
+    Raises:
+        BuildError: the cache is of another algorithm and there are no batches.
     """
     from polygraphy.backend.trt import Calibrator
 
+    algorithm = plan.calibrator or ""
+    contents, note = None, None
+    path = Path(plan.calibration_cache) if plan.calibration_cache else None
+    if path is not None and path.is_file():
+        contents, note = usable_cache(
+            path.read_bytes(), str(trt.__version__), _ALGORITHMS[algorithm], can_calibrate=batches is not None
+        )
     loader = _device_batches(batches) if batches is not None else ()
-    calibrator = Calibrator(
-        data_loader=loader,
-        cache=plan.calibration_cache,
-        BaseClass=getattr(trt, plan.calibrator or ""),
-    )
-    # What Polygraphy's builder does before a build: it checks the batches against these.
-    metadata = _input_metadata(plan)
-    if metadata is not None:
-        calibrator.set_input_metadata(metadata)
-    return calibrator
+    calibrator = Calibrator(data_loader=loader, BaseClass=getattr(trt, algorithm))
+    # Kept in memory rather than given as a path: Polygraphy would write the file in place.
+    calibrator.cache_contents = contents
+    return calibrator, note
 
 
-def _input_metadata(plan: BuildPlan) -> Any:
-    from polygraphy.common import TensorMetadata
-
-    if not plan.calibration_inputs:
-        return None
-    metadata = TensorMetadata()
-    for name, (shape, dtype) in plan.calibration_inputs.items():
-        metadata.add(name, np.dtype(dtype), tuple(shape))
-    return metadata
+def save_cache(calibrator: Any, plan: BuildPlan) -> None:
+    """Write the cache the calibrator has now to the path of the plan."""
+    if plan.calibration_cache and calibrator.cache_contents:
+        path = Path(plan.calibration_cache)
+        if not path.is_file() or path.read_bytes() != calibrator.cache_contents:
+            write_bytes(path, calibrator.cache_contents)
 
 
-def _device_batches(source: BatchSource) -> Iterator[dict[str, Any]]:
-    """Batches in device memory, one at a time: Polygraphy's own copy needs a libcudart that need not exist."""
-    from polygraphy.cuda import DeviceView
+def cache_header(version: str, algorithm: str) -> str:
+    """The first line of a cache: ``TRT-8503-EntropyCalibration2`` for 8.5.3, ``TRT-101303-...`` for 10.13.3."""
+    major, minor, patch = (*version_tuple(version), 0, 0)[:3]
+    number = major * (10_000 if major >= 10 else 1_000) + minor * 100 + patch
+    return f"TRT-{number}-{algorithm}"
 
-    from nvidia_tao_deploy.runtime import cuda
 
+def usable_cache(
+    contents: bytes, version: str, algorithm: str, *, can_calibrate: bool
+) -> tuple[bytes | None, str | None]:
+    """What to hand TensorRT for an existing cache, and what to say about it.
+
+    A cache of another TensorRT version is calibrated again when there are images, else its header is rewritten.
+
+    Raises:
+        BuildError: it is no cache, or of another algorithm, and there are no images to calibrate with.
+    """
+    header, _, body = contents.partition(b"\n")
+    wanted = cache_header(version, algorithm)
+    found = header.decode(errors="replace").strip()
+    if found == wanted:
+        return contents, None
+    match = re.fullmatch(r"TRT-\d+-(\w+)", found)
+    if can_calibrate:
+        return None, f"the calibration cache is {found[:60]!r}, this is {wanted}: calibrating again"
+    if match is None or match[1] != algorithm:
+        raise BuildError(
+            f"the calibration cache starts with {found[:60]!r}, {wanted} is needed",
+            remedy="Give calibration images (cal_image_dir), or a cache of the same algorithm.",
+        )
+    return wanted.encode() + b"\n" + body, f"the calibration cache is of {found}: used as {wanted}"
+
+
+def _device_batches(source: BatchSource) -> Iterator[dict[str, int]]:
+    """Batches as device pointers, one at a time: Polygraphy's own copy needs a libcudart that need not exist."""
     buffers: dict[str, cuda.DeviceMemory] = {}
     stream = cuda.Stream()
     try:
         while (batch := source()) is not None:
-            views = {}
             for name, array in batch.items():
-                array = np.ascontiguousarray(array)
-                if name not in buffers or buffers[name].nbytes < array.nbytes:
+                if name not in buffers:
                     buffers[name] = cuda.DeviceMemory(array.nbytes)
+                array = np.ascontiguousarray(array)
                 cuda.copy_to_device(buffers[name].pointer, array.ctypes.data, array.nbytes, stream)
                 stream.synchronize()
-                views[name] = DeviceView(buffers[name].pointer, array.shape, array.dtype)
-            yield views
+            yield {name: buffer.pointer for name, buffer in buffers.items()}
     finally:
         for buffer in buffers.values():
             buffer.close()

@@ -54,6 +54,7 @@ class Manifest:
     labels: list[str] | None = None
     spec: dict[str, Any] | None = None
     parity: dict[str, Any] | None = None
+    layer_precisions: dict[str, int] | None = None
     verified_precision: dict[str, Any] | None = None
     build_options: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -128,7 +129,8 @@ class Manifest:
                 "flags": list(info.flags),
                 "hardware_compatibility": info.hardware_compatibility,
             },
-            notes=[*info.notes],
+            notes=[*info.notes, *info.warnings[:20]],
+            layer_precisions=dict(info.layer_precisions) if info.layer_precisions else None,
             build_seconds=info.seconds,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **more,

@@ -100,6 +100,7 @@ class BuildPlan:
     hardware_compatibility: str | None
     dla_core: int | None
     native_instance_norm: bool
+    quantized_to: str | None  # the type of the graph's Q/DQ pairs
     calibrator: str | None
     calibration_cache: str | None
     calibration_inputs: Mapping[str, Any]  # input name -> (opt shape, dtype name)
@@ -157,6 +158,7 @@ def plan_build(
         hardware_compatibility=_hardware_level(options),
         dla_core=options.dla_core,
         native_instance_norm=options.version_compatible and backend.features.native_instance_norm_flag,
+        quantized_to=facts.precision if facts.quantized_layers else None,
         calibrator=CALIBRATORS[options.implicit.algorithm] if options.implicit else None,
         calibration_cache=str(options.implicit.cache_file)
         if options.implicit and options.implicit.cache_file

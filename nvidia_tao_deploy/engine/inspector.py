@@ -1,0 +1,58 @@
+"""What precisions an engine really runs in, read from TensorRT's engine inspector."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+# How the inspector of one release or another spells a type: "Row major linear FP16 format", "Half", "Int8".
+_SPELLINGS = (
+    ("int8", r"int8"),
+    ("fp8", r"fp8|e4m3"),
+    ("bf16", r"bf16|bfloat16"),
+    ("fp16", r"fp16|half"),
+    ("fp32", r"fp32|float|tf32"),
+)
+_WEIGHTED = re.compile(r"convolution|deconvolution|gemm|matri|fully.?connected", re.IGNORECASE)
+
+
+def read_layers(trt: Any, logger: Any, plan: bytes) -> str | None:
+    """The inspector's JSON for a plan, None when the plan cannot be loaded on this machine."""
+    runtime = trt.Runtime(logger)
+    engine = runtime.deserialize_cuda_engine(plan) if runtime is not None else None
+    if engine is None:
+        return None
+    text: str = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return text
+
+
+def count_precisions(text: str) -> dict[str, int]:
+    """How many convolutions and matrix products run in each precision; layers of other kinds are not counted.
+
+    A quantized layer reads and multiplies int8 and may write another type, so its input decides.
+    """
+    layers = json.loads(text).get("Layers", [])
+    counts = Counter(_precision(layer) for layer in layers if isinstance(layer, Mapping) and _is_weighted(layer))
+    return dict(counts)
+
+
+def mentions_int8(text: str) -> bool:
+    """Whether any tensor or weight of the engine is int8."""
+    return re.search(r"int8", text, re.IGNORECASE) is not None
+
+
+def _is_weighted(layer: Mapping[str, Any]) -> bool:
+    kinds = (str(layer.get(key, "")) for key in ("ParameterType", "LayerType"))
+    return any(_WEIGHTED.search(kind) for kind in kinds)
+
+
+def _precision(layer: Mapping[str, Any]) -> str:
+    inputs = layer.get("Inputs") or [{}]
+    spelled = str(inputs[0].get("Format/Datatype", "") if isinstance(inputs[0], Mapping) else "")
+    for name, pattern in _SPELLINGS:
+        if re.search(pattern, spelled, re.IGNORECASE):
+            return name
+    return "other"
