@@ -87,7 +87,8 @@ def prepare(network: Network, spec: Any, *, fp16_with_int8: bool) -> Prepared:
         DataError: calibration images are missing or unreadable.
         BuildError: the precision cannot be put into this graph.
     """
-    from nvidia_tao_deploy.graph import load, lower, precision, simplify
+    from nvidia_tao_deploy.graph import load, precision, simplify
+    from nvidia_tao_deploy.graph.lower import lower_plugins
     from nvidia_tao_deploy.graph.verify import is_quantized
 
     options = spec.gen_trt_engine.tensorrt
@@ -100,7 +101,7 @@ def prepare(network: Network, spec: Any, *, fp16_with_int8: bool) -> Prepared:
         prepared.model = report.model
         prepared.notes += [report.note] if report.note else []
     if options.plugins != "keep":
-        lowered = lower.lower_plugins(prepared.model)
+        lowered = lower_plugins(prepared.model)
         prepared.model = lowered.model
         prepared.notes += [f"lowered {kind} '{name}' to standard operators" for name, kind in lowered.lowered]
         prepared.notes += [f"kept {kind} '{name}': {reason}" for name, kind, reason in lowered.unsupported]

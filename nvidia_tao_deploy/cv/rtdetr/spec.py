@@ -34,7 +34,7 @@ class Inference(sections.Inference):
 class TestData(Section):
     """Annotated images."""
 
-    image_dir: StrList = Field(default=[], description="Folders of the images. One folder or a list.")
+    image_dir: str | None = Field(default=None, description="Folder that the annotation file's names are relative to.")
     json_file: str | None = Field(default=None, description="COCO annotation file.")
 
 
