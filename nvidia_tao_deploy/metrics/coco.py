@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
+from nvidia_tao_deploy.metrics.coco_evaluation import ALL, Boxes, CocoEvaluation, evaluate, mean_defined
 from nvidia_tao_deploy.predictions.types import Detections
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "ARmax1", "ARmax10", "ARmax10
 
 
 class CocoMetric:
-    """The 12 numbers of the COCO detection evaluation, by pycocotools, over the images seen by ``update``.
+    """The 12 numbers of the COCO detection evaluation, equal to pycocotools', over the images seen by ``update``.
 
     Undefined numbers (no ground truth in an area range) are -1, as COCO defines them.
 
@@ -49,7 +48,7 @@ class CocoMetric:
         self._max_dets = max_dets
         self._image_ids: list[int] = []
         self._rows: list[NDArray[np.float64]] = []
-        self._evaluation: Any = None
+        self._evaluation: CocoEvaluation | None = None
         where = str(dataset.json_file)
         unknown = [i for i in self._category_ids if i not in dataset.categories]
         if unknown:
@@ -96,13 +95,13 @@ class CocoMetric:
 
     def stats(self) -> NDArray[np.float64]:
         """(12,) the same numbers in full precision."""
-        return np.asarray(self._evaluated().stats, dtype=np.float64)
+        return self.evaluation().stats()
 
     def per_class(self) -> dict[int, tuple[float, float]]:
         """Category id -> (AP, AP50); -1 where the category has no ground truth."""
-        precision = self._evaluated().eval["precision"][:, :, :, 0, -1]
+        precision = self.evaluation().precision[..., ALL]
         return {
-            category: (_mean(precision[:, :, k]), _mean(precision[0, :, k]))
+            category: (mean_defined(precision[:, :, k]), mean_defined(precision[0, :, k]))
             for k, category in enumerate(self._category_ids)
         }
 
@@ -116,60 +115,43 @@ class CocoMetric:
             lines.append(f"{names[category]:<{width}}{_cell(ap)}{_cell(ap50)}")
         return "\n".join(lines)
 
-    def _evaluated(self) -> Any:
-        if self._evaluation is None:
-            self._evaluation = self._evaluate()
-        return self._evaluation
+    def evaluation(self) -> CocoEvaluation:
+        """Precision and recall of every class, threshold and area range.
 
-    def _evaluate(self) -> Any:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
+        Raises:
+            DataError: no image was evaluated.
+        """
         if not self._image_ids:
             raise DataError("no image was evaluated", where=str(self._dataset.json_file))
-        rows = np.concatenate(self._rows)
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            truth = COCO()
-            truth.dataset = self._dataset.raw
-            truth.createIndex()
-            evaluation = COCOeval(truth, _detections(truth, rows), "bbox")
-            evaluation.params.imgIds = sorted(set(self._image_ids))
-            evaluation.params.catIds = self._category_ids
-            evaluation.params.maxDets = list(self._max_dets)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        return evaluation
+        if self._evaluation is None:
+            images, categories = np.unique(self._image_ids), np.array(self._category_ids, dtype=np.int64)
+            self._evaluation = evaluate(
+                _boxes(np.concatenate(self._rows), images, categories),
+                _boxes(_truth_rows(self._dataset.raw["annotations"]), images, categories),
+                len(categories),
+                self._max_dets,
+            )
+        return self._evaluation
 
 
-def _detections(truth: Any, rows: NDArray[np.float64]) -> Any:
-    """Rows (N, 7) image id, x, y, width, height, score, category id as a pycocotools result set; N may be 0."""
-    from pycocotools.coco import COCO
-
-    result = COCO()
-    result.dataset = {
-        "images": truth.dataset["images"],
-        "categories": truth.dataset["categories"],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": int(image),
-                "category_id": int(category),
-                "bbox": [x, y, width, height],
-                "area": width * height,
-                "score": score,
-                "iscrowd": 0,
-            }
-            for number, (image, x, y, width, height, score, category) in enumerate(rows.tolist(), start=1)
-        ],
-    }
-    result.createIndex()
-    return result
+def _truth_rows(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """(N, 9) image id, x, y, width, height, score 0, category id, area, crowd."""
+    rows = [(a["image_id"], *a["bbox"], 0, a["category_id"], a["area"], a["iscrowd"]) for a in annotations]
+    return np.array(rows, dtype=np.float64).reshape(-1, 9)
 
 
-def _mean(precision: NDArray[np.float64]) -> float:
-    defined = precision[precision > -1]
-    return float(defined.mean()) if defined.size else -1.0
+def _boxes(rows: NDArray[np.float64], images: NDArray[np.int64], categories: NDArray[np.int64]) -> Boxes:
+    """Rows of known images and categories as :class:`Boxes`; without area and crowd columns, those of detections."""
+    rows = rows[np.isin(rows[:, 0], images) & np.isin(rows[:, 6], categories)]
+    detections = rows.shape[1] == 7
+    return Boxes(
+        image=np.searchsorted(images, rows[:, 0]),
+        category=np.searchsorted(categories, rows[:, 6]),
+        boxes_xywh=rows[:, 1:5],
+        area=rows[:, 3] * rows[:, 4] if detections else rows[:, 7],
+        score=rows[:, 5],
+        crowd=np.zeros(len(rows), bool) if detections else rows[:, 8] > 0,
+    )
 
 
 def _cell(value: float) -> str:
