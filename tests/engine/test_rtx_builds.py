@@ -236,9 +236,13 @@ def test_interrupt_ends_the_builder_process_at_once(tmp_path: Path) -> None:
     before = children()
     started = time.monotonic()
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def build_until_interrupted() -> None:
         while True:  # builds are short here: keep at it until the interrupt falls into one
             build_for(path)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_until_interrupted()
     assert time.monotonic() - started < 1.5
     assert children() == before
 
@@ -256,7 +260,8 @@ def test_builder_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         "b._START = 'import sys; sys.path[:] = sys.argv[2:]; import threading, time, os;'"
         "'from nvidia_tao_deploy.engine.worker import _die_with_parent as d;'"
         "'threading.Thread(target=d, daemon=True).start(); print(os.getpid(), flush=True); time.sleep(60)'\n"
-        "b.subprocess.Popen = lambda *a, real=b.subprocess.Popen, **k: real(*a, **{**k, 'stdout': sys.stdout.fileno()})\n"
+        "real = b.subprocess.Popen\n"
+        "b.subprocess.Popen = lambda *a, **k: real(*a, **{**k, 'stdout': sys.stdout.fileno()})\n"
         f"b.build(Path({str(path)!r}), options.BuildOptions(runtime='tensorrt_rtx', profiles="
         "{'x': profiles.Profile(*[(1, 3, 32, 32)] * 3)}))"
     )
