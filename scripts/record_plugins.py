@@ -536,7 +536,7 @@ def points_cases() -> list[Case]:
         ("edges", {}, edges, [60]),
         ("five_features", {"voxel_feature_num": 11}, cloud(1, 150, 5), [150]),
         ("no_points", {}, cloud(1, 20, 4), [0]),
-        ("coarse", {"voxel_size": [3.0, 5.0, 4.0], "max_num_points_per_voxel": 100}, cloud(1, 90, 4), [90]),
+        ("coarse", {"voxel_size": [4.0, 4.0, 4.0], "max_num_points_per_voxel": 100}, cloud(1, 90, 4), [90]),
         (
             "voxels_exactly_full",
             {"max_voxels": 8, "voxel_size": [8.0, 4.0, 4.0], "max_num_points_per_voxel": 64},
