@@ -8,8 +8,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-
-pytest.importorskip("sklearn")
+from pycocotools.coco import COCO
 
 from samples.data import write_digits, write_scenes
 from samples.render import CLASSES, digits, split_indices
@@ -40,8 +39,7 @@ def test_digit_folders_name_the_class(tmp_path):
 
 def test_coco_annotations_load_and_fit_their_images(scenes):
     coco_folder, _ = scenes
-    pycocotools = pytest.importorskip("pycocotools.coco")
-    coco = pycocotools.COCO(str(coco_folder / "annotations" / "test.json"))
+    coco = COCO(str(coco_folder / "annotations" / "test.json"))
     assert [category["id"] for category in coco.loadCats(coco.getCatIds())] == list(range(10))
     assert (coco_folder / "classmap.txt").read_text().split() == [c["name"] for c in coco.loadCats(coco.getCatIds())]
     for image in coco.loadImgs(coco.getImgIds()):
