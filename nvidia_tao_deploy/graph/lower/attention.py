@@ -1,0 +1,55 @@
+"""Multi-scale deformable attention."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nvidia_tao_deploy.graph.lower.emit import CannotLowerError, Emitter, Tensor
+from nvidia_tao_deploy.graph.lower.node import PluginNode
+
+
+def lower_deformable_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
+    """MultiscaleDeformableAttnPlugin_TRT: (N, Lq, M, D) from one GridSample per level.
+
+    Inputs: value (N, S, M, D), spatial_shapes (L, 2) rows of height and width, level_start_index (L,),
+    sampling_locations (N, Lq, M, L, P, 2) x and y in 0..1, attention_weights (N, Lq, M, L, P).
+    """
+    node.expect_inputs(5)
+    if g.opset < 16:
+        raise CannotLowerError(f"GridSample needs opset 16, the model has {g.opset}")
+    value, shapes_name, starts_name, locations, weights = node.inputs
+    shapes, starts = node.constants(shapes_name), node.constants(starts_name)
+    if shapes is None:
+        raise CannotLowerError(f"its input {shapes_name!r} must be a constant; fold constants first")
+    sizes = [(int(height), int(width)) for height, width in shapes]
+    areas = [height * width for height, width in sizes]
+    begins = [int(s) for s in starts] if starts is not None else list(np.cumsum([0, *areas[:-1]]))
+    _, _, heads, dim = g.shape(value, 4)
+    _, queries, _, levels, points, _ = g.shape(locations, 6)
+    if None in (heads, dim, queries, points):
+        raise CannotLowerError("the numbers of heads, channels, queries and points must be fixed")
+    assert heads and dim and queries and points  # noqa: S101 - narrows the types after the check above
+    if levels != len(sizes):
+        raise CannotLowerError(f"it has {levels} levels of locations and {len(sizes)} spatial shapes")
+
+    grid = g("Sub", g("Mul", g.transpose(locations, 0, 2, 3, 1, 4, 5), 2.0), 1.0)  # (N, M, L, Lq, P, 2)
+    weights = g.transpose(weights, 0, 2, 3, 1, 4)  # (N, M, L, Lq, P)
+    total: Tensor | None = None
+    for level, ((height, width), area, begin) in enumerate(zip(sizes, areas, begins, strict=True)):
+        rows = g.slice(value, 1, int(begin), int(begin) + area)
+        feature = g.reshape(g.transpose(rows, 0, 2, 3, 1), -1, dim, height, width)
+        where = g.reshape(g.slice(grid, 2, level, level + 1), -1, queries, points, 2)
+        sampled = g(
+            "GridSample",
+            feature,
+            where,
+            mode="linear" if g.opset >= 20 else "bilinear",
+            padding_mode="zeros",
+            align_corners=0,
+        )  # (N*M, D, Lq, P)
+        weighted = g("Mul", sampled, g.reshape(g.slice(weights, 2, level, level + 1), -1, 1, queries, points))
+        part = g.reduce("ReduceSum", weighted, [3], keepdims=False)
+        total = part if total is None else g("Add", total, part)
+    if total is None:
+        raise CannotLowerError("it has no levels")
+    return [g.transpose(g.reshape(total, -1, heads, dim, queries), 0, 3, 1, 2)]

@@ -1,0 +1,77 @@
+"""Bilinear samples from feature maps at given pixel positions, by four row gathers.
+
+GridSample needs opset 16 and coordinates scaled to -1..1, which costs accuracy on large maps; gathering whole rows of
+channels is exact, works from opset 11 on, and lets one gather serve all levels of a pyramid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nvidia_tao_deploy.graph.lower.emit import INT64, CannotLowerError, Emitter, Operand, Tensor
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Feature maps of one or more levels as rows: (B * S, C), S positions of all levels of one image.
+
+    Attributes:
+        sizes: (height, width) per level.
+    """
+
+    rows: Tensor
+    channels: int
+    sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def positions(self) -> int:
+        return sum(height * width for height, width in self.sizes)
+
+    @property
+    def offsets(self) -> list[int]:
+        areas = [height * width for height, width in self.sizes]
+        return [sum(areas[:level]) for level in range(len(areas))]
+
+
+def pyramid_rows(g: Emitter, features: Sequence[Tensor]) -> Pyramid:
+    """Lay out maps (B, C, H_l, W_l) as rows of channels."""
+    parts, sizes, channels = [], [], 0
+    for feature in features:
+        _, depth, height, width = g.fixed(feature, 4)
+        if channels not in (0, depth):
+            raise CannotLowerError(f"its feature maps have {channels} and {depth} channels")
+        channels = depth
+        sizes.append((height, width))
+        parts.append(g.reshape(g.transpose(feature, 0, 2, 3, 1), -1, height * width, depth))
+    return Pyramid(g.reshape(g.concat(parts, 1), -1, channels), channels, tuple(sizes))
+
+
+def bilinear(
+    g: Emitter, pyramid: Pyramid, y: Tensor, x: Tensor, base: Operand, width: Operand, last_y: Operand, last_x: Operand
+) -> Tensor:
+    """Samples (B, P, C) between the four pixels around (y, x), both (B, P) float32 and inside the map.
+
+    Args:
+        base: (B, P) or broadcastable int64: first row of the level within its image.
+        width: row length of the level, int64; ``last_y``, ``last_x``: its last row and column, float32.
+    """
+    top, left = g("Floor", y), g("Floor", x)
+    # Beyond the last pixel the weight is zero; stay on it.
+    bottom, right = g("Min", g("Add", top, 1.0), last_y), g("Min", g("Add", left, 1.0), last_x)
+    down, across = g.unsqueeze(g("Sub", y, top), 2), g.unsqueeze(g("Sub", x, left), 2)
+    image = g("Mul", g.batch_index(), np.asarray(pyramid.positions))
+    start = g("Add", image, base)
+
+    def corner(row: Tensor, column: Tensor) -> Tensor:
+        position = g("Add", g("Mul", g.cast(row, INT64), width), g.cast(column, INT64))
+        return g("Gather", pyramid.rows, g("Add", start, position), axis=0)
+
+    def mix(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+        return g("Add", first, g("Mul", g("Sub", second, first), weight))
+
+    upper = mix(corner(top, left), corner(top, right), across)
+    lower = mix(corner(bottom, left), corner(bottom, right), across)
+    return mix(upper, lower, down)
