@@ -142,6 +142,17 @@ _REMEDIES = {
 }
 
 
+def _address(handle: Any) -> int:
+    # Not int(handle): that some handle classes convert is undocumented.
+    if isinstance(handle, int):
+        return handle
+    try:
+        from cuda.bindings.utils import get_cuda_native_handle
+    except ImportError:
+        return int(handle)
+    return int(get_cuda_native_handle(handle))
+
+
 def set_device(device: int) -> None:
     """Make ``device`` current for this thread (its primary context)."""
     check(cudart().cudaSetDevice(device))
@@ -153,7 +164,7 @@ class Stream:
     def __init__(self) -> None:
         runtime = cudart()
         self._stream: Any = check(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
-        self.handle = int(self._stream)
+        self.handle = _address(self._stream)
 
     def synchronize(self) -> None:
         """Wait until everything enqueued has run."""
