@@ -60,6 +60,9 @@ def collect(
         raise SpecError(f"calibration method {method!r} is not one of {', '.join(METHODS)}")
     if method == "minmax":
         extremes = collect_minmax(model, batches, tensors, threads=threads, progress=progress)
+        for name, bounds in extremes.items():
+            if not np.isfinite(bounds).all():
+                raise _not_finite(name)
         return {name: max(abs(low), abs(high)) for name, (low, high) in extremes.items()}
     if not 0 < percentile <= 100:
         raise SpecError(f"percentile {percentile} is not in (0, 100]")
@@ -77,7 +80,9 @@ def collect_minmax(
 ) -> dict[str, tuple[float, float]]:
     """Smallest and largest value of each tensor; also what ``cast_float(ranges=...)`` wants.
 
-    Raises: as ``collect``.
+    Infinities are reported as they are (attention masks hold them); a tensor with NaN gets (-inf, inf).
+
+    Raises: as ``collect``, but not for NaN or infinity.
     """
     names = _known(model, tensors)
     session = open_session(_with_reductions(model, names), threads=threads)
@@ -86,9 +91,9 @@ def collect_minmax(
     high = np.full(len(names), -np.inf)
     for feeds in _counted(batches, progress):
         values = np.asarray([np.asarray(v).item() for v in session.run(outputs, dict(feeds))]).reshape(-1, 2)
-        _check_finite(names, values)
-        low = np.minimum(low, values[:, 0])
-        high = np.maximum(high, values[:, 1])
+        nan = np.isnan(values).any(axis=1)
+        low = np.where(nan, -np.inf, np.minimum(low, values[:, 0]))
+        high = np.where(nan, np.inf, np.maximum(high, values[:, 1]))
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
@@ -247,12 +252,6 @@ def _with_reductions(model: ModelProto, names: Sequence[str]) -> ModelProto:
             result.graph.node.append(helper.make_node(op, [name], [output], name=output, keepdims=0))
             result.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
     return result
-
-
-def _check_finite(names: Sequence[str], values: NDArray[Any]) -> None:
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if bad.size:
-        raise _not_finite(names[int(bad[0])])
 
 
 def _not_finite(name: str) -> ModelError:

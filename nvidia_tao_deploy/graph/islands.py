@@ -178,7 +178,7 @@ def _close_tail(index: GraphIndex, nodes: list[NodeProto], kept: dict[str, str],
         followers = [consumer for name in node.output for consumer in index.consumers.get(name, ())]
         if any(f.op_type in WEIGHTED or node_key(f) in before_weighted for f in followers):
             before_weighted.add(key)
-        elif key in closable and node.op_type in ARITHMETIC:
+        elif key in closable and node.op_type in ARITHMETIC and not _is_bias(index, node):
             kept[key] = "decode behind the last weighted operator"
     closable.difference_update(kept)
 
@@ -216,10 +216,27 @@ def _surrounded(index: GraphIndex, nodes: list[NodeProto], kept: dict[str, str],
         from_kept = bool(sources) and all(source is None or node_key(source) in kept for source in sources)
         consumers = [c for name in node.output for c in index.consumers.get(name, ()) if touches_float(index, c)]
         into_kept = bool(consumers) and all(node_key(consumer) in kept for consumer in consumers)
-        behind_conv = any(source is not None and source.op_type in {"Conv", "ConvTranspose"} for source in sources)
-        if from_kept or (into_kept and not behind_conv):  # Conv + residual Add stays one fused kernel
+        if from_kept or (into_kept and _prepares(index, node)):
             added.add(key)
     return added
+
+
+def _prepares(index: GraphIndex, node: NodeProto) -> bool:
+    """Whether a node in front of an FP32 one is part of the same formula (x - mean, d * d, 1 - x).
+
+    Sums and products of two activations are not: they are biases, residual streams and gates, which are joined to
+    the operator before them and cost bandwidth in FP32.
+    """
+    if node.op_type in {"Add", "Sum", "Where", "Min", "Max", "Mean"}:
+        return False
+    return node.op_type != "Mul" or len(set(float_inputs(index, node))) == 1
+
+
+def _is_bias(index: GraphIndex, node: NodeProto) -> bool:
+    sources = [index.producers.get(name) for name in float_inputs(index, node)]
+    return (
+        node.op_type == "Add" and len(sources) == 1 and sources[0] is not None and sources[0].op_type in WEIGHTED
+    )
 
 
 def _real_source(index: GraphIndex, name: str) -> NodeProto | None:

@@ -1,0 +1,61 @@
+"""What a model is made of, and the numeric comparison of two models."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from graph_models import Builder, feeds, residual_cnn
+from onnx import helper
+
+from nvidia_tao_deploy.errors import DataError, ModelError
+from nvidia_tao_deploy.graph.inspect import op_histogram, opset_version, standard_ops, unsupported_nodes
+from nvidia_tao_deploy.graph.parity import compare
+
+
+def test_histogram_and_unsupported_nodes():
+    model = residual_cnn()
+    model.graph.node.append(helper.make_node("NMSDynamic_TRT", ["y"], ["z"], name="nms"))
+    model.graph.node.append(helper.make_node("Gelu", ["y"], ["w"], domain="com.microsoft"))
+    assert next(iter(op_histogram(model))) == "Conv"
+    assert op_histogram(model)["com.microsoft::Gelu"] == 1
+    assert opset_version(model) == 17
+    found = unsupported_nodes(model, standard_ops(17))
+    assert [str(node) for node in found] == ["nms (NMSDynamic_TRT)", "Gelu -> w (com.microsoft::Gelu)"]
+
+
+def linear(weight, name="y"):
+    b = Builder()
+    b.const("w", np.asarray(weight, dtype=np.float32))
+    b.node("MatMul", ["x", "w"], name)
+    return b.model({"x": ["b", 2]}, {name: ["b", 2]})
+
+
+def test_parity_numbers_worked_by_hand():
+    batches = [{"x": np.array([[1, 0]], dtype=np.float32)}, {"x": np.array([[0, 2]], dtype=np.float32)}]
+    parity = compare(linear([[1, 0], [0, 1]]), linear([[1, 1], [0, 1]]), batches)
+    # reference (1,0),(0,2); candidate (1,1),(0,2): dot 5, norms 5 and 6
+    assert parity.outputs["y"].max_abs == 1
+    assert parity.outputs["y"].mean_abs == 0.25
+    assert parity.outputs["y"].cosine == pytest.approx(5 / np.sqrt(30))
+    assert parity.outputs["y"].agreement == 0.75
+    assert (parity.batches, parity.samples) == (2, 2)
+
+
+def test_parity_counts_new_nans_and_needs_the_same_outputs():
+    batch = [{"x": np.ones((1, 2), dtype=np.float32)}]
+    broken = compare(linear([[1, 0], [0, 1]]), linear([[np.nan, 0], [0, 1]]), batch)
+    assert broken.nan_count == 1
+    assert broken.max_abs == 0
+    with pytest.raises(ModelError, match="lacks the output y"):
+        compare(linear([[1, 0], [0, 1]]), linear([[1, 0], [0, 1]], "other"), batch)
+    with pytest.raises(DataError, match="no batches"):
+        compare(linear([[1, 0], [0, 1]]), linear([[1, 0], [0, 1]]), [])
+
+
+def test_a_model_onnx_runtime_cannot_run_says_so():
+    model = residual_cnn()
+    model.graph.node.append(helper.make_node("NMSDynamic_TRT", ["y"], ["z"], name="nms"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, None))
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load"):
+        compare(model, model, feeds(model, 1))

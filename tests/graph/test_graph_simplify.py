@@ -1,0 +1,87 @@
+"""simplify keeps the function; the batch of a model can be fixed and freed."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from graph_models import Builder, detector, feeds, residual_cnn, transformer_block
+
+from nvidia_tao_deploy.graph import simplify as room
+from nvidia_tao_deploy.graph.load import model_inputs, model_outputs
+from nvidia_tao_deploy.graph.ort import open_session
+from nvidia_tao_deploy.graph.parity import compare
+from nvidia_tao_deploy.graph.simplify import fold_batch_norm, set_batch, simplify, simplify_report
+
+
+@pytest.mark.parametrize(
+    "model", [residual_cnn(batch_norm=True), transformer_block(), detector()], ids=["cnn", "transformer", "detector"]
+)
+def test_outputs_do_not_change_and_the_input_model_is_not_touched(model):
+    before = model.SerializeToString()
+    simple = simplify(model)
+    assert model.SerializeToString() == before
+    assert compare(model, simple, feeds(model)).max_abs < 1e-5
+    assert [i.name for i in simple.graph.input] == [i.name for i in model.graph.input]
+    onnx.checker.check_model(simple, full_check=True)
+
+
+def test_batch_norm_is_folded_and_the_convolution_keeps_its_name():
+    simple = simplify(residual_cnn(batch_norm=True))
+    types = [node.op_type for node in simple.graph.node]
+    assert "BatchNormalization" not in types
+    assert "stem" in {node.name for node in simple.graph.node}
+
+
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_folding_matches_running_the_norm(op, group):
+    b = Builder()
+    b.const("w", b.rng.standard_normal((8, 8 // group, 3, 3)).astype(np.float32))
+    b.node(op, ["x", "w"], "c", group=group)
+    b.norm("c", "y", 8)
+    model = b.model({"x": ["b", 8, 9, 9]}, {"y": ["b", 8, None, None]})
+    folded = onnx.ModelProto()
+    folded.CopyFrom(model)
+    assert fold_batch_norm(folded) == 1
+    batch = feeds(model, 1)[0]
+    expected = open_session(model).run(None, batch)[0]
+    np.testing.assert_allclose(open_session(folded).run(None, batch)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_constant_chains_fold_away():
+    b = Builder()
+    b.const("a", np.arange(4, dtype=np.float32))
+    b.node("Mul", [b.node("Add", ["a", "a"], "twice"), "a"], "offset")
+    b.node("Add", ["x", "offset"], "y")
+    assert len(simplify(b.model({"x": [2, 4]}, {"y": [2, 4]})).graph.node) == 1
+
+
+def test_plugins_survive():
+    b = Builder()
+    b.conv("x", "y", 3, 4)
+    model = b.model({"x": [1, 3, 8, 8]}, {"y": [1, 4, 8, 8]})
+    model.graph.node.append(onnx.helper.make_node("EfficientNMS_TRT", ["y"], ["z"], name="nms"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, None))
+    assert "EfficientNMS_TRT" in [node.op_type for node in simplify_report(model).model.graph.node]
+
+
+def test_a_failing_simplifier_leaves_the_model_and_a_note(monkeypatch):
+    def fail(model):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(room, "_slim", fail)
+    model = transformer_block()
+    report = simplify_report(model)
+    assert "boom" in report.note
+    assert len(report.model.graph.node) == len(model.graph.node)
+
+
+def test_batch_is_fixed_and_freed():
+    model = residual_cnn()
+    fixed = set_batch(model, 2)
+    assert (model_inputs(fixed)[0].shape[0], model_outputs(fixed)[0].shape[0]) == (2, 2)
+    assert model_inputs(model)[0].shape[0] is None
+    free = set_batch(fixed, None)
+    assert model_inputs(free)[0].shape[0] is None
+    assert compare(model, free, feeds(model, batch=3)).max_abs == 0
