@@ -68,7 +68,8 @@ class ClassFolder:
         strict: raise for what would otherwise go into ``issues``.
 
     Raises:
-        DataError: no image, no image in any class folder, two classes of one name, or an issue with ``strict``.
+        DataError: no image, no image in any class folder, two classes of one name, indices other than 0, 1, 2, ...,
+            or an issue with ``strict``.
     """
 
     def __init__(
@@ -85,6 +86,10 @@ class ClassFolder:
             class_names = sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir())
         index = dict(class_names) if isinstance(class_names, Mapping) else index_classes(class_names, where)
         self.class_names: list[str] = sorted(index, key=index.__getitem__)
+        if sorted(index.values()) != list(range(len(index))):
+            raise DataError(
+                f"class indices must be 0 to {len(index) - 1}, each once: {some(sorted(index.values()))}", where=where
+            )
         self._items = [(path, index[path.parent.name]) for path in files if path.parent.name in index]
         if not self._items:
             raise DataError(

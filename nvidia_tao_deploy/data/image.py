@@ -170,7 +170,7 @@ def _pixels(image: Image.Image, mode: ColorMode) -> NDArray[np.uint8] | NDArray[
         return grey if mode == "L" else np.repeat(grey, 3, axis=2)
     if image.mode == "F":
         raise ValueError("floating-point images have no defined grey range")
-    rgb = np.array(image.convert("RGB"))
+    rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     return to_luma(rgb) if mode == "L" else rgb
 
 

@@ -95,7 +95,7 @@ class KittiDetection:
                 f"none of the images in {some(images)} has a label file in {some(labels)}",
                 remedy="The label file of picture.jpg is picture.txt in the paired label folder.",
             )
-        objects = [self._objects(label) for _, label in pairs]
+        objects = self._read_labels([label for _, label in pairs])
         if strict and self.issues:
             raise DataError("; ".join(self.issues), remedy="Mend the labels, or leave `strict` off.")
         self._class_ids = _class_lookup(self.class_names, class_mapping, first_class_id)
@@ -123,17 +123,17 @@ class KittiDetection:
             self.issues.append(f"{len(bare)} images skipped, they have no label file in {label_dir}: {some(bare)}")
         return [(image, folder / f"{image.stem}.txt") for image in images if image.stem in stems]
 
-    def _objects(self, label: Path) -> list[KittiObject]:
-        found = []
-        for number, line in enumerate(read_lines(label), start=1):
-            if not line.strip():
-                continue
-            parsed = parse_label(line)
-            if isinstance(parsed, KittiObject):
-                found.append(parsed)
-            else:
-                self.issues.append(f"label line skipped: {label}:{number}: {parsed}")
-        return found
+    def _read_labels(self, files: Sequence[Path]) -> list[list[KittiObject]]:
+        """The objects of each file; lines that are none go into ``issues``."""
+        of_files, refused = [], []
+        for file in files:
+            lines = ((number, line) for number, line in enumerate(read_lines(file), start=1) if line.strip())
+            parsed = [(number, parse_label(line)) for number, line in lines]
+            of_files.append([item for _, item in parsed if isinstance(item, KittiObject)])
+            refused += [f"{file}:{number}: {reason}" for number, reason in parsed if isinstance(reason, str)]
+        if refused:
+            self.issues.append(f"{len(refused)} label lines skipped: {some(refused)}")
+        return of_files
 
     def _check_names(self, names: Mapping[str, int], where: str) -> None:
         strangers = {name: count for name, count in sorted(names.items()) if name.lower() not in self._class_ids}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from nvidia_tao_deploy.predictions.nms import iou_matrix
 from nvidia_tao_deploy.predictions.types import Detections
 
 Mode = Literal["SAMPLE", "INTEGRATE"]
+Setting = TypeVar("Setting")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class KittiMetric:
     Args:
         class_names: in id order.
         first_class_id: id of ``class_names[0]``.
-        iou_threshold: least overlap of a match, for all classes or by class name; greater than 0.
+        iou_threshold: least overlap of a match, for all classes or by class name (0.5 where a class is not named);
+            greater than 0.
         confidence_threshold: detections below it count neither for nor against.
         mode: "SAMPLE" (11 recall points) or "INTEGRATE" (area under the envelope).
         box_limits: by class name; truth outside is neutral like difficult objects, unmatched detections outside
@@ -72,10 +74,10 @@ class KittiMetric:
         self._names = list(class_names)
         self._first = first_class_id
         by_name = iou_threshold if isinstance(iou_threshold, Mapping) else dict.fromkeys(self._names, iou_threshold)
-        self._iou = [float(by_name.get(name, 0.5)) for name in self._names]
+        self._iou = [float(_of_class(by_name, name, 0.5)) for name in self._names]
         if not all(0 < threshold <= 1 for threshold in self._iou):
             raise SpecError(f"IoU thresholds must lie in (0, 1]: {self._iou}")
-        self._limits = [(box_limits or {}).get(name, NO_LIMITS) for name in self._names]
+        self._limits = [_of_class(box_limits or {}, name, NO_LIMITS) for name in self._names]
         self._confidence, self._mode = confidence_threshold, mode
         # per class, per image: (truth flags T, scores P), and the number of objects that count
         self._flags: list[list[NDArray[np.bool_]]] = [[] for _ in self._names]
@@ -143,6 +145,11 @@ class KittiMetric:
         if not self._flags[index]:
             return np.zeros(0, bool), np.zeros(0)
         return np.concatenate(self._flags[index]), np.concatenate(self._scores[index])
+
+
+def _of_class(settings: Mapping[str, Setting], name: str, default: Setting) -> Setting:
+    """A class's setting; names match without regard to case, as labels do."""
+    return {key.lower(): value for key, value in settings.items()}.get(name.lower(), default)
 
 
 def match_image(

@@ -75,7 +75,7 @@ def letterbox(image: NDArray[np.uint8], size: Size) -> Placed:
     wide, high = max(round(ratio * width), 1), max(round(ratio * height), 1)
     left, top = (net_width - wide) // 2, (net_height - high) // 2
     canvas = np.empty((net_height, net_width, image.shape[2]), np.float64)
-    canvas[:] = image.mean(axis=(0, 1), dtype=np.float64)
+    canvas[:] = _channel_means(image)
     canvas[top : top + high, left : left + wide] = _linear(image, (wide, high))
     return Placed(canvas, (wide / width, high / height), (float(left), float(top)))
 
@@ -132,6 +132,14 @@ def _linear(image: NDArray[np.uint8], size: Size) -> NDArray[Any]:
         return image
     resized = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     return resized.reshape(size[1], size[0], image.shape[2])  # OpenCV drops a channel axis of 1
+
+
+def _channel_means(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(C,) means in float64; sums of grey levels are exact, and OpenCV takes them 10 times as fast as numpy."""
+    import cv2
+
+    sums = np.array(cv2.sumElems(image)[: image.shape[2]], dtype=np.float64)
+    return np.asarray(sums / (image.shape[0] * image.shape[1]))
 
 
 def _pillow(image: NDArray[np.uint8], size: Size, method: PillowFilter) -> NDArray[np.uint8]:

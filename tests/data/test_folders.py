@@ -61,6 +61,8 @@ def test_class_folder_counts_what_does_not_fit(tmp_path):
         ClassFolder(tmp_path, {"cat": 1, "empty": 0}, strict=True)
     with pytest.raises(DataError, match=r"folders here are bird, cat; classes are fish"):
         ClassFolder(tmp_path, ["fish"])
+    with pytest.raises(DataError, match="class indices must be 0 to 1"):
+        ClassFolder(tmp_path, {"cat": 1, "empty": 3})
     with pytest.raises(DataError, match="more than once: cat"):
         ClassFolder(tmp_path, ["cat", "dog", "cat"])
 

@@ -118,7 +118,7 @@ def test_overlap_by_class_and_size_limits():
     truth = np.array([[0, 0, 0, 0, 10, 10], [0, 0, 50, 50, 53, 53], [1, 0, 0, 0, 10, 10.0]])
     found = np.array([[0, 0.9, 0, 0, 10, 6], [0, 0.8, 80, 80, 82, 82], [1, 0.9, 0, 0, 10, 6.0]])
     metric = KittiMetric(
-        ["a", "b"], iou_threshold={"a": 0.5, "b": 0.7}, box_limits={"a": BoxLimits(minimum_height=4, minimum_width=4)}
+        ["a", "b"], iou_threshold={"a": 0.5, "B": 0.7}, box_limits={"A": BoxLimits(minimum_height=4, minimum_width=4)}
     )
     update(metric, truth, found)
     # the small object of class a is neutral and the small false detection dropped; class b misses its 0.7
