@@ -39,11 +39,20 @@ def resolved(tree: Tree, below: Sequence[Tree], report: Report) -> Tree:
         Unreadable: OmegaConf does not take the values at all.
     """
     try:
-        whole = OmegaConf.merge(*(OmegaConf.create(layer) for layer in (*below, tree)))
+        layers = [OmegaConf.create(layer) for layer in (*below, tree)]
+        whole = _merged(layers)
     except (OmegaConfBaseException, ValueError, RecursionError) as error:
         raise _explained(tree, error) from error
     found: Tree = _resolved(tree, whole, "", report)
     return found
+
+
+def _merged(layers: Sequence[Any]) -> Any:
+    try:
+        return OmegaConf.merge(*layers)
+    except TypeError:
+        # A list where a block belongs; the check of the keys says where.
+        return layers[-1]
 
 
 def _resolved(plain: Any, node: Any, path: str, report: Report) -> Any:

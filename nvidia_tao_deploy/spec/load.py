@@ -145,22 +145,18 @@ class _Reading:
         """What an unknown key was probably meant to be."""
         parent, _, last = key.rpartition(".")
         prefix = f"{parent}." if parent else ""
-        close = difflib.get_close_matches(last, siblings, n=1, cutoff=0.7)
-        if not close:
-            lowered = {name.lower(): name for name in siblings}
-            close = [lowered[last.lower()]] if last.lower() in lowered else []
-        if close:
-            return f"Did you mean {prefix}{close[0]}?"
         everywhere = self._all_keys()
-        same = [path for path in everywhere if path.rpartition(".")[2].removesuffix("[]").removesuffix("{}") == last]
-        if not same:
-            same = difflib.get_close_matches(key, everywhere, n=1, cutoff=0.75)
-        if not same:
-            same = difflib.get_close_matches(last, siblings, n=1, cutoff=0.5)
-            same = [prefix + name for name in same]
-        if same:
-            best = max(same, key=lambda path: difflib.SequenceMatcher(None, path, key).ratio())
-            return f"Did you mean {best}?"
+        same_name = [path for path in everywhere if path.rpartition(".")[2].rstrip("[]{}") == last]
+        for found in (
+            [prefix + name for name in siblings if name.lower() == last.lower()],
+            [prefix + name for name in difflib.get_close_matches(last, siblings, n=1, cutoff=0.9)],
+            sorted(same_name, key=lambda path: -difflib.SequenceMatcher(None, path, key).ratio()),
+            [prefix + name for name in difflib.get_close_matches(last, siblings, n=1, cutoff=0.7)],
+            difflib.get_close_matches(key, everywhere, n=1, cutoff=0.75),
+            [prefix + name for name in difflib.get_close_matches(last, siblings, n=1, cutoff=0.5)],
+        ):
+            if found:
+                return f"Did you mean {found[0]}?"
         listed = ", ".join(sorted(siblings)[:12])
         return f"Keys here: {listed}{', ...' if len(siblings) > 12 else ''}." if listed else "Remove it."
 

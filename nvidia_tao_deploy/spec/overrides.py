@@ -116,7 +116,7 @@ class _Reader:
         first = self.peek()
         if first == "[":
             return self.items()
-        if first == "{" and (not top or self.rest.rstrip().endswith("}")):
+        if first == "{":
             return self.block()
         if first in ("'", '"') and first:
             quoted = self.quoted()

@@ -48,10 +48,14 @@ def read_file(path: Path, network: str) -> tuple[Tree, dict[str, int]]:
         if yaml_error is not None:
             raise yaml_error from None
         try:
-            return read_yaml(text, name)
+            tree, lines = read_yaml(text, name)
         except SpecError as error:
             if _looks_like_yaml(text):
                 raise error from None
+            raise text_error from None
+        # YAML takes almost anything for a key, e.g. the line "block { field: 1".
+        if all(str(key).isidentifier() for key in tree):
+            return tree, lines
         raise text_error from None
 
 
