@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 import typing
 from collections.abc import Iterator
@@ -30,11 +29,6 @@ def default_specs(model: type[NetworkSpec], network_name: str) -> str:
 def json_schema(model: type[NetworkSpec]) -> dict[str, Any]:
     """The JSON Schema of the keys that are read."""
     return model.model_json_schema(by_alias=True)
-
-
-def documented_keys(text: str) -> set[str]:
-    """Names of all keys in a text of :func:`default_specs`, those in comments included."""
-    return set(re.findall(r"^\s*(?:#\s*)?(?:- )?([A-Za-z_]\w*):", text, re.MULTILINE))
 
 
 def _block(model: type[Section], values: Section, indent: str) -> Iterator[str]:

@@ -175,7 +175,7 @@ def _entry(value: Any, declared: str, node: Node) -> Any:
 
 
 def _scalar(value: Any, declared: str, node: Node) -> Any:
-    if declared in ("any", "") or value is None or (isinstance(value, str) and value == "???"):
+    if declared in ("any", "dict", "list", "") or value is None or (isinstance(value, str) and value == "???"):
         return value
     if isinstance(value, (list, dict)):
         raise ValueError(f"a single value is expected, not {'a list' if isinstance(value, list) else 'a block'}")

@@ -149,7 +149,7 @@ def test_repeated_occurrences_merge_and_the_last_scalar_wins():
         ("training_config {\n  num_epoch: 3\n}\n", "2:3", "in TrainingConfig", "num_epochs"),
         ("training_config {\n  num_epochs: 3.5\n}\n", "2:15", "malformed", "line"),
         ("training_config {\n  num_epochs: ten\n}\n", "2:15", "malformed", "line"),
-        ("training_config {\n  num_epochs: 3\n", "3:1", "malformed", "line"),
+        ("training_config {\n  num_epochs: 3\n", "2:15", "malformed", "line"),
         ("training_config { regularizer { type: L3 } }\n", "1:39", "malformed", "line"),
         ("dataset_config { image_extension: jpg }\n", "1:35", "malformed", "line"),
         ("training_config { enable_qat: yes }\n", "1:31", "malformed", "line"),
@@ -166,8 +166,9 @@ def test_errors_name_line_and_column(spec_file, text, place, what, remedy):
 
 
 def test_values_out_of_range_name_the_line_of_the_text(spec_file):
-    path = spec_file(TEXT.replace("dbscan_eps: 0.15", "dbscan_eps: 1.5").replace('"bag" }]', '"bag" # {\n}]'))
-    line = TEXT[: TEXT.index("dbscan_eps")].count("\n") + 1
+    wrong = TEXT.replace("dbscan_eps: 0.15", "dbscan_eps: 1.5").replace('"bag" }', '"bag" # {\n}')
+    path = spec_file(wrong)
+    line = wrong[: wrong.index("dbscan_eps")].count("\n") + 1
     with pytest.raises(SpecError, match="dbscan_eps") as caught:
         load_spec(Spec, path)
     assert caught.value.where.startswith(f"{path}:{line}: postprocessing_config.target_class_config.person.")
