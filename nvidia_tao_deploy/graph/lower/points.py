@@ -190,7 +190,7 @@ def _arrival_slots(g: Emitter, cell: Tensor, inside: Tensor, total: int, cells: 
         return left, [waiting, slot]
 
     start = [(inside, BOOL, total), (g.batched(total, value=rounds), INT64, total)]
-    return g.loop(rounds, start, body)[1]
+    return g.reshape(g.loop(rounds, start, body)[1], -1, total)
 
 
 def _below_count(g: Emitter, total: int, counts: Tensor, backwards: bool = False) -> Tensor:

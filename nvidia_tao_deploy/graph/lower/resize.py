@@ -16,7 +16,7 @@ def lower_resize_nearest(g: Emitter, node: PluginNode) -> list[Tensor]:
         g(
             "Resize",
             node.inputs[0],
-            "",
+            "" if g.opset >= 13 else np.zeros(0, np.float32),
             np.asarray([1, 1, scale, scale], np.float32),
             mode="nearest",
             coordinate_transformation_mode="asymmetric",

@@ -100,7 +100,9 @@ def greedy(
         (g.batched(keep, value=0), INT64, keep),
         (g.batched(keep, value=NOTHING), FLOAT, keep),
     ]
-    _, chosen, chosen_scores = g.loop(keep, start, body)
+    # Shape inference does not look into loops: say the width again.
+    _, *results = g.loop(min(keep, candidates), start, body)
+    chosen, chosen_scores = (g.reshape(result, -1, keep) for result in results)
     return Selection(chosen, chosen_scores, g("Greater", chosen_scores, NOTHING))
 
 
