@@ -207,3 +207,27 @@ def test_weighted_dbscan_equals_scikit_learn(seed):
 
 def test_weighted_dbscan_of_nothing():
     assert weighted_dbscan(np.zeros((0, 4)), np.zeros(0), 0.3, 1).shape == (0,)
+
+
+def test_distance_has_its_hundredth():
+    unit = np.array([[0, 0, 1, 1]], np.float32)
+    np.testing.assert_allclose(overlap_distance(unit, unit), [[1 - 1 / 1.01]], rtol=1e-5)
+
+
+def test_coverage_must_exceed_its_threshold():
+    cov = np.zeros((1, 1, GRID[1], GRID[0]), np.float32)
+    cov[0, 0, 3, 3] = 0.5
+    bbox = np.full((1, 4, GRID[1], GRID[0]), 1.0, np.float32)
+    assert len(decode(cov, bbox, [geometry(NET)], [ClassClustering("NMS", 0.5)])[0]) == 0
+    assert len(decode(cov, bbox, [geometry(NET)], [ClassClustering("NMS", 0.49)])[0]) == 1
+
+
+def test_suppression_counts_whole_pixels():
+    # 0..9 and 5..14 share 5 of 15 columns with both ends included (1/3 > 0.3), 4 of 14 without (2/7 < 0.3)
+    cov = np.zeros((1, 1, GRID[1], GRID[0]), np.float32)
+    cov[0, 0, 0, :2] = 0.9, 0.8
+    bbox = np.zeros((1, 4, GRID[1], GRID[0]), np.float32)
+    bbox[0, :, 0, 0] = np.array([0.5, 0.5, 8.5, 8.5]) / 35
+    bbox[0, :, 0, 1] = np.array([11.5, 0.5, -2.5, 8.5]) / 35
+    found = decode(cov, bbox, [geometry(NET)], [ClassClustering("NMS", 0.1, nms_iou_threshold=0.3)])[0]
+    np.testing.assert_allclose(found.boxes_xyxy, [[0, 0, 9, 9]], atol=1e-5)

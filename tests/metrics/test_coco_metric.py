@@ -172,3 +172,24 @@ def test_report_names_every_class(tmp_path):
     report = metric.report()
     assert all(c["name"] in report for c in document["categories"])
     assert f"{metric.compute()['AP']:.4f}" in report
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_equal_overlaps_go_to_the_later_truth_like_in_pycocotools(tmp_path, order):
+    boxes = [[0, 0, 10, 10], [4, 0, 10, 10]][::order]
+    document = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 50, "height": 50}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "bbox": box, "area": 100, "iscrowd": 0}
+            for i, box in enumerate(boxes, start=1)
+        ],
+    }
+    # the first detection lies half way between both; the second overlaps one of them only
+    detections = {1: np.array([[1, 0.9, 2, 0, 12, 10], [1, 0.8, -1, 0, 9, 10]], float)}
+    dataset = dataset_of(tmp_path, document)
+    metric = CocoMetric(dataset)
+    metric.update(dataset[0], predictions(detections[1]))
+    np.testing.assert_array_equal(metric.stats(), by_pycocotools(document, detections).stats)
+    # both are found at IoU 0.5 only if the first leaves the second its box
+    assert metric.evaluation().recall[0, 0, 0, -1] == (1.0 if order == 1 else 0.5)

@@ -132,3 +132,13 @@ def test_mistakes_are_named():
         KittiMetric(["a"], iou_threshold=0)
     with pytest.raises(DataError, match="no image"):
         KittiMetric(["a"]).compute()
+
+
+def test_recall_points_are_doubles_a_little_above_their_tenths():
+    boxes = np.array([[20 * i, 0, 20 * i + 10, 10] for i in range(10)], float)
+    truth = np.concatenate([np.zeros((10, 2)), boxes], axis=1)
+    found = np.concatenate([np.zeros((3, 1)), np.full((3, 1), 0.9), boxes[:3]], axis=1)
+    metric = KittiMetric(["a"])
+    update(metric, truth, found)
+    # 3 of 10 found: recall 0.3 does not reach 3 * 0.1 = 0.30000000000000004
+    assert metric.compute()["AP_a"] == pytest.approx(3 / 11)
