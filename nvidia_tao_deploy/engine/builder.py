@@ -76,9 +76,11 @@ def build_plan(plan: BuildPlan, backend: Backend, emit: Emit, batches: implicit.
         cuda.set_device(plan.device)
     if backend.features.plugins:
         trt.init_libnvinfer_plugins(logger, "")
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise BuildError("the builder could not be made", remedy=_advice(log.errors))
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:  # what the binding makes of a factory that returned nothing
+        reason = _reason(log.errors)
+        raise BuildError(f"{backend.title} could not start: {reason}", remedy=_advice(log.errors)) from error
     network = builder.create_network(network_flags(backend, strongly_typed=plan.strongly_typed))
     parser = trt.OnnxParser(network, logger)
     parse(trt, parser, plan)

@@ -21,8 +21,7 @@ _WEIGHTED = re.compile(r"convolution|deconvolution|gemm|matri|fully.?connected",
 
 def read_layers(trt: Any, logger: Any, plan: bytes) -> str | None:
     """The inspector's JSON for a plan, None when the plan cannot be loaded on this machine."""
-    runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(plan) if runtime is not None else None
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
     if engine is None:
         return None
     text: str = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)

@@ -127,6 +127,9 @@ def plan_build(
         *_option_problems(options, backend, weak, notes),
     ]
     targets, target_problems = _targets(facts, options, backend, notes)
+    here = cuda.compute_capability(options.device)
+    if targets and here is not None and here not in targets:
+        notes.append(f"this machine's GPU has compute capability {_dot(here)}: the engine will not run on it")
     problems += target_problems
     if problems:
         lines = [what if remedy is None else f"{what} {remedy}" for what, remedy in problems]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.runtime.session import TensorInfo
@@ -120,6 +123,49 @@ def check_profiles(inputs: Sequence[TensorInfo], profiles: Mapping[str, Profile]
                 raise BuildError(f"input {info.name!r} is dynamic ({info}) and has no profile", remedy="Give it one.")
             continue
         _check_one(info, Profile(*(tuple(shape) for shape in profile)))
+
+
+def try_shapes(model_path: Path, profiles: Mapping[str, Profile]) -> None:
+    """Run the model once at each of the min, opt and max shapes with ONNX Runtime on the CPU, fed with zeros.
+
+    Shows in seconds what a builder says after minutes, if at all: a shape that the model itself cannot take.
+
+    Raises:
+        BuildError: the model fails at one of the shapes; which one, and ONNX Runtime's reason.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
+    tried: list[dict[str, Shape]] = []
+    for which in Profile._fields:
+        shapes = {name: tuple(getattr(profile, which)) for name, profile in profiles.items()}
+        if shapes in tried:
+            continue
+        tried.append(shapes)
+        feeds = {node.name: np.zeros(shapes[node.name], _ORT_TYPES[node.type]) for node in session.get_inputs()}
+        try:
+            session.run(None, feeds)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of its own
+            reason = str(error).strip().splitlines()[0]
+            raise BuildError(
+                f"the model cannot run at the {which} shapes {shapes}: {reason}",
+                where=str(model_path),
+                remedy="Change the profile (batch size, height, width) to shapes the model takes.",
+            ) from error
+
+
+_ORT_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
 
 
 def _check_one(info: TensorInfo, profile: Profile) -> None:

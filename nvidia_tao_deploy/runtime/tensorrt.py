@@ -80,9 +80,13 @@ class TensorRTSession:
         errors.clear()
         if backend.features.plugins:
             trt.init_libnvinfer_plugins(logger, "")
-        self._runtime = trt.Runtime(logger)
-        if self._runtime is None:
-            raise RuntimeUnavailableError(f"{backend.title} could not start: {_last(errors)}")
+        try:
+            self._runtime = trt.Runtime(logger)
+        except TypeError as error:  # what the binding makes of a factory that returned nothing
+            raise RuntimeUnavailableError(
+                f"{backend.title} could not start: {_last(errors)}",
+                remedy="Check the GPU driver: it may be missing or older than this library needs.",
+            ) from error
         if manifest is not None and "VERSION_COMPATIBLE" in manifest.build_options.get("flags", []):
             # Such plans carry the runtime they were built with as code; only those are allowed to.
             self._runtime.engine_host_code_allowed = True

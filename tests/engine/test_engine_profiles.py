@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import engine_models as models
 import numpy as np
 import pytest
+from onnx import helper
 
-from nvidia_tao_deploy.engine.profiles import Profile, check_profiles, propose, static_batch
+from nvidia_tao_deploy.engine.profiles import Profile, check_profiles, propose, static_batch, try_shapes
 from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
@@ -80,3 +84,13 @@ def test_given_profiles_are_checked_before_the_build(profiles: dict[str, Profile
 def test_proposals_pass_their_own_check() -> None:
     inputs = [info(None, 3, None, None), info(None, 5, name="y")]
     check_profiles(inputs, propose(inputs, 1, 2, 3, heights=(8, 8, 16), widths=(8, 16, 16)))
+
+
+def test_shapes_are_tried_with_onnxruntime(tmp_path: Path) -> None:
+    """Six values per row after a reshape: only even numbers of rows of three fit."""
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"], "reshape")]
+    io = [models.value("x", ["N", 3])], [models.value("y", ["M", 6])]
+    path = models.save(tmp_path / "m.onnx", nodes, *io, {"shape": np.array([-1, 6], np.int64)})
+    try_shapes(path, {"x": Profile((2, 3), (2, 3), (4, 3))})
+    with pytest.raises(BuildError, match="cannot run at the max shapes"):
+        try_shapes(path, {"x": Profile((2, 3), (2, 3), (5, 3))})
