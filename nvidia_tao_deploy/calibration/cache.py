@@ -140,9 +140,7 @@ def parse_cache(text: str, *, where: str | None = None) -> CalibrationCache:
     return CalibrationCache(version, algorithm, scales, warnings)
 
 
-def format_cache(
-    scales: Mapping[str, float], *, version: tuple[int, int, int], algorithm: str = ENTROPY
-) -> str:
+def format_cache(scales: Mapping[str, float], *, version: tuple[int, int, int], algorithm: str = ENTROPY) -> str:
     """The text of a cache that TensorRT ``version`` accepts; scale = amax / 127, rounded to float32.
 
     Raises:
@@ -196,9 +194,7 @@ def _usable_scale(digits: str) -> tuple[float | None, str | None]:
     return magnitude, None
 
 
-def scales_from_cache(
-    model: ModelProto, cache: CalibrationCache, tensors: Sequence[str] | None = None
-) -> ScaleMatch:
+def scales_from_cache(model: ModelProto, cache: CalibrationCache, tensors: Sequence[str] | None = None) -> ScaleMatch:
     """Scales for the activations that ``quantize`` will ask for, from a cache made on the same network.
 
     Args:
@@ -275,9 +271,7 @@ def read_qat_scales(path: Path) -> dict[str, float]:
     return scales
 
 
-def scales_from_qat(
-    model: ModelProto, scales: Mapping[str, float], tensors: Sequence[str] | None = None
-) -> ScaleMatch:
+def scales_from_qat(model: ModelProto, scales: Mapping[str, float], tensors: Sequence[str] | None = None) -> ScaleMatch:
     """Match QAT scales: by exact name, then by an only key that starts with the tensor's name up to its first "/"."""
     wanted = quantizable_tensors(model) if tensors is None else list(tensors)
     table = dict(scales)

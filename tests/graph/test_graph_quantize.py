@@ -226,7 +226,9 @@ def test_already_quantized_models_are_refused_and_recognised():
     assert not is_quantized(residual_cnn())
     with pytest.raises(ModelError, match="already"):
         quantize(model, {})
-    hidden = helper.make_graph([helper.make_node("QuantizeLinear", ["a", "b"], ["q"], domain="com.microsoft")], "g", [], [])
+    hidden = helper.make_graph(
+        [helper.make_node("QuantizeLinear", ["a", "b"], ["q"], domain="com.microsoft")], "g", [], []
+    )
     outer = residual_cnn()
     outer.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=hidden, else_branch=hidden))
     assert is_quantized(outer)
