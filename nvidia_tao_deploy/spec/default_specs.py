@@ -28,7 +28,8 @@ def default_specs(model: type[NetworkSpec], network_name: str) -> str:
 
 def json_schema(model: type[NetworkSpec]) -> dict[str, Any]:
     """The JSON Schema of the keys that are read."""
-    return model.model_json_schema(by_alias=True)
+    schema = model.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": f"Spec of {model.network}"}
 
 
 def _block(model: type[Section], values: Section, indent: str) -> Iterator[str]:

@@ -32,19 +32,26 @@ def resolved(tree: Tree, below: Sequence[Tree], report: Report) -> Tree:
 
     Args:
         tree: the merged spec.
-        below: layers that interpolations may refer to besides ``tree``, lowest first.
+        below: layers that interpolations may refer to besides ``tree``, lowest first; null counts as absent.
         report: told about each value that cannot be resolved; the value becomes ``???``.
 
     Raises:
         Unreadable: OmegaConf does not take the values at all.
     """
     try:
-        layers = [OmegaConf.create(layer) for layer in (*below, tree)]
+        layers = [OmegaConf.create(_without_null(layer)) for layer in (*below, tree)]
         whole = _merged(layers)
     except (OmegaConfBaseException, ValueError, RecursionError) as error:
         raise _explained(tree, error) from error
     found: Tree = _resolved(tree, whole, "", report)
     return found
+
+
+def _without_null(tree: Any) -> Any:
+    """Blocks without their null values, so that an interpolation to one fails instead of reading ``None``."""
+    if not isinstance(tree, dict):
+        return tree
+    return {key: _without_null(value) for key, value in tree.items() if value is not None}
 
 
 def _merged(layers: Sequence[Any]) -> Any:

@@ -23,6 +23,9 @@ from nvidia_tao_deploy.spec.trees import Tree, dotted, dotted_keys, drop_at, lay
 S = TypeVar("S", bound=NetworkSpec)
 _NOTHING = Node("block", _content={})
 
+RESULT_FOLDERS = {"gen_trt_engine": "gen_trt_engine", "evaluate": "trt_evaluate", "inference": "trt_inference"}
+"""Folder below ``results_dir`` of an action that sets none; interpolations to it work as if it were set."""
+
 
 def load_spec(
     model: type[S],
@@ -80,12 +83,13 @@ class _Reading:
             self.as_given = copy.deepcopy(self.tree)
             return
         if isinstance(source, Mapping):
-            tree, lines = plain(source), dict[str, int]()
+            tree, lines, notes = plain(source), dict[str, int](), list[str]()
         else:
             from nvidia_tao_deploy.spec.read import read_file
 
             self.name = str(source)
-            tree, lines = read_file(Path(source), self.network)
+            tree, lines, notes = read_file(Path(source), self.network)
+        self.notes += notes
         self.places = {key: f"{self.name}:{line}: {key}" for key, line in lines.items()}
         self.as_given = copy.deepcopy(tree)
         self.tree = tree
@@ -299,6 +303,9 @@ class _Reading:
         from nvidia_tao_deploy.spec.interpolate import Unreadable, resolved
 
         defaults = self.model().model_dump(mode="json", by_alias=True)
+        if self.tree.get("results_dir"):
+            for action, folder in RESULT_FOLDERS.items():
+                defaults[action]["results_dir"] = f"${{results_dir}}/{folder}"
         try:
             self.tree = resolved(self.tree, (defaults, self.as_given), self._unresolved)
         except Unreadable as error:
@@ -306,20 +313,26 @@ class _Reading:
 
     def _unresolved(self, key: str, text: str, target: str | None, reason: str) -> None:
         """Note why the value ``text`` of ``key`` has no value; ``target`` is the key it refers to, if it is absent."""
+        field = self._field(key)
         if target is None:
             self._wrong(key, f"cannot resolve '{text}': {reason}")
-        elif self._is_typed(key) or not self.is_key(target):
-            remedy = "Set it in the spec file." if self.is_key(target) else self.suggestion(target, [])
-            self._wrong(key, f"'{text}' refers to {target}, which is not set", remedy)
-        # Otherwise a training key follows another one's default, which nothing here needs to know.
+        elif not self.is_key(target):
+            self._wrong(key, f"'{text}' refers to {target}, which is not set", self.suggestion(target, []))
+        elif field is not None and not allows_none(field):
+            self._wrong(key, f"'{text}' refers to {target}, which is not set", "Set it in the spec file.")
+        elif field is not None and text != f"${{{target}}}":
+            self.notes.append(f"{key} has no value: it refers to {target}, which is not set")
+        # Otherwise the value is as absent as the one it refers to.
 
-    def _is_typed(self, key: str) -> bool:
+    def _field(self, key: str) -> Any:
+        """The typed field of a dotted key, None if there is none."""
         model: type[Section] | None = self.model
+        field = None
         for part in key.replace("[", ".[").split("."):
             if part.startswith("["):
                 continue
             field = fields_of(model).get(part)
             if field is None:
-                return False
+                return None
             model = shape_of(field)[1]
-        return True
+        return field

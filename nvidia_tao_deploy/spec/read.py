@@ -9,8 +9,8 @@ from nvidia_tao_deploy.spec.known import proto_tables
 from nvidia_tao_deploy.spec.trees import Tree
 
 
-def read_file(path: Path, network: str) -> tuple[Tree, dict[str, int]]:
-    """A spec file as plain data with the line of each key; YAML or, for networks that have it, protobuf text.
+def read_file(path: Path, network: str) -> tuple[Tree, dict[str, int], list[str]]:
+    """A spec file as plain data, the line of each key, and notes; YAML or, for networks that have it, protobuf text.
 
     Raises:
         SpecError: the file is missing, unreadable, or malformed.
@@ -43,19 +43,19 @@ def read_file(path: Path, network: str) -> tuple[Tree, dict[str, int]]:
         except SpecError as error:
             yaml_error = error
     try:
-        return parse_text(text, network, name)
+        return (*parse_text(text, network, name), [])
     except SpecError as text_error:
         if yaml_error is not None:
             raise yaml_error from None
         try:
-            tree, lines = read_yaml(text, name)
+            tree, lines, notes = read_yaml(text, name)
         except SpecError as error:
             if _looks_like_yaml(text):
                 raise error from None
             raise text_error from None
         # YAML takes almost anything for a key, e.g. the line "block { field: 1".
         if all(str(key).isidentifier() for key in tree):
-            return tree, lines
+            return tree, lines, notes
         raise text_error from None
 
 

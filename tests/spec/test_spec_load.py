@@ -232,7 +232,6 @@ def test_interpolation_sees_file_defaults_and_overrides(spec_file):
     ("value", "what"),
     [
         ("${evaluate.batch_sise}", "not set"),
-        ("${train.num_epochs}", "not set"),
         ("${evaluate.results_dir", "cannot read"),
         ("${no_such_resolver:1}", "cannot resolve"),
         ("${evaluate.results_dir}", "cannot resolve"),
@@ -243,6 +242,33 @@ def test_interpolations_that_lead_nowhere(spec_file, value, what):
     with pytest.raises(SpecError, match=what) as caught:
         load_spec(RtdetrSpec, path)
     assert caught.value.where == f"{path}:2: evaluate.results_dir"
+
+
+def test_what_follows_an_unset_key_is_unset(spec_file):
+    path = spec_file(
+        "export: {onnx_file: '${export.results_dir}/m.onnx'}\n"
+        "gen_trt_engine: {onnx_file: '${export.onnx_file}', trt_engine: '${gen_trt_engine.results_dir}/m.engine'}\n"
+        "inference: {results_dir: '${evaluate.results_dir}'}\n"
+    )
+    spec = load_spec(RtdetrSpec, path)
+    assert (spec.gen_trt_engine.onnx_file, spec.gen_trt_engine.trt_engine, spec.inference.results_dir) == (None,) * 3
+    assert len(spec.notes) == 2
+    with pytest.raises(SpecError, match="has no value"):
+        spec.require("gen_trt_engine.trt_engine")
+    spec = load_spec(RtdetrSpec, path, ["results_dir=/r"])
+    assert spec.gen_trt_engine.trt_engine == "/r/gen_trt_engine/m.engine"
+    assert spec.inference.results_dir == "/r/trt_evaluate"
+    assert spec.gen_trt_engine.results_dir is None
+    with pytest.raises(SpecError, match="num_epochs, which is not set"):
+        load_spec(RtdetrSpec, path, ["evaluate.batch_size=${train.num_epochs}"])
+
+
+def test_a_block_given_twice_is_merged_with_a_note(spec_file):
+    path = spec_file("evaluate: {batch_size: 1, num_gpus: 1}\nstrict: true\nevaluate:\n  batch_size: 2\n")
+    spec = load_spec(RtdetrSpec, path)
+    assert (spec.evaluate.batch_size, spec.strict) == (2, True)
+    assert spec.where("evaluate.batch_size") == f"{path}:4: evaluate.batch_size"
+    assert spec.notes == ["evaluate is given twice, in lines 1 and 3; both parts count, the later one wins"]
 
 
 def test_question_marks_and_empty_text_are_missing(spec_file):
