@@ -26,9 +26,8 @@ def lower_deformable_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
     begins = [int(s) for s in starts] if starts is not None else list(np.cumsum([0, *areas[:-1]]))
     _, _, heads, dim = g.shape(value, 4)
     _, queries, _, levels, points, _ = g.shape(locations, 6)
-    if None in (heads, dim, queries, points):
+    if not (heads and dim and queries and points):
         raise CannotLowerError("the numbers of heads, channels, queries and points must be fixed")
-    assert heads and dim and queries and points  # noqa: S101 - narrows the types after the check above
     if levels != len(sizes):
         raise CannotLowerError(f"it has {levels} levels of locations and {len(sizes)} spatial shapes")
 

@@ -1,7 +1,7 @@
 """Write the standard ONNX nodes that replace one plugin node.
 
-An :class:`Emitter` collects nodes and constants under one name prefix and hides what differs between opsets, so that the
-lowering functions read as array code. It emits for opset 11 and later; what needs a newer one says so with
+An :class:`Emitter` collects nodes and constants under one name prefix and hides what differs between opsets, so that
+the lowering functions read as array code. It emits for opset 11 and later; what needs a newer one says so with
 :class:`CannotLowerError`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[Any]
-Dim = Union[int, None]
+Dim = int | None
 Tensor = str
-Operand = Union[str, float, int, Array]
+Operand = str | float | int | Array
 
 FLOAT, INT32, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL
 MIN_OPSET = 11

@@ -100,6 +100,9 @@ def lower_efficient_nms(g: Emitter, node: PluginNode) -> list[Tensor]:
     """EfficientNMS_TRT.
 
     Returns num_detections (B, 1) int32, boxes (B, K, 4) corners, scores (B, K), classes (B, K) int32, zero padded.
+
+    Two things of the plugin are left out. With a score threshold below 0.007 it also emits candidates under the
+    threshold, with score -32768, when there is room. With more than 4095 candidates it never looks at the last one.
     """
     node.expect_inputs(2, 3)
     keep = node.integer("max_output_boxes", 100)
@@ -161,7 +164,12 @@ def lower_efficient_nms_onnx(g: Emitter, node: PluginNode) -> list[Tensor]:
     compact = g("ScatterND", blank, g.unsqueeze(target, 1), rows)
     count_up = g.cast(g("CumSum", g("Add", g("Mul", found, 0.0), 1.0), np.asarray(0), exclusive=1), INT64)
     last = g("Sub", total, np.asarray([1]))
-    at = g("Where", g("Less", count_up, total), count_up, g("Where", g("Less", last, np.asarray([0])), np.asarray([0]), last))
+    at = g(
+        "Where",
+        g("Less", count_up, total),
+        count_up,
+        g("Where", g("Less", last, np.asarray([0])), np.asarray([0]), last),
+    )
     return [g.cast(g("Gather", compact, at, axis=0), INT32)]
 
 
@@ -223,8 +231,8 @@ def _choose(g: Emitter, candidates: _Candidates, keep: int, overlap: Overlap) ->
 
 
 def _ordered_corners(g: Emitter, boxes: Tensor) -> Tensor:
-    first, second = g.slice(boxes, 2, 0, 2), g.slice(boxes, 2, 2, 4)
-    return g.concat([g("Min", first, second), g("Max", first, second)], 2)
+    first, second = g.slice(boxes, -1, 0, 2), g.slice(boxes, -1, 2, 4)
+    return g.concat([g("Min", first, second), g("Max", first, second)], -1)
 
 
 def _caffe_overlap(threshold: float, normalized: bool, caffe: bool) -> Overlap:
@@ -333,13 +341,14 @@ def _efficient(
     else:
         picked_anchor = g("Gather", table, chosen.index, axis=0)
         picked_label = g("Gather", np.asarray(labels)[0], chosen.index, axis=0)
-    return chosen, g.take_rows(ordered, chosen.index, 4), picked_label, picked_anchor
+    return chosen, g.take_rows(corners, chosen.index, 4), picked_label, picked_anchor
 
 
 def _apply_anchors(g: Emitter, deltas: Tensor, anchors: Tensor, coding: int) -> Tensor:
     """Fused decoding: corner offsets are added; centre-size deltas scale with the anchor, exp for the size."""
     if coding == 0:
-        return g("Add", deltas, anchors)
+        # The plugin orders the corners of both before it adds them.
+        return g("Add", _ordered_corners(g, deltas), _ordered_corners(g, anchors))
     centre, size = g.slice(anchors, -1, 0, 2), g.slice(anchors, -1, 2, 4)
     shift, grow = g.slice(deltas, -1, 0, 2), g.slice(deltas, -1, 2, 4)
     return g.concat([g("Add", g("Mul", shift, size), centre), g("Mul", size, g("Exp", grow))], 2)

@@ -123,7 +123,7 @@ def lower_plugins(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> Lowe
         if not replacements:
             break
         _replace(graph, replacements)
-    _prune(result, opset)
+    _prune(result)
     return LowerResult(result, lowered, list(reasons.values()))
 
 
@@ -186,7 +186,9 @@ def _infer_types(model: onnx.ModelProto) -> _Types:
             continue
         dims: tuple[Dim, ...] | None = None
         if tensor_type.HasField("shape"):
-            dims = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor_type.shape.dim)
+            dims = tuple(
+                d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor_type.shape.dim
+            )
         types[value.name] = (tensor_type.elem_type, dims)
     return types
 
@@ -237,7 +239,7 @@ def _replace(
     graph.value_info.extend(stale)
 
 
-def _prune(model: onnx.ModelProto, opset: int) -> None:
+def _prune(model: onnx.ModelProto) -> None:
     """Drop the constants and nodes that only a replaced plugin used."""
     graph = model.graph
     while True:

@@ -26,7 +26,8 @@ def lower_pillar_scatter(g: Emitter, node: PluginNode) -> list[Tensor]:
     cell = g("Add", g("Mul", g.cast(y, INT64), np.asarray(width)), g.cast(x, INT64))
     cell = g.reshape(cell, -1, pillars)
     real = _below_count(g, pillars, counts)
-    rows = _scatter_rows(g, features, g("Where", real, cell, np.asarray(height * width)), pillars, height * width, channels)
+    target = g("Where", real, cell, np.asarray(height * width))
+    rows = _scatter_rows(g, features, target, height * width, channels)
     return [g.reshape(g.transpose(rows, 0, 2, 1), -1, channels, height, width)]
 
 
@@ -72,12 +73,10 @@ def lower_decode_boxes(g: Emitter, node: PluginNode) -> list[Tensor]:
     good = g.reshape(g.at_least(score, float(np.float32(node.number("score_thresh")))), -1, total)
     rank, count = _running_count(g, good, total)
     target = g("Where", good, rank, np.asarray(total))
-    return [_scatter_rows(g, table, target, total, total, 9), g.cast(g.reshape(count, -1), INT32)]
+    return [_scatter_rows(g, table, target, total, 9), g.cast(g.reshape(count, -1), INT32)]
 
 
-def _anchor_centres(
-    area: list[float], rows: int, columns: int, anchors: np.ndarray, bottom: np.ndarray
-) -> np.ndarray:
+def _anchor_centres(area: list[float], rows: int, columns: int, anchors: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     """(1, rows * columns * A, 3) float32 x, y, z of the anchors' centres."""
     x_step = (area[3] - area[0]) / max(columns - 1, 1)
     y_step = (area[4] - area[1]) / max(rows - 1, 1)
@@ -128,7 +127,7 @@ def lower_voxel_generator(g: Emitter, node: PluginNode) -> list[Tensor]:
     slot = _arrival_slots(g, cell, inside, total, cells, per_voxel)
 
     ones = g("Add", g.batched(total, 1, value=0.0), 1.0)
-    occupied = g("Greater", _scatter_rows(g, ones, cell, total, cells, 1), 0.5)
+    occupied = g("Greater", _scatter_rows(g, ones, cell, cells, 1), 0.5)
     number, pillars = _running_count(g, g.reshape(occupied, -1, cells), cells)
     # Point -> pillar: the dummy cell behind the last belongs to no pillar.
     padded = g.concat([number, g.batched(1, value=limit)], 1)
@@ -150,7 +149,7 @@ def lower_voxel_generator(g: Emitter, node: PluginNode) -> list[Tensor]:
         2,
     )
     full = g.concat([points, g("Sub", xyz, centres), ones], 2)
-    grouped = _scatter_rows(g, full, place, total, limit * per_voxel, depth + 4)
+    grouped = _scatter_rows(g, full, place, limit * per_voxel, depth + 4)
     grouped = g.reshape(grouped, -1, limit, per_voxel, depth + 4)
     taken = g.slice(grouped, 3, depth + 3, depth + 4)
     own_xyz = g.slice(grouped, 3, 0, 3)
@@ -161,8 +160,13 @@ def lower_voxel_generator(g: Emitter, node: PluginNode) -> list[Tensor]:
 
     grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(1, cells, 2)
     grid = np.concatenate([np.zeros_like(grid), grid], -1).astype(np.float32)
-    target = g("Where", g("And", g.reshape(occupied, -1, cells), g("Less", number, np.asarray(limit))), number, np.asarray(limit))
-    coords = _scatter_rows(g, g("Add", g.batched(1, 1, value=0.0), grid), target, cells, limit, 4)
+    target = g(
+        "Where",
+        g("And", g.reshape(occupied, -1, cells), g("Less", number, np.asarray(limit))),
+        number,
+        np.asarray(limit),
+    )
+    coords = _scatter_rows(g, g("Add", g.batched(1, 1, value=0.0), grid), target, limit, 4)
     count = g("Where", g("Less", pillars, np.asarray(limit)), pillars, np.asarray(limit))
     return [voxels, g.cast(coords, INT32), g.cast(g.reshape(count, -1), INT32)]
 
@@ -199,7 +203,7 @@ def _below_count(g: Emitter, total: int, counts: Tensor, backwards: bool = False
     return g("Less", positions[:, ::-1] if backwards else positions, g.cast(g.reshape(counts, -1, 1), INT64))
 
 
-def _scatter_rows(g: Emitter, rows: Tensor, target: Tensor, count: int, size: int, width: int) -> Tensor:
+def _scatter_rows(g: Emitter, rows: Tensor, target: Tensor, size: int, width: int) -> Tensor:
     """(B, size, width) zeros with rows (B, count, width) written at target (B, count); target ``size`` drops a row."""
     image = g("Mul", g.batch_index(), np.asarray(size + 1))
     address = g.unsqueeze(g.reshape(g("Add", target, image), -1), 1)
@@ -211,8 +215,8 @@ def _scatter_rows(g: Emitter, rows: Tensor, target: Tensor, count: int, size: in
 def _running_count(g: Emitter, mask: Tensor, total: int) -> tuple[Tensor, Tensor]:
     """How many true values stand before each position of mask (B, total), int64, and in all (B, 1), int64.
 
-    By products with triangular matrices, a block and then the sums of the blocks: some TensorRT versions run CumSum as a
-    loop over the axis. Exact in float32 up to 2**24.
+    By products with triangular matrices, a block and then the sums of the blocks: some TensorRT versions run CumSum as
+    a loop over the axis. Exact in float32 up to 2**24.
     """
     blocks = math.ceil(total / _BLOCK)
     flat = g.cast(mask, FLOAT)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT64, Array, CannotLowerError, Emitter, Operand, Tensor
 from nvidia_tao_deploy.graph.lower.node import PluginNode
-from nvidia_tao_deploy.graph.lower.sample import bilinear, pyramid_rows
+from nvidia_tao_deploy.graph.lower.sample import bilinear, outer, per_roi, pyramid_rows, sample_rois
 from nvidia_tao_deploy.graph.lower.suppress import NOTHING, Overlap, greedy
 
 # The score of a proposal that is too small: below every real one, but still a candidate.
@@ -79,10 +79,10 @@ def lower_crop_and_resize(g: Emitter, node: PluginNode) -> list[Tensor]:
     y = _crop_positions(g, y1, y2, height, crop_h)  # (N, R, ch)
     x = _crop_positions(g, x1, x2, width, crop_w)
     inside = g("And", _within(g, g.unsqueeze(y, 3), height), _within(g, g.unsqueeze(x, 2), width))
-    y_all, x_all = _outer(g, g.clamp(y, 0.0, float(height - 1)), g.clamp(x, 0.0, float(width - 1)), count, crop_h, crop_w)
-    samples = bilinear(
-        g, pyramid, y_all, x_all, np.asarray(0), np.asarray(width), float(height - 1), float(width - 1)
+    y_all, x_all = outer(
+        g, g.clamp(y, 0.0, float(height - 1)), g.clamp(x, 0.0, float(width - 1)), count, crop_h, crop_w
     )
+    samples = bilinear(g, pyramid, y_all, x_all, np.asarray(0), np.asarray(width), float(height - 1), float(width - 1))
     samples = g.reshape(samples, -1, count, crop_h * crop_w, pyramid.channels)
     kept = g("Where", g.reshape(inside, -1, count, crop_h * crop_w, 1), samples, 0.0)
     return [g.reshape(g.transpose(kept, 0, 1, 3, 2), -1, count, pyramid.channels, crop_h, crop_w)]
@@ -100,15 +100,6 @@ def _within(g: Emitter, position: Tensor, size: int) -> Tensor:
     return g("Not", g("Or", g("Less", position, 0.0), g("Greater", position, float(size - 1))))
 
 
-def _outer(g: Emitter, y: Tensor, x: Tensor, count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Every pair of y (N, R, height) and x (N, R, width), as (N, R * height * width) each."""
-    blank = np.zeros((1, 1, height, width), np.float32)
-    return (
-        g.reshape(g("Add", g.unsqueeze(y, 3), blank), -1, count * height * width),
-        g.reshape(g("Add", g.unsqueeze(x, 2), blank), -1, count * height * width),
-    )
-
-
 def lower_multilevel_propose(g: Emitter, node: PluginNode) -> list[Tensor]:
     """MultilevelProposeROI_TRT: (N, keep_topk, 4), rows y1, x1, y2, x2 in pixels."""
     node.expect_inputs(2 * len(MASK_RCNN_LEVELS))
@@ -120,7 +111,9 @@ def lower_multilevel_propose(g: Emitter, node: PluginNode) -> list[Tensor]:
         anchors = _mask_rcnn_anchors(level, height, width)
         count = len(anchors)
         if g.fixed(score, (2, 3, 4))[1] != count:
-            raise CannotLowerError(f"image_size {height}x{width} makes {count} anchors on level {level}, not as its inputs")
+            raise CannotLowerError(
+                f"image_size {height}x{width} makes {count} anchors on level {level}, not as its inputs"
+            )
         flat = g.reshape(score, -1, count)
         rows: Operand = anchors[None]
         deltas = g.reshape(delta, -1, count, 4)
@@ -156,7 +149,7 @@ def _mask_rcnn_anchors(level: int, height: int, width: int) -> Array:
 def _decode_mask_rcnn(
     g: Emitter, deltas: Operand, boxes: Operand, divisors: tuple[float, ...], height: int, width: int
 ) -> Tensor:
-    """Boxes y1, x1, y2, x2 with pixel sides (max - min + 1), moved and grown by dy, dx, dh, dw, clamped to the image."""
+    """Boxes y1, x1, y2, x2 with pixel sides (max - min + 1), moved and grown by dy, dx, dh, dw, then clamped."""
     if divisors != (1.0, 1.0, 1.0, 1.0):
         deltas = g("Div", deltas, np.asarray(divisors, np.float32))
     low, high = g.slice(boxes, -1, 0, 2), g.slice(boxes, -1, 2, 4)
@@ -189,38 +182,18 @@ def lower_multilevel_crop(g: Emitter, node: PluginNode) -> list[Tensor]:
     level = g.reduce("ReduceSum", g.cast(g("Greater", area, np.asarray(limits, np.float32)), INT64), [2])
     level = g.reshape(level, -1, count)
 
-    def table(values: list[float] | list[int], kind: type) -> Tensor:
-        return g.unsqueeze(g("Gather", np.asarray(values, kind), level, axis=0), 2)
-
-    scale = table([1.0 / 2**step for step in MASK_RCNN_LEVELS], np.float32)
-    last_y = table([h - 1 for h, _ in pyramid.sizes], np.float32)
-    last_x = table([w - 1 for _, w in pyramid.sizes], np.float32)
+    scale = per_roi(g, level, [1.0 / 2**step for step in MASK_RCNN_LEVELS], np.float32)
     bins = (np.arange(pooled, dtype=np.float32) + 0.5)[None, None]
 
-    def positions(low: Tensor, side: Tensor, last: Tensor) -> Tensor:
+    def positions(low: Tensor, side: Tensor) -> Tensor:
         step = g("Div", g("Mul", side, scale), float(pooled))
-        return g.clamp(g("Add", g("Mul", low, scale), g("Mul", step, bins)), 0.0, last)
+        return g("Add", g("Mul", low, scale), g("Mul", step, bins))
 
-    y, x = _outer(g, positions(y1, roi_h, last_y), positions(x1, roi_w, last_x), count, pooled, pooled)
-
-    def repeat(per_roi: Tensor, kind: type) -> Tensor:
-        spread = g("Add", per_roi, np.zeros((1, 1, pooled * pooled), kind))
-        return g.reshape(spread, -1, count * pooled * pooled)
-
-    samples = bilinear(
-        g,
-        pyramid,
-        y,
-        x,
-        repeat(table(pyramid.offsets, np.int64), np.int64),
-        repeat(table([w for _, w in pyramid.sizes], np.int64), np.int64),
-        repeat(last_y, np.float32),
-        repeat(last_x, np.float32),
-    )
+    samples = sample_rois(g, pyramid, level, positions(y1, roi_h), positions(x1, roi_w), count, pooled, pooled)
     valid = g("And", g("Greater", roi_h, 0.0), g("Greater", roi_w, 0.0))
     for low, high, side in ((y1, y2, image_h), (x1, x2, image_w)):
-        valid = g("And", valid, g("And", g.at_least(low, 0.0), g("Less", high, float(side))))
-    samples = g.reshape(samples, -1, count, pooled * pooled, pyramid.channels)
+        within = g("And", g.at_least(low, 0.0), g("Not", g("Greater", high, float(side))))
+        valid = g("And", valid, within)
     kept = g("Where", g.unsqueeze(valid, 3), samples, 0.0)
     return [g.reshape(g.transpose(kept, 0, 1, 3, 2), -1, count, pyramid.channels, pooled, pooled)]
 
@@ -239,7 +212,9 @@ def lower_generate_detection(g: Emitter, node: PluginNode) -> list[Tensor]:
     row = g("Add", g("Mul", np.arange(count)[None], np.asarray(classes)), label)
     own = g.take_rows(g.reshape(deltas, -1, count * classes, 4), row, 4)
     boxes = _decode_mask_rcnn(g, own, rois, (10.0, 10.0, 5.0, 5.0), height, width)
-    good = g("And", g.at_least(best, _float32(node.number("score_threshold"))), g("Greater", best, MINIMUM_DETECTION_SCORE))
+    good = g(
+        "And", g.at_least(best, _float32(node.number("score_threshold"))), g("Greater", best, MINIMUM_DETECTION_SCORE)
+    )
     label = g.cast(label, FLOAT)
     chosen = greedy(
         g,

@@ -75,3 +75,45 @@ def bilinear(
     upper = mix(corner(top, left), corner(top, right), across)
     lower = mix(corner(bottom, left), corner(bottom, right), across)
     return mix(upper, lower, down)
+
+
+def per_roi(g: Emitter, level: Tensor, values: Sequence[float] | Sequence[int], kind: type) -> Tensor:
+    """(B, R, 1): the entry of a table over levels for each roi's level (B, R)."""
+    return g.unsqueeze(g("Gather", np.asarray(values, kind), level, axis=0), 2)
+
+
+def sample_rois(
+    g: Emitter, pyramid: Pyramid, level: Tensor, y: Tensor, x: Tensor, count: int, height: int, width: int
+) -> Tensor:
+    """Samples (B, R, height * width, C) at every pair of y (B, R, height) and x (B, R, width) on each roi's level.
+
+    Positions are pixels of the level's map and are clamped to it.
+    """
+    last_y = per_roi(g, level, [h - 1 for h, _ in pyramid.sizes], np.float32)
+    last_x = per_roi(g, level, [w - 1 for _, w in pyramid.sizes], np.float32)
+    y, x = outer(g, g.clamp(y, 0.0, last_y), g.clamp(x, 0.0, last_x), count, height, width)
+
+    def repeat(value: Tensor, kind: type) -> Tensor:
+        spread = g("Add", value, np.zeros((1, 1, height * width), kind))
+        return g.reshape(spread, -1, count * height * width)
+
+    samples = bilinear(
+        g,
+        pyramid,
+        y,
+        x,
+        repeat(per_roi(g, level, pyramid.offsets, np.int64), np.int64),
+        repeat(per_roi(g, level, [w for _, w in pyramid.sizes], np.int64), np.int64),
+        repeat(last_y, np.float32),
+        repeat(last_x, np.float32),
+    )
+    return g.reshape(samples, -1, count, height * width, pyramid.channels)
+
+
+def outer(g: Emitter, y: Tensor, x: Tensor, count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Every pair of y (B, R, height) and x (B, R, width), as (B, R * height * width) each."""
+    blank = np.zeros((1, 1, height, width), np.float32)
+    return (
+        g.reshape(g("Add", g.unsqueeze(y, 3), blank), -1, count * height * width),
+        g.reshape(g("Add", g.unsqueeze(x, 2), blank), -1, count * height * width),
+    )

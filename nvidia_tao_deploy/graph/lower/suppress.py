@@ -1,10 +1,10 @@
 """Greedy non-maximum suppression without a NonMaxSuppression node.
 
-TensorRT-RTX has no runner for NonMaxSuppression, and elsewhere that op has a data-dependent output, caps the candidates
-and leaves ties open. Greedy suppression over a score-ordered list that stops after K boxes is the same as K times: take
-the best box still standing, strike out what overlaps it. That is a Loop whose state is the standing scores (B, M) and the
-K choices so far: memory grows with M and not M squared, every shape is fixed, the batch may be dynamic, the result is
-exact, and the loop ends early when no box stands in any image.
+TensorRT-RTX has no runner for NonMaxSuppression, and elsewhere that op has a data-dependent output, caps the
+candidates and leaves ties open. Greedy suppression over a score-ordered list that stops after K boxes is the same as
+K times: take the best box still standing, strike out what overlaps it. That is a Loop whose state is the standing
+scores (B, M) and the K choices so far: memory grows with M and not M squared, every shape is fixed, the batch may be
+dynamic, the result is exact, and the loop ends early when no box stands in any image.
 """
 
 from __future__ import annotations
@@ -111,9 +111,7 @@ def _side(g: Emitter, low: Tensor, high: Tensor, plus_one: bool) -> Tensor:
     return g("Add", side, 1.0) if plus_one else side
 
 
-def _overlaps(
-    g: Emitter, rule: Overlap, boxes: tuple[Tensor, ...], best: tuple[Tensor, ...]
-) -> Tensor:
+def _overlaps(g: Emitter, rule: Overlap, boxes: tuple[Tensor, ...], best: tuple[Tensor, ...]) -> Tensor:
     """(B, M) bool: which boxes the best box strikes out."""
     x1, y1, x2, y2, area = boxes
     bx1, by1, bx2, by2, best_area = best
@@ -129,4 +127,3 @@ def _overlaps(
     positive = g("And", g("Greater", common, 0.0), g("Greater", union, 0.0))
     ratio = g("Where", positive, g("Div", common, g("Where", positive, union, 1.0)), 0.0)
     return g.at_least(ratio, rule.threshold) if rule.inclusive else g("Greater", ratio, rule.threshold)
-

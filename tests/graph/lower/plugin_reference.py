@@ -72,7 +72,12 @@ def batched_nms(attrs, boxes, scores):
     labels = np.full((batch, keep), -1, F)
     for b in range(batch):
         rows = per_class_nms(
-            boxes[b], scores[b], attrs, attrs["scoreThreshold"], attrs["iouThreshold"], bool(attrs.get("caffeSemantics", 1))
+            boxes[b],
+            scores[b],
+            attrs,
+            attrs["scoreThreshold"],
+            attrs["iouThreshold"],
+            bool(attrs.get("caffeSemantics", 1)),
         )
         out[0][b] = len(rows)
         for k, (score, c, i) in enumerate(rows):
@@ -127,7 +132,12 @@ def efficient_nms(attrs, boxes, scores, anchors=None):
     t = F(attrs["score_threshold"])
     if attrs["score_activation"]:
         t = F(math.log(t / (1 - t))) if t > 0 else F(-32768)
-    out = [np.zeros((batch, 1), np.int32), np.zeros((batch, keep, 4), F), np.zeros((batch, keep), F), np.zeros((batch, keep), np.int32)]
+    out = [
+        np.zeros((batch, 1), np.int32),
+        np.zeros((batch, keep, 4), F),
+        np.zeros((batch, keep), F),
+        np.zeros((batch, keep), np.int32),
+    ]
     for b in range(batch):
         own = np.broadcast_to(boxes[b], (count, classes, 4))
         if anchors is not None:
@@ -135,10 +145,14 @@ def efficient_nms(attrs, boxes, scores, anchors=None):
             if attrs["box_coding"]:
                 own = np.concatenate([own[..., :2] * a[..., 2:] + a[..., :2], a[..., 2:] * np.exp(own[..., 2:])], -1)
             else:
-                own = own + a
+                order = (
+                    lambda v: np.concatenate(  # noqa: E731
+                        [np.minimum(v[..., :2], v[..., 2:]), np.maximum(v[..., :2], v[..., 2:])], -1
+                    )
+                )
+                own = order(own) + order(a)
         if attrs["box_coding"]:
             own = np.concatenate([own[..., :2] - own[..., 2:] / 2, own[..., :2] + own[..., 2:] / 2], -1)
-        own = np.concatenate([np.minimum(own[..., :2], own[..., 2:]), np.maximum(own[..., :2], own[..., 2:])], -1)
         own = own.reshape(-1, 4).astype(F)
         flat = scores[b].reshape(-1)
         order = [i for i in stable(flat) if flat[i] >= t and i % classes != attrs["background_class"]][:4096]
@@ -180,7 +194,9 @@ def proposal(attrs, scores, deltas):
     batch, anchors, rows, columns = scores.shape
     height, width, stride = attrs["input_height"], attrs["input_width"], attrs["rpn_stride"]
     out = np.zeros((batch, attrs["post_nms_top_n"], 4, 1), F)
-    shapes = [(F(s) * np.sqrt(F(r)), F(s) / np.sqrt(F(r))) for s in attrs["anchor_sizes"] for r in attrs["anchor_ratios"]]
+    shapes = [
+        (F(s) * np.sqrt(F(r)), F(s) / np.sqrt(F(r))) for s in attrs["anchor_sizes"] for r in attrs["anchor_ratios"]
+    ]
     for b in range(batch):
         boxes, values = [], []
         for a in range(anchors):
@@ -283,7 +299,7 @@ def multilevel_crop(attrs, rois, *maps):
     out = np.zeros((*rois.shape[:2], maps[0].shape[1], pooled, pooled), F)
     for b, r in np.ndindex(rois.shape[:2]):
         y1, x1, y2, x2 = rois[b, r]
-        if not (0 <= y1 < y2 < height and 0 <= x1 < x2 < width):
+        if not (0 <= y1 < y2 <= height and 0 <= x1 < x2 <= width):
             continue
         area = (y2 - y1) * (x2 - x1)
         level = sum(area > limit for limit in (12544, 50176, 200704, 802816))
@@ -292,6 +308,38 @@ def multilevel_crop(attrs, rois, *maps):
             y = np.clip(y1 * scale + (i + F(0.5)) * ((y2 - y1) * scale / pooled), 0, feature.shape[1] - 1)
             x = np.clip(x1 * scale + (j + F(0.5)) * ((x2 - x1) * scale / pooled), 0, feature.shape[2] - 1)
             out[b, r, :, i, j] = bilinear(feature, y, x)
+    return [out]
+
+
+def pyramid_roi_align(attrs, rois, *maps):
+    if attrs["legacy"]:
+        attrs = {**attrs, "roi_coords_transform": -1, "sampling_ratio": 1, "roi_coords_plusone": 0}
+        attrs |= {"roi_coords_swap": 1, "roi_coords_absolute": 0, "fpn_scale": 158}
+    pooled, mode, (height, width) = attrs["pooled_size"], attrs["roi_coords_transform"], attrs["image_size"]
+    image = np.asarray([height, width], F)
+    out = np.zeros((*rois.shape[:2], maps[0].shape[1], pooled, pooled), F)
+    for b, r in np.ndindex(rois.shape[:2]):
+        ends = rois[b, r].reshape(2, 2)
+        if not attrs["roi_coords_swap"]:
+            ends = ends[:, ::-1]
+        low, high = ends.min(0), ends.max(0)
+        if attrs["roi_coords_absolute"]:
+            low, high = low.clip(0, image) / image, high.clip(0, image) / image
+        low, high = low.clip(0, 1), high.clip(0, 1)
+        area = (high - low + (1 / image if attrs["roi_coords_plusone"] else 0)).prod() * image.prod()
+        level = sum(area > (attrs["fpn_scale"] / 2 * 2**k) ** 2 for k in range(3))
+        feature = maps[level][b]
+        size = np.asarray(feature.shape[1:]) - (1 if mode == -1 else 0)
+        shift, offset = (0.5 if mode == 2 else 0), (0.5 if mode > 0 else 0)
+        start, length = low * size - shift, (high - low) * size
+        step = length / (pooled - 1 if mode == -1 else pooled)
+        samples = [attrs["sampling_ratio"] or max(1, math.ceil(v / pooled)) for v in length]
+        for i, j in np.ndindex(pooled, pooled):
+            values = []
+            for k in np.ndindex(*samples):
+                at = start + step * ((i, j) + (np.asarray(k) + offset) / samples)
+                values.append(bilinear(feature, *at.clip(0, np.asarray(feature.shape[1:]) - 1)))
+            out[b, r, :, i, j] = np.mean(values, 0)
     return [out]
 
 
@@ -412,8 +460,9 @@ REFERENCE: dict[str, Callable[..., list[np.ndarray]]] = {
     "ResizeNearestDynamic": resize_nearest,
     "MultilevelProposeROI_TRT": multilevel_propose,
     "MultilevelCropAndResize_TRT": multilevel_crop,
+    "PyramidROIAlign_TRT": pyramid_roi_align,
     "GenerateDetection_TRT": generate_detection,
-    "SpecialSlice_TRT": lambda attrs, x: [x[..., :4]],
+    "SpecialSlice_TRT": lambda _, x: [x[..., :4]],
     "MultiscaleDeformableAttnPlugin_TRT": deformable_attention,
     "VoxelGeneratorPlugin": voxel_generator,
     "PillarScatterPlugin": pillar_scatter,
