@@ -156,7 +156,7 @@ class _Reading:
             [prefix + name for name in difflib.get_close_matches(last, siblings, n=1, cutoff=0.9)],
             sorted(same_name, key=lambda path: -difflib.SequenceMatcher(None, path, key).ratio()),
             [prefix + name for name in difflib.get_close_matches(last, siblings, n=1, cutoff=0.7)],
-            difflib.get_close_matches(key, everywhere, n=1, cutoff=0.75),
+            difflib.get_close_matches(key, [path for path in everywhere if not key.startswith(path)], n=1, cutoff=0.75),
             [prefix + name for name in difflib.get_close_matches(last, siblings, n=1, cutoff=0.5)],
         ):
             if found:
@@ -166,7 +166,8 @@ class _Reading:
 
     def _all_keys(self) -> list[str]:
         found = [path for path, _ in typed_paths(self.model)]
-        return found + [path for path, _ in self.known.paths(depth=6) if path not in set(found)]
+        listed = set(found)
+        return found + [path for path, _ in self.known.paths(depth=6) if path not in listed]
 
     def finish(self) -> NetworkSpec:
         self._resolve_interpolations()

@@ -39,9 +39,10 @@ def read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int], lis
     Raises:
         SpecError: malformed YAML (with line and column), a value given twice, or a root that is not a block of keys.
     """
-    loader = _Loader(text)
     lines: dict[str, int] = {}
+    loader: _Loader | None = None
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             return {}, {}, []
@@ -69,7 +70,8 @@ def read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int], lis
         # PyYAML lets e.g. `!!int x` and self-containing anchors through to Python.
         raise SpecError(f"malformed YAML: {error}", where=name) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return data, lines, notes
 
 

@@ -83,6 +83,8 @@ def test_unknown_keys_are_refused_with_line_and_suggestion(spec_file, text, line
         "evaluate.batch_size=null",
         "evaluate.gpu_ids=[-1]",
         "evaluate=3",
+        "evaluate.batch_size.x=3",
+        "evaluate={foo: 1}",
         "dataset=[1]",
         "strict=maybe",
         "model.num_select=1001",
@@ -187,6 +189,8 @@ def test_ordering_mistakes_name_the_line(spec_file):
         ("results_dir: !!python/object/apply:os.system ['true']\n", ":1:"),
         ("results_dir: &a [*a]\n", ":1"),
         ("a: 1\n---\nb: 2\n", ":"),
+        ("\x00", ""),
+        ("a: " + "[" * 3000, ""),
     ],
 )
 def test_malformed_yaml_names_line_and_column(spec_file, text, place):
