@@ -662,7 +662,7 @@ class Recorder:
         return creator
 
     def plugin_fields(self, op: str) -> list[str]:
-        return [f.name for f in self.creator(op).plugin_field_names]
+        return [f.name for f in self.creator(op).field_names]
 
     def plugin(self, case: Case) -> Any:
         trt = self.trt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 
 if TYPE_CHECKING:
-    from nvidia_tao_deploy.engine.build import BuildOptions
+    from nvidia_tao_deploy.engine.options import BuildOptions
     from nvidia_tao_deploy.spec.sections import NetworkSpec
 
 MIB = 2**20
@@ -61,10 +62,10 @@ def gen_trt_engine(
         counts = verify_precision(prepared.model, options.data_type)
         say(describe_precision(counts))
         parity = _parity(spec, prepared)
-        onnx_beside = prepared_onnx_path(engine_path, onnx_path)
+        onnx_beside = prepared_onnx_path(engine_path)
         with atomic_write(onnx_beside) as temporary:
             temporary.write_bytes(prepared.model.SerializeToString())
-            built = build(temporary, _build_options(spec, prepared), say, backend=backend)
+            built = build(temporary, _build_options(spec, prepared), say, backend=backend, shown_as=onnx_path)
         write_bytes(engine_path, built.plan)
         manifest = Manifest.describe(
             built,
@@ -79,6 +80,7 @@ def gen_trt_engine(
             parity=parity,
             verified_precision=counts,
             network=network.name,
+            command=_command(network, spec, onnx_path, engine_path),
         )
         manifest_file = manifest.save(engine_path)
         for label, path in (("Engine", engine_path), ("Prepared ONNX", onnx_beside), ("Manifest", manifest_file)):
@@ -98,6 +100,14 @@ def gen_trt_engine(
                 }
             )
         )
+
+
+def _command(network: Network, spec: NetworkSpec, onnx_path: Path, engine_path: Path) -> str:
+    """The line that builds this engine again, whatever the spec held."""
+    options = spec.gen_trt_engine.tensorrt
+    words = [network.name, "gen_trt_engine", "-e", spec.source, f"gen_trt_engine.onnx_file={onnx_path}"]
+    words += [f"gen_trt_engine.trt_engine={engine_path}", f"gen_trt_engine.tensorrt.data_type={options.data_type}"]
+    return shlex.join(words)
 
 
 def _engine_path(spec: NetworkSpec) -> Path:

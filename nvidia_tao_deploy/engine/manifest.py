@@ -158,15 +158,12 @@ def manifest_path(engine: Path) -> Path:
     return Path(f"{engine}.json")
 
 
-def prepared_onnx_path(engine: Path, source: Path | None = None) -> Path:
-    """``model.engine`` -> ``model.onnx``: the graph the engine was built from, for ONNX Runtime.
+def prepared_onnx_path(engine: Path) -> Path:
+    """``model.engine`` -> ``model.engine.onnx``: the graph the engine was built from, for ONNX Runtime.
 
-    When that is the ``source`` model itself it is ``model.prepared.onnx``: the user's file is never overwritten.
+    Not ``model.onnx``: the user's own file often has that name, and it must never be overwritten.
     """
-    path = Path(engine).with_suffix(".onnx")
-    if source is not None and path.resolve() == Path(source).resolve():
-        return path.with_suffix(".prepared.onnx")
-    return path
+    return Path(f"{engine}.onnx")
 
 
 def rebuild_command(manifest: Manifest) -> str:

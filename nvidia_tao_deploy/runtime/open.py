@@ -49,7 +49,7 @@ def open_session(
         from nvidia_tao_deploy.engine.manifest import preflight
         from nvidia_tao_deploy.runtime.tensorrt import TensorRTSession
 
-        preflight(path)
+        preflight(path, gpu)
         return TensorRTSession(path, device=gpu)
     raise ModelError(
         f"cannot tell what kind of model '{path.name}' is",

@@ -72,7 +72,7 @@ def test_round_trip_holds_what_was_built(tmp_path: Path) -> None:
     assert manifest.inputs == [{"name": "x", "shape": [None, 3, 32, 32], "dtype": "float32"}]
     assert manifest.profiles["x"]["max"] == [4, 3, 32, 32]
     assert manifest.source_sha256 == file_sha256(tmp_path / "source.onnx")
-    assert manifest.prepared_onnx == "model.onnx"
+    assert manifest.prepared_onnx == "model.engine.onnx"
     assert manifest.engine_sha256 == file_sha256(engine)
     assert manifest.layer_precisions == {"int8": 2}
     assert manifest.created.endswith("+00:00")
@@ -94,10 +94,7 @@ def test_what_is_no_manifest_is_said(tmp_path: Path, text: str) -> None:
 
 
 def test_prepared_onnx_never_is_the_users_model(tmp_path: Path) -> None:
-    engine, source = tmp_path / "m.engine", tmp_path / "m.onnx"
-    assert prepared_onnx_path(engine) == source
-    assert prepared_onnx_path(engine, source) == tmp_path / "m.prepared.onnx"
-    assert prepared_onnx_path(engine, tmp_path / "other.onnx") == source
+    assert prepared_onnx_path(tmp_path / "m.engine") == tmp_path / "m.engine.onnx"
 
 
 def test_preflight_passes_where_it_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +108,7 @@ def test_no_gpu_names_the_onnx_and_the_command(tmp_path: Path, monkeypatch: pyte
         preflight(saved(tmp_path))
     text = str(caught.value)
     assert "needs an NVIDIA GPU" in text
-    assert str(tmp_path / "model.onnx") in text
+    assert str(tmp_path / "model.engine.onnx") in text
     assert "rtdetr gen_trt_engine -e spec.yaml" in text
     with pytest.raises(RuntimeUnavailableError) as caught:
         preflight(saved(tmp_path, with_onnx=False))

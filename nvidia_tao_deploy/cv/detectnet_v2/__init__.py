@@ -34,9 +34,13 @@ def target_classes(spec: Spec) -> list[str]:
     Raises:
         SpecError: neither list is given.
     """
+    return known_classes(spec) or list(spec.require("cost_function_config.target_classes"))
+
+
+def known_classes(spec: Spec) -> list[str]:
+    """The classes the spec names; [] where it names none (an engine can be built without)."""
     trained = [entry.name for entry in spec.cost_function_config.target_classes]
-    names = trained or list(spec.inferencer_config.target_classes)
-    return names or list(spec.require("cost_function_config.target_classes"))
+    return trained or list(spec.inferencer_config.target_classes)
 
 
 def inference_classes(spec: Spec) -> list[str]:
@@ -124,13 +128,13 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
 
 def _class_entry(spec: Spec, name: str, action: str) -> Any:
     """A class's entry, else the entry ``default``; the other action's table stands in for an empty one."""
-    tables = {
+    tables: dict[str, Mapping[str, Any]] = {
         "postprocessing_config.target_class_config": spec.postprocessing_config.target_class_config,
         "bbox_handler_config.classwise_bbox_handler_config": spec.bbox_handler_config.classwise_bbox_handler_config,
     }
     order = list(tables) if action == "evaluate" else list(tables)[::-1]
     key = next((key for key in order if tables[key]), order[0])
-    entries: Mapping[str, Any] = tables[key]
+    entries = tables[key]
     if name not in entries and "default" not in entries:
         raise SpecError(
             f"class '{name}' has no entry, and there is no entry 'default'",
@@ -199,6 +203,6 @@ NETWORK = Network(
     metric=metric,
     writer=writer,
     batch_size=batch_size,
-    labels=target_classes,
+    labels=known_classes,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)
