@@ -125,6 +125,10 @@ def detection_output(attrs, *inputs, static=False):
     return [rows_out, counts]
 
 
+def ordered(v):
+    return np.concatenate([np.minimum(v[..., :2], v[..., 2:]), np.maximum(v[..., :2], v[..., 2:])], -1)
+
+
 def efficient_nms(attrs, boxes, scores, anchors=None):
     batch, count, classes = scores.shape
     keep = attrs["max_output_boxes"]
@@ -145,12 +149,7 @@ def efficient_nms(attrs, boxes, scores, anchors=None):
             if attrs["box_coding"]:
                 own = np.concatenate([own[..., :2] * a[..., 2:] + a[..., :2], a[..., 2:] * np.exp(own[..., 2:])], -1)
             else:
-                order = (
-                    lambda v: np.concatenate(  # noqa: E731
-                        [np.minimum(v[..., :2], v[..., 2:]), np.maximum(v[..., :2], v[..., 2:])], -1
-                    )
-                )
-                own = order(own) + order(a)
+                own = ordered(own) + ordered(a)
         if attrs["box_coding"]:
             own = np.concatenate([own[..., :2] - own[..., 2:] / 2, own[..., :2] + own[..., 2:] / 2], -1)
         own = own.reshape(-1, 4).astype(F)
