@@ -232,7 +232,7 @@ def _runtimes(host: Host) -> list[Finding]:
         if ort[0] == "onnxruntime" and host.cuda_driver and not host.tegra:
             extra = "It runs on the CPU only: install onnxruntime-gpu in its place to use the GPU."
         if tensorrt and ort[0] == "onnxruntime-gpu" and versions.number(tensorrt[1])[0] >= 11:
-            extra = "Its TensorRT provider wants libnvinfer 10 and does not load beside TensorRT 11; the CUDA provider does."
+            extra = "Its TensorRT provider wants libnvinfer 10 and does not load beside TensorRT 11."
         findings.append(Finding("ONNX Runtime", NOTE if extra else OK, f"{ort[0]} {ort[1]}", extra))
     return findings
 

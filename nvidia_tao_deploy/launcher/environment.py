@@ -48,7 +48,7 @@ def env_arguments(env: Mapping[str, str | None]) -> tuple[list[str], dict[str, s
     """Arguments for the engine, and the variables to add to the environment of its client.
 
     ``--env NAME`` makes the client hand over its own variable, so the value is neither in the argument vector nor in
-    the process list. Only variables that the client itself reads (PATH, HOME, DOCKER_*, LD_*, ...) go as ``NAME=VALUE``.
+    the process list. Only variables that the client itself reads (PATH, HOME, LD_*, ...) go as ``NAME=VALUE``.
     """
     arguments: list[str] = []
     child: dict[str, str] = {}

@@ -7,8 +7,14 @@ import shlex
 import sys
 import uuid
 from collections.abc import Sequence
+from typing import NoReturn
 
 from nvidia_tao_deploy.errors import TaoDeployError
+
+
+def run() -> NoReturn:
+    """Entry of the console command ``tao_deploy``."""
+    sys.exit(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

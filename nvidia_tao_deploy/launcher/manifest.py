@@ -121,7 +121,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def write_digest(path: Path, architectures: list[str], digest: str, name: str | None = None) -> None:
-    """Set ``digests`` of ``architectures`` (``x86``, ``arm``); the file is checked before it is replaced.
+    """Set ``digests`` of ``architectures`` (``x86``, ``arm``); a file that is not there is made if ``name`` is given.
 
     Args:
         name: ``registry/repository`` the digest belongs to; another one than the file's replaces that with its digests.
@@ -129,7 +129,7 @@ def write_digest(path: Path, architectures: list[str], digest: str, name: str | 
     Raises:
         UsageError: the file, an architecture or the digest is wrong.
     """
-    before = read_manifest(path)
+    before = read_manifest(path) if path.exists() or name is None else Manifest(path, name, {}, None)
     if not _DIGEST.fullmatch(digest) or set(architectures) - {"x86", "arm"}:
         raise UsageError("usage: ... MANIFEST x86|arm|x86,arm sha256:<64 hex> [registry/repository]")
     name = name or before.name
