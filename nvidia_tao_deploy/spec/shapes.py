@@ -28,7 +28,8 @@ def _shape(annotation: Any) -> tuple[str, type[Section] | None]:
     if origin in (typing.Union, UnionType):
         inner = [item for item in arguments if item is not type(None)]
         return _shape(inner[0]) if len(inner) == 1 else ("value", None)
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+    # Python 3.10 takes list[str] for a class, so the origin is asked first.
+    if origin is None and isinstance(annotation, type) and issubclass(annotation, Section):
         return "block", annotation
     if origin is list and _shape(arguments[0])[0] == "block":
         return "list", _shape(arguments[0])[1]
