@@ -662,7 +662,10 @@ class Recorder:
         return creator
 
     def plugin_fields(self, op: str) -> list[str]:
-        return [f.name for f in self.creator(op).field_names]
+        """Attributes the plugin's creator declares; a note only, and the binding's name for them has changed."""
+        creator = self.creator(op)
+        declared = getattr(creator, "field_names", None) or getattr(creator, "plugin_field_names", None) or ()
+        return [declared_field.name for declared_field in declared]
 
     def plugin(self, case: Case) -> Any:
         trt = self.trt
@@ -787,7 +790,7 @@ def record_child(family: str, folder: Path, start: int) -> int:
         try:
             note["fields"] = recorder.plugin_fields(case.op)
             unknown = sorted(set(case.attrs) - set(note["fields"]))
-            if unknown:
+            if note["fields"] and unknown:
                 note["unknown_fields"] = unknown
             outputs, note["repeatable"] = recorder.run(case)
         except Exception as error:  # the point is to record every case, whatever it does
