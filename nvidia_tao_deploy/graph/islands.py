@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from nvidia_tao_deploy.graph.tensors import STANDARD_DOMAINS, GraphIndex, subgraphs
+from nvidia_tao_deploy.graph.tensors import SHAPE_OPS, STANDARD_DOMAINS, GraphIndex
 
 DEFAULT_KEEP_OPS: Mapping[str, str] = {
     **dict.fromkeys(
@@ -100,7 +100,7 @@ def float_inputs(index: GraphIndex, node: NodeProto) -> list[str]:
 
 def touches_float(index: GraphIndex, node: NodeProto) -> bool:
     """Whether the node reads or writes FP32 values, constants included."""
-    return any(index.is_float(name) for name in (*node.input, *node.output) if name)
+    return node.op_type not in SHAPE_OPS and any(index.is_float(name) for name in (*node.input, *node.output) if name)
 
 
 def seed_reason(
@@ -116,11 +116,6 @@ def seed_reason(
         return f"operator of domain {node.domain}"
     if node.op_type in keep_ops:
         return keep_ops[node.op_type]
-    if next(subgraphs(node), None) is not None:
-        return "control flow"
-    for name in (*node.input, *node.output):
-        if name and name not in index.elem_types:
-            return f"type of tensor {name} is not known"
     for name in (*node.input, *node.output):
         low, high = ranges.get(name, (0.0, 0.0))
         magnitude = max(abs(low), abs(high))
@@ -234,9 +229,7 @@ def _prepares(index: GraphIndex, node: NodeProto) -> bool:
 
 def _is_bias(index: GraphIndex, node: NodeProto) -> bool:
     sources = [index.producers.get(name) for name in float_inputs(index, node)]
-    return (
-        node.op_type == "Add" and len(sources) == 1 and sources[0] is not None and sources[0].op_type in WEIGHTED
-    )
+    return node.op_type == "Add" and len(sources) == 1 and sources[0] is not None and sources[0].op_type in WEIGHTED
 
 
 def _real_source(index: GraphIndex, name: str) -> NodeProto | None:

@@ -64,7 +64,7 @@ def plan_quantization(
     min_channels: int = 16,
     depthwise: bool = True,
 ) -> Plan:
-    """Choose the nodes. ``globs``: node-name glob -> wished precision, the last match wins."""
+    """Choose the nodes. ``globs``: node name or glob -> wished precision; an exact name, else the last match."""
     index = GraphIndex(model)
     candidates = [node for node in model.graph.node if node.op_type in CANDIDATE_OPS and node.domain == ""]
     weighted = {
@@ -101,6 +101,8 @@ def plan_quantization(
 
 
 def _wish(node: NodeProto, globs: Mapping[str, str]) -> str | None:
+    if node.name in globs:
+        return globs[node.name]
     wishes = [wish for glob, wish in globs.items() if matches(node, glob)]
     return wishes[-1] if wishes else None
 
@@ -189,6 +191,8 @@ def _feeding_sensitive(index: GraphIndex) -> dict[str, str]:
     for node in reversed(index.graph.node):
         key = node_key(node)
         for name in node.output:
+            if not index.is_float(name):
+                continue
             for follower in index.consumers.get(name, ()):
                 if follower.op_type in SENSITIVE_OPS:
                     reaches[key] = follower.op_type

@@ -23,6 +23,7 @@ from nvidia_tao_deploy.graph.simplify import remove_unused_initializers
 from nvidia_tao_deploy.graph.tensors import (
     INLINE_PROTO_LIMIT,
     QUANTIZE_OPS,
+    SHAPE_OPS,
     GraphIndex,
     all_nodes,
     captured_names,
@@ -32,6 +33,7 @@ from nvidia_tao_deploy.graph.tensors import (
     matches,
     opset,
     serialized_size,
+    subgraphs,
 )
 
 FP16_MAX = 65504.0
@@ -43,6 +45,8 @@ QDQ_OPSET = 19  # QuantizeLinear and DequantizeLinear accept 16-bit data and sca
 FP32_INPUTS = {"Resize": {1, 2}}
 # The smallest FP16 weight scale with less than 0.4 % rounding error; smaller channels are rounded up to it.
 MIN_FP16_SCALE = 2.0**-17
+# Attributes that name the result type themselves (Cast, EyeLike, RandomNormal ..., DequantizeLinear from opset 23).
+TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 QUANTIZED = "fed by Q/DQ pairs"
 
 
@@ -82,7 +86,8 @@ def cast_float(
         precision: "fp16" or "bf16".
         keep_ops: op type -> reason, for operators that always stay FP32.
         keep_nodes: globs on node names that stay FP32.
-        layers: glob on node names -> "fp32", "fp16" or "bf16"; the last match wins and overrules the keep lists.
+        layers: node name or glob -> "fp32", "fp16" or "bf16"; an exact name, else the last matching glob, overrules
+            the keep lists.
             Entries "int8"/"fp8"/"int32" are for the quantizer and ignored here.
         ranges: tensor name -> (min, max) seen on calibration data; beyond ``data_max`` a tensor stays FP32.
         data_max: largest magnitude allowed in 16 bits; 65504 is the largest FP16 number. It does not bind bf16,
@@ -128,6 +133,8 @@ def _pins(
     unmatched = []
     wishes = [(glob, "fp32", f"keep_nodes {glob}") for glob in keep_nodes]
     wishes += [(glob, wish.lower(), f"layers_precision {glob}:{wish}") for glob, wish in layers.items()]
+    names = {node.name for node in index.graph.node}
+    wishes.sort(key=lambda wish: wish[0] in names)  # an exact name overrules a glob, otherwise the last one counts
     for glob, wish, reason in wishes:
         matched = [node for node in index.graph.node if matches(node, glob)]
         if not matched:
@@ -220,6 +227,13 @@ def _impossible(index: GraphIndex, node: NodeProto, version: int, low_type: int)
             return f"scale {smallest:.3g} is too small for 16 bits"
     if not onnx.defs.has(node.op_type, version, node.domain):
         return "unknown operator"
+    if next(subgraphs(node), None) is not None:
+        return "control flow"
+    if any(entry.name in TYPE_ATTRIBUTES for entry in node.attribute) or node.op_type == "ConstantOfShape":
+        return "its result type is fixed"
+    for name in (*node.input, *node.output):
+        if name and name not in index.elem_types:
+            return f"type of tensor {name} is not known"
     inputs, outputs = _lowerable(node, version, low_type)
     floats_in = [i for i, name in enumerate(node.input) if name and index.is_float(name)]
     floats_out = [i for i, name in enumerate(node.output) if name and index.is_float(name)]
@@ -284,7 +298,7 @@ def _rewrite(model: ModelProto, index: GraphIndex, kept: Mapping[str, str], low_
         lowered = touches_float(index, node) and node_key(node) not in kept
         inputs, outputs = _lowerable(node, version, low_type) if lowered else (set(), set())
         for i, name in enumerate(node.input):
-            if name and index.is_float(name):
+            if name and index.is_float(name) and node.op_type not in SHAPE_OPS:
                 node.input[i] = low(name) if i in inputs else high(name)
         pending = []
         for i, name in enumerate(node.output):

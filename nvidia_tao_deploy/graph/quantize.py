@@ -97,8 +97,8 @@ def quantize(
             scale, or one that is not finite and positive, stays float.
         precision: "int8" or "fp8".
         keep_nodes: globs on node names that stay float.
-        layers: glob on node names -> precision; any float precision keeps the node out, "int8"/"fp8" overrules the
-            small-layer and last-layer rules.
+        layers: node name or glob -> precision (an exact name, else the last matching glob, counts). Any float
+            precision keeps the node out; "int8"/"fp8" overrules the small-layer and last-layer rules.
         min_channels: input/output channels (K and N of matrix products) below which a layer does not gain.
         depthwise: whether grouped convolutions may be quantized (TensorRT 8.5 fails on some).
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from nvidia_tao_deploy.errors import ModelError
@@ -45,12 +46,13 @@ def simplify_report(model: ModelProto) -> Simplified:
     """``simplify`` with node counts, and a note when the model is returned (nearly) unchanged."""
     before = len(model.graph.node)
     note = None
-    result = copy_model(model)
+    result = onnx.inliner.inline_local_functions(model) if model.functions else copy_model(model)
+    model = result
     if serialized_size(model) > INLINE_PROTO_LIMIT:
         note = "not simplified: the model has more than 2 GiB of weights"
     else:
         try:
-            result = _slim(model)
+            result = _slim(result)
         except Exception as error:  # third-party pass: whatever it raises, the original model is still right
             note = f"not simplified: onnxslim failed ({type(error).__name__}: {str(error)[:160]})"
             result = copy_model(model)

@@ -14,6 +14,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 QUANTIZE_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+# They read the shape of a tensor, never its values: any element type will do.
+SHAPE_OPS = frozenset({"Shape", "Size"})
 # Pure data movement and MaxPool: quantizing before or after them gives the same numbers.
 COMMUTING_OPS = frozenset(
     {"MaxPool", "Transpose", "Reshape", "Flatten", "Slice", "Squeeze", "Unsqueeze", "Gather", "Split", "Identity"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import onnx
 import pytest
 from graph_models import Builder, decomposed_norm, detector, feeds, residual_cnn, transformer_block
 from onnx import TensorProto, helper
+from onnx.backend.test.case.node import collect_testcases
 
 from nvidia_tao_deploy.errors import BuildError, SpecError
 from nvidia_tao_deploy.graph.ort import open_session
@@ -95,6 +98,29 @@ def test_layers_and_keep_nodes_by_name_and_glob():
     assert "attention" not in dict(lowered.kept)
 
 
+def test_an_exact_name_overrules_a_star_and_a_star_cannot_break_a_graph():
+    names = dict(cast_float(residual_cnn(), "fp16", layers={"stem": "fp16", "*": "fp32"}).kept)
+    assert "stem" not in names
+    assert "block1" in names
+    for build in MODELS.values():
+        everything = cast_float(build(), "fp16", layers={"*": "fp16"}).model
+        onnx.checker.check_model(everything, full_check=True)
+
+
+def test_casts_keep_the_type_they_name():
+    b = Builder()
+    b.conv("x", "c", 3, 16)
+    b.node("Cast", [b.node("Shape", ["c"], "shape")], "sizes", to=TensorProto.FLOAT)
+    b.node("Mul", ["c", b.node("ReduceMax", ["sizes"], "largest", keepdims=0)], "scaled")
+    b.conv("scaled", "y", 16, 16)
+    model = b.model({"x": ["b", 3, 8, 8]}, {"y": ["b", 16, 8, 8]})
+    result = cast_float(model, "fp16", layers={"*": "fp16"}).model
+    onnx.checker.check_model(result, full_check=True)
+    shape = next(node for node in result.graph.node if node.op_type == "Shape")
+    assert shape.input[0] == "c"  # no Cast just to look at a shape
+    assert compare(model, result, feeds(model)).worst_cosine > 0.9999
+
+
 def test_values_used_inside_subgraphs_keep_their_fp32_name():
     b = Builder()
     b.conv("x", "c", 3, 16)
@@ -164,3 +190,16 @@ def test_plugin_nodes_stay_fp32():
     source = next(node for node in result.model.graph.node if plugin.input[0] in node.output)
     assert source.op_type == "Cast"
     assert source.attribute[0].i == TensorProto.FLOAT
+
+
+def test_any_operator_of_the_standard_stays_valid():
+    """Every 15th of ONNX's own operator tests, everything lowered that can be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cases = [case for case in collect_testcases(None) if case.model is not None][::15]
+    assert len(cases) > 50
+    for case in cases:
+        for number, node in enumerate(case.model.graph.node):
+            node.name = node.name or f"node{number}"
+        result = cast_float(case.model, "fp16", layers={"*": "fp16"}).model
+        onnx.checker.check_model(result, full_check=True)

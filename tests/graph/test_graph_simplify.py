@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from graph_models import Builder, detector, feeds, residual_cnn, transformer_block
+from onnx import helper
 
 from nvidia_tao_deploy.graph import simplify as room
 from nvidia_tao_deploy.graph.load import model_inputs, model_outputs
@@ -55,6 +56,20 @@ def test_constant_chains_fold_away():
     b.node("Mul", [b.node("Add", ["a", "a"], "twice"), "a"], "offset")
     b.node("Add", ["x", "offset"], "y")
     assert len(simplify(b.model({"x": [2, 4]}, {"y": [2, 4]})).graph.node) == 1
+
+
+def test_local_functions_are_inlined():
+    body = [helper.make_node("Mul", ["a", "a"], ["b"])]
+    square = helper.make_function("local", "Square", ["a"], ["b"], body, [helper.make_opsetid("", 17)])
+    graph = helper.make_graph(
+        [helper.make_node("Square", ["x"], ["y"], domain="local")],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [2])],
+        [helper.make_tensor_value_info("y", 1, [2])],
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    model = helper.make_model(graph, opset_imports=imports, functions=[square], ir_version=9)
+    assert [node.op_type for node in simplify(model).graph.node] == ["Mul"]
 
 
 def test_plugins_survive():
