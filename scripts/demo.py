@@ -76,7 +76,9 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         if number == 0:
             print("  ".join("-" * width for width in widths))
-    print("\nAccuracy and images/s: the prepared ONNX beside each engine, on ONNX Runtime (no GPU here to run engines).")
+    print(
+        "\nAccuracy and images/s: the prepared ONNX beside each engine, on ONNX Runtime (no GPU here to run engines)."
+    )
 
 
 def say(text: str) -> None:

@@ -56,11 +56,12 @@ def gen_trt_engine(
         onnx_path = Path(spec.require("gen_trt_engine.onnx_file"))
         backend = choose_runtime(options.runtime)
         say(f"Preparing {onnx_path} in {options.data_type} for {backend.title}")
-        prepared = prepare(network, spec, fp16_with_int8=backend.strongly_typed)
+        prepared = prepare(network, spec, backend)
         for note in prepared.notes:
             say(f"note: {note}")
-        counts = verify_precision(prepared.model, options.data_type)
-        say(describe_precision(counts))
+        implicit = options.data_type == "int8" and options.calibration.mode == "implicit"
+        counts = verify_precision(prepared.model, "fp32" if implicit else options.data_type)
+        say("int8 by TensorRT's own calibrator" if implicit else describe_precision(counts))
         parity = _parity(spec, prepared)
         onnx_beside = prepared_onnx_path(engine_path)
         with atomic_write(onnx_beside) as temporary:
@@ -139,9 +140,7 @@ def _profiles(spec: Any, prepared: Prepared) -> dict[str, Any]:
     from nvidia_tao_deploy.graph.load import model_inputs
 
     options = spec.gen_trt_engine.tensorrt
-    return propose(
-        model_inputs(prepared.model), options.min_batch_size, options.opt_batch_size, options.max_batch_size
-    )
+    return propose(model_inputs(prepared.model), options.min_batch_size, options.opt_batch_size, options.max_batch_size)
 
 
 def _build_options(spec: Any, prepared: Prepared) -> BuildOptions:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
-from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.errors import DataError
+from nvidia_tao_deploy.actions.calibrate import CalibrationImages, calibration_facts, find_scales
 from nvidia_tao_deploy.network import Network, Ports
-from nvidia_tao_deploy.pipeline.progress import say
-from nvidia_tao_deploy.pipeline.stream import calibration_batches
 from nvidia_tao_deploy.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from nvidia_tao_deploy.engine.backend import Backend
 
 QUANTIZED = ("int8", "fp8")
 PARITY_BATCHES = 4
@@ -37,50 +34,14 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
-class CalibrationImages:
-    """The images the spec names for calibration, through the evaluate transform, in a fixed seeded order."""
-
-    def __init__(self, network: Network, spec: Any, transform: Transform, ports: Ports, limit: int | None) -> None:
-        """Choose the images.
-
-        Raises:
-            DataError: no image, or fewer than ``cal_batches`` x ``cal_batch_size``.
-        """
-        from nvidia_tao_deploy.calibration.select import choose
-
-        options = spec.gen_trt_engine.tensorrt.calibration
-        dataset = network.calibration(spec)
-        by_path = {str(sample.path): sample for sample in (dataset[i] for i in range(len(dataset)))}
-        wanted = options.cal_batches * options.cal_batch_size
-        count = min(limit, len(by_path)) if limit else wanted
-        paths = choose([Path(path) for path in by_path], count, options.seed)
-        self.samples: list[Sample] = [by_path[str(path)] for path in paths]
-        self.batch_size: int = options.cal_batch_size
-        self._transform, self._inputs, self._strict = transform, tuple(ports.inputs.values()), spec.strict
-
-    def batches(self, batch_size: int | None = None) -> Iterator[dict[str, NDArray[Any]]]:
-        """Batches of model inputs by tensor name, read anew at every call.
-
-        Raises:
-            DataError: not one of the images can be read.
-        """
-        found = False
-        size = batch_size or self.batch_size
-        for batch in calibration_batches(self.samples, self._transform, self._inputs, size, strict=self._strict):
-            found = True
-            yield batch
-        if not found:
-            raise DataError("not one calibration image can be read", where=str(self.samples[0].path))
-
-
-def prepare(network: Network, spec: Any, *, fp16_with_int8: bool) -> Prepared:
+def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     """Load the model and write the asked-for precision into its graph.
 
     Args:
         network: which network.
         spec: its typed spec.
-        fp16_with_int8: what is not quantized becomes fp16 in the graph (strongly typed builders); False where the
-            builder does that itself by a flag.
+        backend: the builder the graph is for. A strongly typed one takes every precision from the graph, so what an
+            int8 build does not quantize becomes fp16 here; a weakly typed one (TensorRT 8) does that by a flag.
 
     Raises:
         ModelError: the file is broken or does not fit the network.
@@ -111,19 +72,17 @@ def prepare(network: Network, spec: Any, *, fp16_with_int8: bool) -> Prepared:
     if is_quantized(prepared.model):
         prepared.notes.append(f"the model carries its own quantization, so data_type {wanted} adds nothing to it")
         return prepared
-    layers = dict(entry.rsplit(":", 1) for entry in options.layers_precision)
-    implicit = wanted == "int8" and options.calibration.mode == "implicit"
-    if wanted in QUANTIZED or options.calibration.cal_image_dir:
-        # Other precisions need a few images only: for the range check of fp16, and for parity.
-        limit = None if wanted in QUANTIZED else PARITY_BATCHES * options.calibration.cal_batch_size
-        prepared.images = CalibrationImages(network, spec, prepared.transform, ports, limit)
-    if implicit:
-        prepared.calibration = _facts(spec, prepared.images, method="TensorRT")
+    prepared.images = _images(network, spec, prepared)
+    if wanted == "int8" and options.calibration.mode == "implicit":
+        prepared.calibration = calibration_facts(spec, prepared.images, method="TensorRT's own")
         return prepared
-    half = wanted if wanted not in QUANTIZED else "fp16" if fp16_with_int8 and not options.strict_types else None
+    layers = dict(entry.rsplit(":", 1) for entry in options.layers_precision)
+    half = wanted
+    if wanted in QUANTIZED:
+        half = "fp16" if backend.strongly_typed and not options.strict_types else "fp32"
     ranges = _value_ranges(prepared) if half == "fp16" else None
     if wanted in QUANTIZED:
-        _quantize(spec, prepared, layers)
+        _quantize(spec, prepared, layers, backend)
     if half in ("fp16", "bf16"):
         cast = precision.cast_float(prepared.model, half, layers=layers, ranges=ranges)
         prepared.model = cast.model
@@ -131,37 +90,42 @@ def prepare(network: Network, spec: Any, *, fp16_with_int8: bool) -> Prepared:
     return prepared
 
 
-def _quantize(spec: Any, prepared: Prepared, layers: Mapping[str, str]) -> None:
-    """Calibrate and insert Q/DQ pairs."""
-    from nvidia_tao_deploy.calibration.ranges import QUANTIZED_MAX, collect
+def _images(network: Network, spec: Any, prepared: Prepared) -> CalibrationImages | None:
+    """All calibration images for a quantized build, a few for the checks of the others; None where none are named.
+
+    A build whose scales come from a cache, a tensorfile or QAT can do without images.
+    """
+    options = spec.gen_trt_engine.tensorrt
+    calibration = options.calibration
+    quantized = options.data_type in QUANTIZED
+    elsewhere = any(
+        name and Path(name).is_file()
+        for name in (calibration.cal_cache_file, calibration.cal_data_file, calibration.cal_json_file)
+    )
+    if not calibration.cal_image_dir and (not quantized or elsewhere):
+        return None
+    limit = None if quantized else PARITY_BATCHES * calibration.cal_batch_size
+    return CalibrationImages(network, spec, prepared.transform, prepared.ports, limit)
+
+
+def _quantize(spec: Any, prepared: Prepared, layers: Mapping[str, str], backend: Backend) -> None:
+    """Find the scales and insert Q/DQ pairs."""
+    from nvidia_tao_deploy.engine.backend import version_tuple
     from nvidia_tao_deploy.graph.quantize import quantizable_tensors, quantize
 
-    options = spec.gen_trt_engine.tensorrt
-    wanted, calibration, images = options.data_type, options.calibration, prepared.images
-    assert images is not None
+    wanted = spec.gen_trt_engine.tensorrt.data_type
     tensors = quantizable_tensors(prepared.model, precision=wanted, layers=layers)
-    say(f"Calibrating {len(tensors)} tensors on {len(images.samples)} images ({calibration.method})")
-    largest = collect(
-        prepared.model, images.batches(), tensors, calibration.method, percentile=calibration.percentile
+    # A cache is TensorRT's; what an RTX build writes is in the form of the last release that reads caches.
+    version = version_tuple(backend.version) if backend.name == "tensorrt" else (10, 16, 1)
+    major, minor, patch = (*version, 0, 0)[:3]
+    scales = find_scales(
+        spec, prepared.model, tensors, prepared.ports, prepared.transform, prepared.images, (major, minor, patch)
     )
-    scales = {name: value / QUANTIZED_MAX[wanted] for name, value in largest.items()}
-    result = quantize(prepared.model, scales, precision=wanted, layers=layers)
+    result = quantize(prepared.model, scales.by_tensor, precision=wanted, layers=layers)
     prepared.model = result.model
     prepared.notes += [f"in float: {name}: {reason}" for name, reason in result.skipped]
     prepared.notes += [f"layers_precision '{glob}' names no node" for glob in result.unmatched]
-    prepared.calibration = _facts(spec, images, method=calibration.method)
-
-
-def _facts(spec: Any, images: CalibrationImages | None, method: str) -> dict[str, Any]:
-    """What the manifest says of the calibration."""
-    options = spec.gen_trt_engine.tensorrt.calibration
-    return {
-        "mode": options.mode,
-        "method": method,
-        "seed": options.seed,
-        "batch_size": options.cal_batch_size,
-        "images": [str(sample.path) for sample in images.samples] if images else [],
-    }
+    prepared.calibration = dict(scales.facts)
 
 
 def _value_ranges(prepared: Prepared) -> dict[str, tuple[float, float]] | None:

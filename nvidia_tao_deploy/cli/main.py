@@ -89,9 +89,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     command, overrides = parser.parse_known_args(words)
     for word in overrides:
         if word.startswith("-"):
-            raise UsageError(f"unknown option {word.partition('=')[0]}", remedy=f"See '{name} {command.action} --help'.")
+            remedy = f"See '{name} {command.action} --help'."
+            raise UsageError(f"unknown option {word.partition('=')[0]}", remedy=remedy)
         if "=" not in word:
-            raise UsageError(f"'{word}' is not an override", remedy="Overrides are key=value, e.g. results_dir=/tmp/out.")
+            raise UsageError(f"'{word}' is not an override", remedy="Overrides are key=value: results_dir=/tmp/out.")
     command.overrides = overrides
     return command
 
@@ -104,7 +105,7 @@ def _describe(network: str | None) -> str:
 
 def _common_flags(parser: _Parser) -> _Parser:
     default = argparse.SUPPRESS
-    parser.add_argument("--gpu_index", default=default, metavar="N|UUID", help="GPU to use, counted in the visible ones")
+    parser.add_argument("--gpu_index", default=default, metavar="N|UUID", help="GPU to use, among the visible ones")
     parser.add_argument("--log_file", default=default, metavar="FILE", help="also append everything printed to FILE")
     parser.add_argument("--json", action="store_true", default=default, help="print the result, and only it, as JSON")
     parser.add_argument("-v", "--verbose", action="store_true", default=default, help="log details; show tracebacks")

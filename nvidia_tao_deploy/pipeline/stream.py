@@ -200,13 +200,13 @@ def _collect(batch: _Batch, strict: bool, tally: Tally) -> tuple[list[Sample], l
 def calibration_batches(
     samples: Sequence[Sample], transform: Transform, inputs: Sequence[TensorInfo], batch_size: int, *, strict: bool
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """Batches of model inputs for calibration, one at a time; unreadable samples are left out (``strict``: an error)."""
+    """Batches of model inputs for calibration, one at a time; unreadable samples are left out or, ``strict``, an error."""
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(samples), batch_size):
             chunk = samples[start : start + batch_size]
             buffers = {info.name: _buffer(len(chunk), info) for info in inputs}
             rows = [{name: array[row] for name, array in buffers.items()} for row in range(len(chunk))]
-            batch = _Batch(list(chunk), buffers, [pool.submit(transform, s, r) for s, r in zip(chunk, rows, strict=True)])
-            good, _ = _collect(batch, strict, Tally())
+            tasks = [pool.submit(transform, sample, row) for sample, row in zip(chunk, rows, strict=True)]
+            good, _ = _collect(_Batch(list(chunk), buffers, tasks), strict, Tally())
             if good:
                 yield {name: array[: len(good)] for name, array in buffers.items()}

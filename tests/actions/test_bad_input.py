@@ -78,7 +78,9 @@ def test_malformed_protobuf_text_names_line_and_column(shell: Shell, tmp_path: P
 def test_unknown_key_names_file_line_and_the_key_meant(shell: Shell, spec: dict[str, Any], path: Path) -> None:
     spec["dataset"]["test_dataset"]["image_dir"] = spec["dataset"]["test_dataset"].pop("images_dir")
     message = shell.refused(2, "classification_pyt", "evaluate", "-e", write_spec(path, spec))
-    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "image_dir" in text and "cal" not in text)
+    line = next(
+        n for n, text in enumerate(path.read_text().splitlines(), 1) if "image_dir" in text and "cal" not in text
+    )
     assert f"{path}:{line}" in message
     assert "images_dir" in message
 

@@ -138,7 +138,9 @@ def test_classification_accuracy_is_scikit_learns(
 ) -> None:
     model = MODELS / "classification_pyt.onnx"
     spec = write_spec(tmp_path / "spec.yaml", classification)
-    assert shell("classification_pyt", "evaluate", "-e", spec, f"evaluate.trt_engine={model}", "model.head.topk=[2]") == 0
+    assert (
+        shell("classification_pyt", "evaluate", "-e", spec, f"evaluate.trt_engine={model}", "model.head.topk=[2]") == 0
+    )
     runner, scores, labels = session(model), [], []
     for path in sorted((digits / "test").rglob("*.png")):
         image = Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
