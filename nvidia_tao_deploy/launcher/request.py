@@ -6,7 +6,6 @@ import grp
 import os
 import platform
 import pwd
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from nvidia_tao_deploy.launcher.mounts_file import (
 )
 
 WORKDIR = "/workspace/tao-deploy"
+_STDIN, _STDOUT = 0, 1
 _SHM_SIZE = "16G"
 # The one folder that any uid can write in any image.
 _HOME = "/tmp"  # noqa: S108
@@ -76,7 +76,7 @@ def make_request(options: Options) -> Request:
         env.update(settings.env)
     env.update(parse_env(options.env))
     merged = _merge_settings([settings for _, settings in files])
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    terminal = os.isatty(_STDIN) and os.isatty(_STDOUT)
     wanted_tty = options.tty if options.tty is not None else terminal and merged.tty is not False
     return Request(
         command=options.command,
@@ -91,7 +91,7 @@ def make_request(options: Options) -> Request:
         network=merged.network,
         privileged=merged.privileged,
         tty=wanted_tty,
-        stdin=wanted_tty or not (sys.stdin.isatty() or _is_null(sys.stdin.fileno())),
+        stdin=wanted_tty or not (os.isatty(_STDIN) or _is_null(_STDIN)),
     )
 
 

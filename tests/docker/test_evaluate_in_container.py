@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,34 +38,47 @@ METRIC = {"classification_pyt": "top_k_accuracy", "rtdetr": "AP50"}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
+def data() -> Iterator[Path]:
+    """Samples and models where any user can read them (pytest's own folders are closed to others)."""
+    folder = Path(tempfile.mkdtemp(prefix="tao_data_"))
     write_digits(folder, test=40, calibration=10)
     write_scenes(folder, test=8, calibration=1)
-    return folder
+    shutil.copytree(ROOT / "samples" / "models", folder / "models")
+    subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("network", sorted(SPECS))
 def test_evaluate_in_the_container(caller: Caller, cpu_manifest: Path, data: Path, network: str) -> None:
-    spec = SPECS[network] + "results_dir: /out/results\nevaluate: {trt_engine: /models/%s.onnx}\n" % network
+    spec = SPECS[network] + f"results_dir: /out/results\nevaluate: {{trt_engine: /data/models/{network}.onnx}}\n"
     (caller.out / "spec.yaml").write_text(spec)
-    models = ROOT / "samples" / "models"
-    flags = ["--gpus", "none", "--shm_size", "256m", "--run_as_user", "--volume", f"{models}:/models:ro"]
-    flags += ["--volume", f"{data}:/data:ro", "--volume", f"{caller.out}:/out"]
+    flags = [
+        "--gpus",
+        "none",
+        "--shm_size",
+        "256m",
+        "--run_as_user",
+        "--volume",
+        f"{data}:/data:ro",
+        "--volume",
+        f"{caller.out}:/out",
+    ]
     inside = caller.launch(cpu_manifest, flags, [network, "evaluate", "-e", "/out/spec.yaml"])
     assert inside.returncode == 0, inside.stdout + inside.stderr
     assert "under no mount" not in inside.stderr
-    written = caller.out / "results" / "results.json"
+    (written,) = (caller.out / "results").rglob("results.json")
     assert (written.stat().st_uid, written.stat().st_gid) == (caller.uid, caller.gid)
 
     outside = caller.out / "outside.yaml"
-    here = spec.replace("/data/", f"{data}/").replace("/models/", f"{models}/")
+    here = spec.replace("/data/", f"{data}/")
     outside.write_text(here.replace("/out/results", str(caller.out / "outside")))
     program = Path(sys.executable).parent / network
     words = [str(program)] if program.exists() else [sys.executable, "-m", "nvidia_tao_deploy.cli.main", network]
     subprocess.run([*words, "evaluate", "-e", str(outside)], cwd=ROOT, check=True, capture_output=True)
     results = json.loads(written.read_text())
-    expected = json.loads((caller.out / "outside" / "results.json").read_text())
+    (expected_file,) = (caller.out / "outside").rglob("results.json")
+    expected = json.loads(expected_file.read_text())
     assert results[METRIC[network]] == pytest.approx(expected[METRIC[network]], abs=1e-6)
 
 
