@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample
-from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.errors import ModelError, UsageError
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry, Transform
@@ -118,17 +118,23 @@ def _match(kind: str, ports: Sequence[Port], tensors: Sequence[TensorInfo]) -> d
     return found
 
 
+def _engines_only(*_: Any) -> Any:
+    raise UsageError("this network only builds engines", remedy="Run gen_trt_engine.")
+
+
 @dataclass(frozen=True)
 class Network:
     """A network, described once.
+
+    A network that only builds engines leaves out everything from ``dataset`` on.
 
     Attributes:
         name: command name; also the name in status messages.
         spec: its typed spec.
         bind: model tensors -> roles; the check that a model fits the contract.
-        dataset: (spec, "evaluate" | "inference") -> samples.
         calibration: spec -> samples whose files feed INT8 calibration.
         transform: (spec, ports) -> transform; the same one for calibration, evaluate and inference.
+        dataset: (spec, "evaluate" | "inference") -> samples.
         decode: (spec, ports, action) -> decoder.
         metric: (spec, dataset) -> metric.
         writer: (spec, results folder, dataset, ports) -> writer.
@@ -139,11 +145,11 @@ class Network:
     name: str
     spec: type[NetworkSpec]
     bind: Binder
-    dataset: Callable[[Any, str], Dataset]
     calibration: Callable[[Any], Dataset]
     transform: Callable[[Any, Ports], Transform]
-    decode: Callable[[Any, Ports, str], Decoder]
-    metric: Callable[[Any, Dataset], Metric]
-    writer: Callable[[Any, Path, Dataset, Ports], Writer]
-    batch_size: Callable[[Any, str], int]
+    dataset: Callable[[Any, str], Dataset] = _engines_only
+    decode: Callable[[Any, Ports, str], Decoder] = _engines_only
+    metric: Callable[[Any, Dataset], Metric] = _engines_only
+    writer: Callable[[Any, Path, Dataset, Ports], Writer] = _engines_only
+    batch_size: Callable[[Any, str], int] = _engines_only
     labels: Callable[[Any], Sequence[str]] = lambda _spec: ()
