@@ -52,6 +52,7 @@ setup(
             "pytest>=8",
             "ruff>=0.6",
             "scikit-learn>=1.5",
+            "setuptools>=68",
             "types-PyYAML",
         ],
     },

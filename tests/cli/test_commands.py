@@ -1,0 +1,150 @@
+"""The command line: what it accepts, what it prints where, how it ends, and how fast it starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from actions.commands import Shell, status, write_spec
+from conftest import MODELS
+
+from nvidia_tao_deploy.networks import ALIASES, COMMANDS, NETWORKS
+
+CLASSIFIER = MODELS / "classification_pyt.onnx"
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+@pytest.fixture
+def spec(tmp_path: Path, digits: Path) -> Path:
+    content = {
+        "model_name": "classification_pyt",
+        "results_dir": str(tmp_path / "results"),
+        "dataset": {"root_dir": str(digits), "test_dataset": {"images_dir": str(digits / "test")}},
+        "evaluate": {"trt_engine": str(CLASSIFIER)},
+    }
+    return write_spec(tmp_path / "spec.yaml", content)
+
+
+@pytest.mark.parametrize("network", ["rtdetr", "detectnet_v2", "model_agnostic"])
+def test_help_starts_fast_and_imports_nothing_heavy(network: str) -> None:
+    script = (
+        "import sys; from nvidia_tao_deploy.cli.main import main; code = main(sys.argv[1:]);"
+        "heavy = {'numpy', 'onnx', 'onnxruntime', 'cv2', 'PIL', 'pydantic', 'omegaconf', 'tensorrt', 'polygraphy'};"
+        "print('loaded:', sorted(heavy & set(sys.modules))); sys.exit(code)"
+    )
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", script, network, "--help"], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr
+    assert "loaded: []" in done.stdout
+    assert "gen_trt_engine" in done.stdout
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_for_itself_and_its_actions(shell: Shell, command: str) -> None:
+    assert shell(command, "--help") == 0
+    entry = NETWORKS[ALIASES.get(command, command)]
+    for action in (*entry.actions, "default_specs"):
+        assert action in shell.out or shell(command, "--help") == 0
+        assert shell(command, action, "--help") == 0
+        assert f"{command} {action}" in shell.out
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ((), "ACTION"),
+        (("evaluat",), "evaluate"),
+        (("evaluate",), "-e SPEC"),
+        (("evaluate", "-e", "x.yaml", "--gpu"), "--gpu"),
+        (("evaluate", "-e", "x.yaml", "inference"), "inference"),
+        (("evaluate", "-e", "x.yaml", "--nonsense=1"), "--nonsense"),
+        (("default_specs", "evaluate.batch_size=1"), "results_dir"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_2_with_a_way_out(shell: Shell, words: tuple[str, ...], meant: str) -> None:
+    message = shell.refused(2, "rtdetr", *words)
+    assert meant in message
+
+
+def test_json_puts_the_result_and_nothing_else_on_standard_output(shell: Shell, spec: Path) -> None:
+    assert shell("classification_pyt", "evaluate", "-e", spec, "--json") == 0
+    results = json.loads(shell.out)
+    assert results["top_k_accuracy"] > 0.9
+    assert "Execution status: PASS" in shell.err
+
+
+def test_flags_stand_before_or_after_the_action(shell: Shell, spec: Path) -> None:
+    assert shell("classification_pyt", "--json", "evaluate", "-e", spec) == 0
+    json.loads(shell.out)
+    assert shell("classification_pyt", "--gpu_index", "0", "evaluate", "--experiment_spec_file", spec) == 0
+    assert "Execution status: PASS" in shell.out
+    assert "device number" in shell.refused(2, "classification_pyt", "--gpu_index", "x", "evaluate", "-e", spec)
+
+
+def test_log_file_gets_what_the_terminal_gets(shell: Shell, spec: Path, tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "run.txt"
+    assert shell("classification_pyt", "evaluate", "-e", spec, "--log_file", log) == 0
+    assert log.read_text() == shell.out
+    assert shell("classification_pyt", "evaluate", "-e", spec, "--log_file", log, "strict=maybe") == 2
+    assert "Execution status: FAIL" in log.read_text()
+    assert log.read_text().startswith("Trt_evaluate results")
+
+
+def test_overrides_stand_anywhere_and_win(shell: Shell, spec: Path, tmp_path: Path) -> None:
+    words = (f"results_dir={tmp_path / 'other place'}", "-e", spec, "dataset.batch_size=3", "--json", "model.head.topk=[3]")
+    assert shell("classification_pyt", "evaluate", *words) == 0
+    folder = tmp_path / "other place" / "trt_evaluate"
+    assert yaml.safe_load((folder / "experiment.yaml").read_text())["dataset"]["batch_size"] == 3
+    assert status(folder)[-1]["status"] == "SUCCESS"
+
+
+def test_the_encryption_key_is_masked(shell: Shell, spec: Path, tmp_path: Path) -> None:
+    assert shell("classification_pyt", "evaluate", "-e", spec, "encryption_key=topsecret") == 0
+    for file in (tmp_path / "results").rglob("*"):
+        assert not file.is_file() or "topsecret" not in file.read_text()
+    assert "topsecret" not in shell.out
+
+
+def test_model_agnostic_takes_the_network_from_spec_override_or_flag(shell: Shell, spec: Path, tmp_path: Path) -> None:
+    assert shell("model_agnostic", "evaluate", "-e", spec) == 0
+    unnamed = write_spec(tmp_path / "unnamed.yaml", {**yaml.safe_load(spec.read_text()), "model_name": None})
+    assert "model_name" in shell.refused(2, "model_agnostic", "evaluate", "-e", unnamed)
+    assert shell("model_agnostic", "evaluate", "-e", unnamed, "model_name=classification_pyt") == 0
+    assert shell("model_agnostic", "evaluate", "-e", unnamed, "-m", "classification_pyt") == 0
+    assert "resnet" in shell.refused(2, "model_agnostic", "evaluate", "-e", unnamed, "-m", "resnet")
+
+
+@pytest.mark.parametrize("command", list(NETWORKS))
+def test_default_specs_are_commented_and_load_again(shell: Shell, command: str, tmp_path: Path) -> None:
+    assert shell(command, "default_specs", f"results_dir={tmp_path}") == 0, shell.err
+    written = tmp_path / "experiment.yaml"
+    assert "#" in written.read_text()
+    assert isinstance(yaml.safe_load(written.read_text()), dict)
+    assert shell("model_agnostic", "default_specs", "-m", command) == 0
+    assert shell.out == written.read_text()
+    message = shell.refused(2, command, "gen_trt_engine", "-e", written, f"results_dir={tmp_path / 'r'}")
+    assert "has no value, and this action needs it" in message
+    assert shell(command, "default_specs", "--schema") == 0
+    assert "properties" in json.loads(shell.out)
+
+
+def test_python_calls_do_what_the_commands_do(spec: Path) -> None:
+    from nvidia_tao_deploy.cv.classification_pyt import evaluate
+
+    results = evaluate(spec, ["dataset.batch_size=5"])
+    assert results["top_k_accuracy"] > 0.9
+    content = yaml.safe_load(spec.read_text())
+    assert evaluate(content)["top_k_accuracy"] == results["top_k_accuracy"]
