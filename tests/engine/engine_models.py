@@ -112,7 +112,14 @@ def quantized_net(
             bias = "bdq"
         output = "c1" if index == 1 else "y"
         nodes.append(
-            helper.make_node("Conv", [f"dq{index}", f"wdq{index}", bias], [output], f"conv{index}", pads=[1, 1, 1, 1])
+            helper.make_node(
+                "Conv",
+                [f"dq{index}", f"wdq{index}", bias],
+                [output],
+                f"conv{index}",
+                pads=[1, 1, 1, 1],
+                kernel_shape=[3, 3],
+            )
         )
         if index == 1:
             nodes.append(helper.make_node("Relu", ["c1"], ["r1"], "relu1"))
