@@ -1,0 +1,111 @@
+"""What classification_tf2 reads from its spec."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.drift import Drift, gib_to_mib
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _one_or_three(value: list[float]) -> list[float]:
+    if len(value) not in (1, 3):
+        raise ValueError(f"one value per channel is needed, 1 or 3, not {len(value)}")
+    return value
+
+
+class TensorRT(sections.TensorRT):
+    """How the engine is built."""
+
+    workspace_size: int = Field(default=2048, ge=0, description="Builder workspace in MiB; 0 is TensorRT's default.")
+
+
+class GenTrtEngine(sections.GenTrtEngine):
+    """ONNX file in, engine file out."""
+
+    # The key gen_trt_engine.batch_size of this network's files means calibration (spec/drift.py moves it there).
+    batch_size: sections.BatchSize = Field(
+        default=-1,
+        alias="fixed_batch_size",
+        description="Fixed batch for a model with a dynamic one; -1 keeps what the model has.",
+    )
+    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+
+
+class Evaluate(sections.Evaluate):
+    """Measure a model on images in one folder per class."""
+
+    dataset_path: str | None = sections.mandatory("Folder with one sub-folder of images per class.")
+    batch_size: sections.BatchSize = Field(default=64, description="Images per batch.")
+    top_k: int = Field(default=3, ge=1, description="A hit is a label among the k best classes.")
+    classmap: str | None = Field(default=None, description="JSON of class name to index; else the sorted folders.")
+
+
+class Inference(sections.Inference):
+    """Run a model on images."""
+
+    image_dir: str | None = sections.mandatory("Folder of images.")
+    classmap: str | None = Field(
+        default=None,
+        description="JSON of class name to index; else evaluate.classmap, else the folders of evaluate.dataset_path.",
+    )
+    batch_size: sections.BatchSize = Field(default=-1, description="Images per batch; -1 is evaluate.batch_size.")
+
+
+class Augmentation(Section):
+    """Placing of images."""
+
+    enable_center_crop: bool = Field(default=True, description="Resize over the input size and cut the centre.")
+
+
+class Dataset(Section):
+    """How images were prepared in training."""
+
+    preprocess_mode: Annotated[Literal["caffe", "torch", "tf"], BeforeValidator(_lower)] = Field(
+        default="caffe", description="Arithmetic on grey levels."
+    )
+    image_mean: Annotated[list[float], AfterValidator(_one_or_three)] = Field(
+        default=[103.939, 116.779, 123.68],
+        description="Mean of mode caffe on the scale 0..255, in the order b, g, r; one value for grey.",
+    )
+    augmentation: Augmentation = Field(default_factory=Augmentation, description="Placing of images.")
+
+
+class Model(Section):
+    """Facts about the trained network."""
+
+    resize_interpolation_method: Annotated[Literal["bilinear", "bicubic"], BeforeValidator(_lower)] = Field(
+        default="bilinear", description="How images are resized."
+    )
+    input_image_depth: Literal[8, 16] = Field(default=8, description="Bits of a grey level; 16 for one channel only.")
+
+
+class Spec(NetworkSpec):
+    """Spec of classification_tf2."""
+
+    network: ClassVar[str] = "classification_tf2"
+    # Known to training under this name, in GiB; only_if makes the rule count although it is a key.
+    drift: ClassVar[tuple[Drift, ...]] = (
+        Drift(
+            "gen_trt_engine.tensorrt.max_workspace_size",
+            "gen_trt_engine.tensorrt.workspace_size",
+            convert=gib_to_mib,
+            only_if=(int, float, str),
+        ),
+    )
+
+    data_format: Annotated[Literal["channels_first", "channels_last"], BeforeValidator(_lower)] = Field(
+        default="channels_first", description="Layout of the input where the model's shape leaves it open."
+    )
+    dataset: Dataset = Field(default_factory=Dataset, description="How images were prepared in training.")
+    model: Model = Field(default_factory=Model, description="Facts about the trained network.")
+    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
+    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")

@@ -1,0 +1,30 @@
+"""MAE: a masked auto-encoder's backbone, or its classifier after finetuning. Engines only."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.cv.mae.spec import Spec
+from nvidia_tao_deploy.families import classification as family
+from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.network import Network, Ports
+from nvidia_tao_deploy.transforms.image import ImageTransform
+
+
+def transform(spec: Spec, ports: Ports) -> ImageTransform:
+    """For calibration: stretched, (x / 255 - mean) / std of ``dataset.augmentation``."""
+    family.require_fixed_size(ports, "input", "NCHW")
+    augmentation = spec.dataset.augmentation
+    backend = spec.runtime.image_backend
+    return family.rgb_transform(ports, "input", augmentation.mean, augmentation.std, backend=backend)
+
+
+NETWORK = Network(
+    name="mae",
+    spec=Spec,
+    bind=partial(family.bind_image, role="input"),
+    calibration=calibration_images,
+    transform=transform,
+)
+gen_trt_engine = verbs(NETWORK)[0]

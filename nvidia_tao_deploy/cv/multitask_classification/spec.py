@@ -1,0 +1,69 @@
+"""What multitask_classification reads from its spec: the message ``Experiment``, and the actions' sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.known import enum_name
+from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section
+
+METHODS = {"BILINEAR": 0, "BICUBIC": 1}
+
+
+class GenTrtEngine(sections.GenTrtEngine):
+    """ONNX file in, engine file out."""
+
+    class_map: str | None = Field(
+        default=None, description="class_mapping.json of the training, for actions that name none; building needs none."
+    )
+    tensorrt: ProtoTensorRT = Field(default_factory=ProtoTensorRT, description="How the engine is built.")
+
+
+class Evaluate(sections.Evaluate):
+    """Measure a model on the rows of a CSV file."""
+
+    image_dir: str | None = Field(default=None, description="Images; else dataset_config.image_directory_path.")
+    class_map: str | None = Field(
+        default=None, description="class_mapping.json of the training; without it the CSV's values number the classes."
+    )
+    batch_size: sections.BatchSize = Field(default=1, description="Images per batch.")
+
+
+class Inference(sections.Inference):
+    """Run a model on the rows of a CSV file."""
+
+    image_dir: str | None = Field(default=None, description="Images; else dataset_config.image_directory_path.")
+    class_map: str | None = Field(
+        default=None, description="class_mapping.json of the training; else evaluate.class_map, else the CSV's values."
+    )
+    batch_size: sections.BatchSize = Field(default=1, description="Images per batch.")
+
+
+class DatasetConfig(Section):
+    """Images and labels."""
+
+    image_directory_path: str = Field(default="", description="Folder that the CSV's file names are relative to.")
+    val_csv_path: str | None = sections.mandatory("CSV with a header: file name first, then one column per task.")
+
+
+class Model(Section):
+    """Facts about the trained network."""
+
+    resize_interpolation_method: Annotated[
+        Literal["BILINEAR", "BICUBIC"], BeforeValidator(lambda value: enum_name(value, METHODS))
+    ] = Field(default="BILINEAR", description="How images are resized.")
+
+
+class Spec(NetworkSpec):
+    """Spec of multitask_classification; ``model_config`` of the file is the attribute ``model``."""
+
+    network: ClassVar[str] = "multitask_classification"
+
+    dataset_config: DatasetConfig = Field(default_factory=DatasetConfig, description="Images and labels.")
+    model: Model = Field(default_factory=Model, alias="model_config", description="Facts about the trained network.")
+    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
+    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")

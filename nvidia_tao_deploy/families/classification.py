@@ -1,0 +1,291 @@
+"""Image classifiers and the backbones they stand on: class names, folders of classes, transforms, scores."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
+from nvidia_tao_deploy.data.image import Backend
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.text import read_text, some
+from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
+from nvidia_tao_deploy.metrics.topk import TopKMetric
+from nvidia_tao_deploy.network import Port, Ports, expect
+from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.predictions.classification_writer import ClassificationWriter
+from nvidia_tao_deploy.predictions.types import Classification
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.transforms.image import Color, ImageTransform, Layout
+from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN, Mode, Normalization
+
+# What the TensorFlow trainers divide by in torch mode: one deviation for all channels.
+TORCH_STD = (0.224, 0.224, 0.224)
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """Class names in index order, and who says so.
+
+    Attributes:
+        names: by index.
+        source: file or folder that names them.
+        remedy: what to do where they do not fit the model.
+        guessed: taken from sub-folders, which need not be classes when nothing is evaluated.
+    """
+
+    names: Sequence[str]
+    source: str
+    remedy: str = "Give the class list of the training."
+    guessed: bool = False
+
+    def check_width(self, width: int | None) -> None:
+        """Compare with the number of scores the model gives; None (dynamic) fits.
+
+        Raises:
+            ModelError: another number.
+        """
+        if width is not None and width != len(self.names):
+            raise ModelError(
+                f"the model has {width} classes and the data names {len(self.names)}: {some(self.names, 10)}",
+                where=self.source,
+                remedy=self.remedy,
+            )
+
+    def to_write(self, width: int | None) -> Sequence[str]:
+        """The names a result table shows; none (indices are written) where guessed ones do not fit.
+
+        Raises:
+            ModelError: names that were given do not fit.
+        """
+        if not self.guessed:
+            self.check_width(width)
+        elif width is not None and width != len(self.names):
+            say(f"note: the classes have no names, their indices are written. {self.remedy}")
+            return ()
+        return self.names
+
+
+def folder_classes(folder: Path | str | None, remedy: str) -> ClassNames:
+    """The sorted names of the sub-folders, hidden ones and plain files left out; none where there is no folder."""
+    if not folder or not Path(folder).is_dir():
+        return ClassNames((), str(folder or ""), remedy, guessed=True)
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return ClassNames(names, str(folder), remedy, guessed=True)
+
+
+def read_classmap(path: Path | str) -> ClassNames:
+    """A JSON file ``{class name: index}``.
+
+    Raises:
+        DataError: missing, not JSON, or anything but indices 0 to n-1, each once.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not content or not all(type(index) is int for index in content.values()):
+        raise DataError(
+            "not a class map", where=str(path), remedy='Write {"class name": index, ...} with indices from 0.'
+        )
+    if sorted(content.values()) != list(range(len(content))):
+        raise DataError(
+            f"class indices must be 0 to {len(content) - 1}, each once: {some(sorted(content.values()))}",
+            where=str(path),
+        )
+    return ClassNames(sorted(content, key=content.__getitem__), str(path), "Give the class map of the training.")
+
+
+def read_json(path: Path | str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: missing, not JSON, or a key that stands twice in one block.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise DataError(f"a key stands twice among {some([key for key, _ in pairs])}", where=str(path))
+        return found
+
+    try:
+        return json.loads(read_text(Path(path)), object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        raise DataError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}") from error
+
+
+def known_classes(classmap: str | None, folder: Path | str | None, key: str) -> ClassNames:
+    """The class map where one is given, else the sub-folders of ``folder``; ``key`` names the map's spec key."""
+    return read_classmap(classmap) if classmap else folder_classes(folder, f"Set {key} to the training's class map.")
+
+
+def labels(classmap: str | None, folder: Path | str | None) -> Sequence[str]:
+    """Class names for a manifest: nothing may be there yet when an engine is built."""
+    if classmap and not Path(classmap).is_file():
+        return ()
+    return known_classes(classmap, folder, "").names
+
+
+def dataset(images: Path | str, classes: ClassNames, action: str, *, strict: bool) -> Dataset:
+    """evaluate: images with their parent folder's class; inference: images.
+
+    Raises:
+        DataError: see :class:`ClassFolder` and :class:`ImageFolder`.
+    """
+    return ClassFolder(images, classes.names, strict=strict) if action == "evaluate" else ImageFolder(images)
+
+
+def metric(data: Dataset, k: int) -> TopKMetric:
+    """Top-k accuracy over the dataset's classes."""
+    assert isinstance(data, ClassFolder)
+    return TopKMetric(data.class_names, k=k)
+
+
+def writer(folder: Path, classes: ClassNames, width: int | None) -> ClassificationWriter:
+    """result.csv."""
+    return ClassificationWriter(folder, classes.to_write(width))
+
+
+def probabilities(scores: NDArray[Any]) -> list[Classification]:
+    """Rows (n, C) that are probabilities already."""
+    return [Classification(row) for row in scores.astype(np.float64)]
+
+
+def softmax(logits: NDArray[Any]) -> list[Classification]:
+    """exp(x) / sum(exp(x)) of each row (n, C), in float64, shifted by the row's maximum so that nothing overflows."""
+    shifted = logits.astype(np.float64)
+    odds = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    return [Classification(row) for row in odds / odds.sum(axis=1, keepdims=True)]
+
+
+def bind_image(
+    inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], *, role: str, scores: Sequence[Port] = ()
+) -> Ports:
+    """One image input of either layout; the outputs by ``scores``, or all of them under their own names.
+
+    Raises:
+        ModelError: the model is another.
+    """
+    ports = expect((Port(role),), scores)(inputs, outputs)
+    image_layout(ports, role)
+    return ports if scores else Ports(ports.inputs, {tensor.name: tensor for tensor in outputs})
+
+
+def image_layout(ports: Ports, role: str, preferred: Layout = "NCHW") -> tuple[Layout, int]:
+    """(layout, channels) of an image input: the axis with 1 or 3 entries holds the channels.
+
+    Args:
+        ports: the model's tensors.
+        role: of the input.
+        preferred: what counts where both axes could.
+
+    Raises:
+        ModelError: neither axis has 1 or 3 entries.
+    """
+    tensor = ports.inputs[role]
+    axes: dict[Layout, int | None] = {"NCHW": tensor.shape[1], "NHWC": tensor.shape[3]}
+    for layout in sorted(axes, key=lambda name: name != preferred):
+        channels = axes[layout]
+        if channels in (1, 3):
+            return layout, channels
+    raise ModelError(
+        f"input {tensor} is no image with 1 or 3 channels", remedy="Check that the file was exported for this network."
+    )
+
+
+def require_fixed_size(ports: Ports, role: str, layout: Layout) -> None:
+    """Refuse a dynamic height or width.
+
+    Raises:
+        ModelError: one of them is dynamic.
+    """
+    tensor = ports.inputs[role]
+    if None in (tensor.shape[2:4] if layout == "NCHW" else tensor.shape[1:3]):
+        raise ModelError(
+            f"input '{tensor.name}' has a dynamic height or width", remedy="Export the model with a fixed image size."
+        )
+
+
+def mode_transform(
+    ports: Ports,
+    role: str,
+    *,
+    mode: Mode,
+    mean_bgr: Sequence[float] = (),
+    mean_grey: Sequence[float] = (),
+    depth: int = 8,
+    bicubic: bool = False,
+    center_crop: bool = False,
+    layout: Layout = "NCHW",
+    backend: Backend = "opencv",
+) -> ImageTransform:
+    """The TensorFlow trainers' transform: Pillow resize, then the arithmetic of a preprocessing mode.
+
+    tf: x/127.5 - 1, RGB. torch: (x/255 - [0.485, 0.456, 0.406]) / 0.224, RGB; grey 0.449 and 0.224.
+    caffe: BGR minus the mean; grey minus 117.3786. Depth 16 divides by 65535 instead of 255.
+
+    Args:
+        ports: the model's tensors.
+        role: of the image input.
+        mode: see above.
+        mean_bgr: caffe mean of three channels; empty: 103.939, 116.779, 123.68.
+        mean_grey: caffe mean of one channel; empty: 117.3786, at depth 16 30048.9216.
+        depth: bits of a grey level, 8 or 16; 16 needs a model with one channel.
+        bicubic: resize method, else bilinear.
+        center_crop: resize over the input size by 32 pixels and cut the centre, else stretch.
+        layout: where the model's shape leaves it open.
+        backend: image decoder.
+
+    Raises:
+        ModelError: the input is no image of fixed size.
+        SpecError: depth 16 with three channels.
+    """
+    layout, channels = image_layout(ports, role, layout)
+    require_fixed_size(ports, role, layout)
+    deep = depth == 16
+    if deep and channels != 1:
+        raise SpecError("16-bit images need a model with one channel", remedy="Set the image depth to 8.")
+    mean: Sequence[float] = mean_grey if channels == 1 else mean_bgr
+    std: Sequence[float] = ()
+    if mode == "torch":  # the trainers ignore a given mean here
+        mean, std = ((), ()) if channels == 1 else (IMAGENET_MEAN, TORCH_STD)
+    constants = Normalization.of_mode(mode, mean=mean, std=std, channels=channels, depth=depth)
+    color: Color = "I" if deep else "BGR" if mode == "caffe" else "RGB"
+    return ImageTransform(
+        resize=f"{'center_crop' if center_crop else 'stretch'}_{'bicubic' if bicubic else 'bilinear'}",
+        scale=constants.scale,
+        mean=constants.mean,
+        std=constants.std,
+        color=color,
+        layout=layout,
+        input_name=ports.inputs[role].name,
+        backend=backend,
+    )
+
+
+def rgb_transform(
+    ports: Ports,
+    role: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    center_crop: bool = False,
+    backend: Backend = "opencv",
+) -> ImageTransform:
+    """The PyTorch trainers' transform: Pillow bilinear stretch, (x/255 - mean) / std in RGB; any image size.
+
+    ``center_crop``: bicubic, over the input size by 32 pixels, the centre cut out, as earlier deployments did.
+    """
+    return ImageTransform(
+        resize="center_crop_bicubic" if center_crop else "stretch_bilinear",
+        scale=1 / 255,
+        mean=mean,
+        std=std,
+        input_name=ports.inputs[role].name,
+        backend=backend,
+    )
