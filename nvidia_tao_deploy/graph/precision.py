@@ -114,14 +114,16 @@ def cast_float(
     index = GraphIndex(result)
     pins, unmatched = _pins(index, keep_nodes, layers or {})
     kept = _choose(index, opset(result), low_type, keep_ops, ranges or {}, limit, pins, lower_pairs)
+    reasons = [
+        (label(node), kept.get(node_key(node), ""))
+        for node in index.graph.node
+        if touches_float(index, node) and node.op_type not in QUANTIZE_OPS
+    ]
     _rewrite(result, index, kept, low_type)
     remove_unused_initializers(result)
-    touched = [node for node in index.graph.node if touches_float(index, node)]
-    touched = [node for node in touched if node.op_type not in QUANTIZE_OPS]
-    reasons = {label(node): kept.get(node_key(node), "") for node in touched}
     names = {"": precision, QUANTIZED: "quantized"}
-    counts = Counter(names.get(reason, "fp32") for reason in reasons.values())
-    islands = [(name, reason) for name, reason in reasons.items() if names.get(reason) is None]
+    counts = Counter(names.get(reason, "fp32") for _, reason in reasons)
+    islands = [(name, reason) for name, reason in reasons if names.get(reason) is None]
     return CastResult(result, dict(counts), islands, unmatched)
 
 

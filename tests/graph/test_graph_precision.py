@@ -107,6 +107,28 @@ def test_an_exact_name_overrules_a_star_and_a_star_cannot_break_a_graph():
         onnx.checker.check_model(everything, full_check=True)
 
 
+def test_resize_reads_its_region_and_scales_in_fp32():
+    b = Builder()
+    b.const("roi", np.asarray([0, 0, 0.1, 0.1, 1, 1, 0.9, 0.9], dtype=np.float32))
+    b.const("scales", np.asarray([1, 1, 1.7, 1.7], dtype=np.float32))
+    x = b.conv("x", "c", 3, 16)
+    x = b.node("Resize", [x, "roi", "scales"], "r", coordinate_transformation_mode="tf_crop_and_resize")
+    b.conv(x, "y", 16, 16)
+    result = cast_float(b.model({"x": ["b", 3, 8, 8]}, {"y": ["b", 16, None, None]}), "fp16")
+    resize = next(node for node in result.model.graph.node if node.name == "r")
+    assert resize.input[1:] == ["roi", "scales"]
+    assert result.counts == {"fp16": 3}
+
+
+def test_a_gate_in_front_of_a_norm_is_not_part_of_it():
+    b = Builder()
+    b.linear("x", "fc", 16, 16)
+    b.linear("x", "gate", 16, 16)
+    b.layer_norm(b.node("Mul", ["fc", b.node("Sigmoid", ["gate"], "s")], "gated"), "ln", 16)
+    b.linear("ln", "y", 16, 16)
+    assert kept(b.model({"x": ["b", 16]}, {"y": ["b", 16]})).keys() == {"ln"}
+
+
 def test_casts_keep_the_type_they_name():
     b = Builder()
     b.conv("x", "c", 3, 16)

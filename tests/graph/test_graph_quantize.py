@@ -239,6 +239,14 @@ def test_unknown_precision_is_refused():
         quantize(residual_cnn(), {}, precision="int4")
 
 
+def test_weights_alone_do_not_make_an_int8_operator():
+    model = quantized(residual_cnn()).model
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            node.input[0] = node.input[0].removesuffix("::dequantized")
+    assert count_precisions(model) == {"fp32": 7, "total": 7}
+
+
 def test_verified_precision():
     model = residual_cnn()
     result = quantized(model).model
