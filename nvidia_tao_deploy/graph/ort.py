@@ -30,7 +30,7 @@ def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) 
     options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if _has_fp8_or_fp16_pairs(model):
+    if needs_plain_pairs(model):
         # ONNX Runtime would turn FP8 pairs into QLinearConv (int8 only), and round biases next to FP16 scales in FP16.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     providers = ["CPUExecutionProvider"]
@@ -49,7 +49,8 @@ def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) 
         ) from error
 
 
-def _has_fp8_or_fp16_pairs(model: ModelProto) -> bool:
+def needs_plain_pairs(model: ModelProto) -> bool:
+    """Whether ONNX Runtime must leave Q/DQ pairs alone (``session.disable_quant_qdq``): FP8 or 16-bit scales."""
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     exact = {TensorProto.FLOAT, None}, {TensorProto.INT8, TensorProto.UINT8, None}
     return any(

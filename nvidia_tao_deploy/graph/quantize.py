@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nvidia_tao_deploy.errors import BuildError, ModelError, SpecError
-from nvidia_tao_deploy.graph.placement import Plan, plan_quantization
+from nvidia_tao_deploy.graph.placement import plan_quantization
 from nvidia_tao_deploy.graph.precision import convert_opset
 from nvidia_tao_deploy.graph.tensors import constants_to_initializers, copy_model, label, opset
 from nvidia_tao_deploy.graph.verify import (
@@ -248,8 +248,3 @@ class _Inserter:
         copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
         del self.graph.node[:]
         self.graph.node.extend(copies)
-
-
-def plan(model: ModelProto, precision: str = "int8") -> Plan:
-    """The placement ``quantize`` would use with default options, for reports."""
-    return plan_quantization(_prepare(model, precision), precision, {})
