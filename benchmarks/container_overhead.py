@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         for _ in range(options.repeat):
             outside.append(timed(on_host(command), ROOT))
             began = time.perf_counter()
-            flags = ["--manifest", options.manifest, "--gpus", options.gpus, "--no-tty"]
+            flags = ["--manifest", os.path.abspath(options.manifest), "--gpus", options.gpus, "--no-tty"]
             flags += [word for volume in volumes for word in ("--volume", volume)]
             inside.append(timed([*launcher(), *flags, "--", "python3", "-c", _TIMER, *command], Path(work)))
             total.append(time.perf_counter() - began)
@@ -101,8 +101,10 @@ def launcher() -> list[str]:
 
 
 def on_host(command: list[str]) -> list[str]:
-    """The timer and the command, by the console script beside this Python."""
-    return [sys.executable, "-c", _TIMER, str(Path(sys.executable).parent / command[0]), *command[1:]]
+    """The timer and the command, by the console script beside this Python or, not installed, by its module."""
+    script = Path(sys.executable).parent / command[0]
+    words = [str(script)] if script.exists() else [sys.executable, "-m", "nvidia_tao_deploy.cli.main", command[0]]
+    return [sys.executable, "-c", _TIMER, *words, *command[1:]]
 
 
 def timed(words: list[str], cwd: Path) -> float:

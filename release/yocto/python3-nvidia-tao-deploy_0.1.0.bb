@@ -1,6 +1,6 @@
 SUMMARY = "Verified TensorRT engines from trained vision models"
 DESCRIPTION = "Builds TensorRT engines from ONNX models, measures their accuracy and runs them, on Jetson with meta-tegra."
-HOMEPAGE = "https://pypi.org/project/nvidia-tao-deploy/"
+HOMEPAGE = "https://developer.nvidia.com/tao-toolkit"
 SECTION = "devel/python"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/Apache-2.0;md5=89aea4e17d99a7cacdbeed46a0096b10"

@@ -207,6 +207,14 @@ def test_signals_reach_the_command(
     assert daemon.containers() == ""
 
 
+def test_a_signal_ends_a_command_that_handles_none(daemon: Daemon, manifest: Path, tmp_path: Path) -> None:
+    """As process 1 of the container ``sleep`` would ignore it."""
+    process = start(daemon, manifest, "echo ready; exec sleep 1000", tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=8) == 143
+    assert daemon.containers() == ""
+
+
 def test_a_second_interrupt_removes_a_stubborn_container(daemon: Daemon, manifest: Path, tmp_path: Path) -> None:
     process = start(daemon, manifest, "trap '' INT TERM; echo ready; while :; do sleep 0.1; done", tmp_path)
     process.send_signal(signal.SIGINT)
