@@ -89,6 +89,9 @@ def export(model: nn.Module, path: Path, shape: tuple[int, ...], input_name: str
         )
     proto = onnx.load(str(path))
     constants_to_initializers(proto)
+    with torch.no_grad():
+        results = model(torch.rand(1, *shape))
+    declare_shapes(proto, [tuple(each.shape[1:]) for each in (results if isinstance(results, tuple) else (results,))])
     onnx.save(proto, str(path))
     onnx.checker.check_model(proto, full_check=True)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -115,3 +118,10 @@ def constants_to_initializers(proto: onnx.ModelProto) -> None:
         value.name = node.output[0]
         proto.graph.initializer.append(value)
         proto.graph.node.remove(node)
+
+
+def declare_shapes(proto: onnx.ModelProto, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Give each output its fixed axes after the batch, in place: the exporter leaves those behind a gather symbolic."""
+    for output, shape in zip(proto.graph.output, shapes, strict=True):
+        for dim, size in zip(list(output.type.tensor_type.shape.dim)[1:], shape, strict=True):
+            dim.dim_value = size
