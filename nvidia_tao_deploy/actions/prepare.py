@@ -64,6 +64,8 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     if options.plugins != "keep":
         lowered = lower_plugins(prepared.model)
         prepared.model = lowered.model
+        if lowered.lowered:  # parity runs the source in ONNX Runtime, which knows no plugins
+            prepared.source = lower_plugins(source).model
         prepared.notes += [f"lowered {kind} '{name}' to standard operators" for name, kind in lowered.lowered]
         prepared.notes += [f"kept {kind} '{name}': {reason}" for name, kind, reason in lowered.unsupported]
     if spec.gen_trt_engine.batch_size > 0:

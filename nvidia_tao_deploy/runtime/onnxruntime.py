@@ -43,6 +43,7 @@ class OnnxRuntimeSession:
         self,
         path: Path,
         *,
+        content: bytes | None = None,
         providers: Sequence[str] = (),
         provider_options: Mapping[str, Mapping[str, Any]] | None = None,
         gpu: int = 0,
@@ -52,6 +53,7 @@ class OnnxRuntimeSession:
 
         Args:
             path: the ONNX file.
+            content: a serialized model to load in its place; the path is then for messages only.
             providers: execution providers in order of preference, by ONNX Runtime's names or tensorrt, cuda, cpu;
                 empty: the best that is here.
             provider_options: options per provider name.
@@ -74,7 +76,7 @@ class OnnxRuntimeSession:
             for name in _choose_providers(providers, ort.get_available_providers())
         ]
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=chosen)
+            self._session = ort.InferenceSession(content or str(path), options, providers=chosen)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of its own
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"ONNX Runtime cannot load the model: {reason}", where=str(path)) from error

@@ -41,10 +41,23 @@ def open_session(
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         from nvidia_tao_deploy.graph.load import load_model
+        from nvidia_tao_deploy.graph.lower import PLUGIN_OPS, lower_plugins
         from nvidia_tao_deploy.runtime.onnxruntime import OnnxRuntimeSession
 
-        load_model(path)  # says clearly what is wrong with a broken file
-        return OnnxRuntimeSession(path, providers=providers, provider_options=provider_options, gpu=gpu)
+        model = load_model(path)  # says clearly what is wrong with a broken file
+        content = None
+        if any(node.op_type in PLUGIN_OPS for node in model.graph.node):  # ONNX Runtime does not know these
+            lowered = lower_plugins(model)
+            for name, kind, reason in lowered.unsupported:
+                raise ModelError(
+                    f"ONNX Runtime has no {kind}, and node '{name}' cannot be written in standard operators: {reason}",
+                    where=place,
+                    remedy="Build an engine with a TensorRT that has this plugin, and give that.",
+                )
+            content = lowered.model.SerializeToString()
+        return OnnxRuntimeSession(
+            path, content=content, providers=providers, provider_options=provider_options, gpu=gpu
+        )
     if suffix in ENGINE_SUFFIXES:
         from nvidia_tao_deploy.engine.manifest import preflight
         from nvidia_tao_deploy.runtime.tensorrt import TensorRTSession
