@@ -24,8 +24,31 @@ class Entry:
 
 NETWORKS: dict[str, Entry] = {
     "classification_pyt": Entry("nvidia_tao_deploy.cv.classification_pyt", "Image classification (PyTorch trainer)"),
+    "classification_tf1": Entry(
+        "nvidia_tao_deploy.cv.classification_tf1", "Image classification (TensorFlow 1 trainer)", protobuf=True
+    ),
+    "classification_tf2": Entry(
+        "nvidia_tao_deploy.cv.classification_tf2", "Image classification (TensorFlow 2 trainer)"
+    ),
+    "deformable_detr": Entry("nvidia_tao_deploy.cv.deformable_detr", "Deformable DETR detection transformer"),
     "detectnet_v2": Entry("nvidia_tao_deploy.cv.detectnet_v2", "DetectNet_v2 grid-box detector", protobuf=True),
+    "dino": Entry("nvidia_tao_deploy.cv.dino", "DINO detection transformer"),
+    "dssd": Entry("nvidia_tao_deploy.cv.dssd", "DSSD detector", protobuf=True),
+    "grounding_dino": Entry("nvidia_tao_deploy.cv.grounding_dino", "Grounding DINO: finds what captions name"),
+    "mae": Entry("nvidia_tao_deploy.cv.mae", "Masked auto-encoder (engines only)", actions=("gen_trt_engine",)),
+    "mask_grounding_dino": Entry("nvidia_tao_deploy.cv.mask_grounding_dino", "Grounding DINO with masks"),
+    "multitask_classification": Entry(
+        "nvidia_tao_deploy.cv.multitask_classification", "Several classifications of one image", protobuf=True
+    ),
+    "nvdinov2": Entry(
+        "nvidia_tao_deploy.cv.nvdinov2", "Self-supervised ViT backbone (engines only)", actions=("gen_trt_engine",)
+    ),
+    "retinanet": Entry("nvidia_tao_deploy.cv.retinanet", "RetinaNet detector", protobuf=True),
     "rtdetr": Entry("nvidia_tao_deploy.cv.rtdetr", "RT-DETR real-time detection transformer"),
+    "ssd": Entry("nvidia_tao_deploy.cv.ssd", "SSD detector", protobuf=True),
+    "yolo_v3": Entry("nvidia_tao_deploy.cv.yolo_v3", "YOLOv3 detector", protobuf=True),
+    "yolo_v4": Entry("nvidia_tao_deploy.cv.yolo_v4", "YOLOv4 detector", protobuf=True),
+    "yolo_v4_tiny": Entry("nvidia_tao_deploy.cv.yolo_v4_tiny", "YOLOv4-tiny detector", protobuf=True),
 }
 
 # Other names under which a network's command is known.

@@ -1,0 +1,10 @@
+"""SSD: prior boxes over six feature maps, decoded and suppressed by NMSDynamic_TRT in the exported graph."""
+
+from __future__ import annotations
+
+from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.cv.ssd.spec import Spec
+from nvidia_tao_deploy.families.ssd import ssd_network
+
+NETWORK = ssd_network("ssd", Spec)
+gen_trt_engine, evaluate, inference = verbs(NETWORK)

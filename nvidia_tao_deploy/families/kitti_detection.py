@@ -1,0 +1,299 @@
+"""Detectors with protobuf specs and KITTI labels whose model ends in an NMS plugin: what they share.
+
+Their metric compares boxes on the network's canvas, where truth is placed the way training placed it, so predictions
+carry the geometry they came through. Settings are those of :mod:`nvidia_tao_deploy.families.kitti_detection_spec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.data.folder import ImageFolder
+from nvidia_tao_deploy.data.kitti import KittiDetection, KittiTarget, class_order
+from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.metrics.kitti import KittiMetric
+from nvidia_tao_deploy.network import Binder, Port, Ports, expect
+from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
+from nvidia_tao_deploy.predictions.drawing import PALETTE
+from nvidia_tao_deploy.predictions.types import Detections
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.normalize import CAFFE_MEAN_BGR, CAFFE_MEAN_GREY, CAFFE_MEAN_GREY_16
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+MAPPING = "dataset_config.target_class_mapping"
+IMAGE_INPUT = Port("Input", channels=(1, 3))
+
+# Boxes of source pixels (N, 4) onto the canvas, in the units of the network's metric.
+Place = Callable[[NDArray[np.float64], Geometry], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedDetections(Detections):
+    """Detections in source pixels, with the geometry that leads to the canvas and back."""
+
+    geometry: Geometry
+
+
+def class_names(spec: Any) -> list[str]:
+    """The network's classes in id order: the sorted, lower-cased targets of the mapping.
+
+    Raises:
+        SpecError: there is no mapping.
+    """
+    return class_order(spec.require(MAPPING))
+
+
+def known_class_names(spec: Any) -> list[str]:
+    """As :func:`class_names`; [] without a mapping (an engine can be built without)."""
+    return class_order(spec.dataset_config.target_class_mapping)
+
+
+def binder(*outputs: Port) -> Binder:
+    """Ports by name, else by position; an exported plugin may leave the shapes of its outputs open."""
+    by_name = {name: port for port in outputs for name in (port.role, *port.names)}
+    strict = expect(inputs=(IMAGE_INPUT,), outputs=outputs)
+
+    def bind(model_inputs: Sequence[TensorInfo], model_outputs: Sequence[TensorInfo]) -> Ports:
+        shaped = [
+            replace(tensor, shape=(None,) * by_name[tensor.name].rank)
+            if not tensor.shape and tensor.name in by_name
+            else tensor
+            for tensor in model_outputs
+        ]
+        return strict(model_inputs, shaped)
+
+    return bind
+
+
+def dataset(spec: Any, action: str, *, first_class_id: int) -> Dataset:
+    """evaluate: image and label folders in pairs; inference: image folders. Neither is searched recursively.
+
+    ``<action>.image_dir`` and ``evaluate.label_dir`` win over ``dataset_config.validation_data_sources``.
+
+    Raises:
+        SpecError: no folder is named, or a source has no label folder.
+        DataError: folders are missing, not in pairs, or hold nothing of use.
+    """
+    images = list(getattr(spec, action).image_dir) or _folders(spec, action, "image")
+    if action == "inference":
+        return ImageFolder(images, recursive=False)
+    labels = list(spec.evaluate.label_dir) or _folders(spec, action, "label")
+    mapping = spec.require(MAPPING)
+    return KittiDetection(
+        images, labels, class_order(mapping), mapping, first_class_id=first_class_id, strict=spec.strict
+    )
+
+
+def _folders(spec: Any, action: str, kind: str) -> list[str]:
+    """The ``kind`` ("image" or "label") folders of the validation sources, all of which must be given."""
+    key = "dataset_config.validation_data_sources"
+    name, own = f"{kind}_directory_path", f"{action}.{kind}_dir"
+    sources = spec.dataset_config.validation_data_sources
+    if not sources:
+        raise SpecError(
+            f"no {kind} folder is given",
+            where=spec.where(own),
+            remedy=f"Set {own} (-{kind[0]} on the command line), or {key} with {name}.",
+        )
+    for index, source in enumerate(sources):
+        if not getattr(source, name):
+            records = kind == "label" and source.tfrecords_path
+            raise SpecError(
+                f"validation source {index + 1} has no {name}{'; labels in tfrecords cannot be read' * bool(records)}",
+                where=spec.where(f"{key}[{index}]"),
+                remedy=f"Set its {name}, or {own} (-{kind[0]} on the command line).",
+            )
+    return [getattr(source, name) for source in sources]
+
+
+def calibration(spec: Any) -> Dataset:
+    """The calibration folders, else the training images of ``dataset_config.data_sources``.
+
+    Raises:
+        SpecError: neither is named.
+        DataError: a folder is missing or holds no image.
+    """
+    sources = [source.image_directory_path for source in spec.dataset_config.data_sources]
+    if spec.gen_trt_engine.tensorrt.calibration.cal_image_dir or not any(sources):
+        return calibration_images(spec)
+    return ImageFolder([folder for folder in sources if folder])
+
+
+def transform(spec: Any, ports: Ports, *, resize: str, depth: int = 8) -> ImageTransform:
+    """BGR (or grey) levels minus ``augmentation_config.image_mean``, subtracted in float64.
+
+    Args:
+        spec: the network's spec.
+        ports: the model's tensors; the input's channels decide between colour and grey.
+        resize: a name of :data:`nvidia_tao_deploy.transforms.resize.RESIZES`.
+        depth: bits of a grey network's images, 8 or 16.
+
+    Raises:
+        SpecError: the mean is not for the network's channels, or 16 bits with colour.
+        ModelError: the input's height or width is dynamic.
+    """
+    ports.image_size("Input")
+    mean, key = spec.augmentation_config.image_mean, "augmentation_config.image_mean"
+    grey = ports.inputs["Input"].shape[1] == 1
+    if depth == 16 and not grey:
+        raise SpecError(
+            "output_depth is 16, but the model takes colour images, which have 8 bits",
+            where=spec.where("augmentation_config.output_depth"),
+            remedy="Set it to 8, or give the grey model.",
+        )
+    wanted = ("l",) if grey else ("b", "g", "r")
+    if mean and not all(channel in mean for channel in wanted):
+        raise SpecError(
+            f"image_mean gives {', '.join(mean)}, but the model takes {'grey' if grey else 'colour'} images",
+            where=spec.where(key),
+            remedy=f"Give {', '.join(wanted)}.",
+        )
+    default = CAFFE_MEAN_GREY_16 if depth == 16 else CAFFE_MEAN_GREY if grey else CAFFE_MEAN_BGR
+    return ImageTransform(
+        resize=resize,
+        mean=[mean[channel] for channel in wanted] if mean else default,
+        color="BGR" if not grey else "I" if depth == 16 else "L",
+        input_name=ports.inputs["Input"].name,
+        backend=spec.runtime.image_backend,
+        arithmetic="float64",
+    )
+
+
+def valid_counts(counts: NDArray[Any], images: int, limit: int) -> NDArray[np.int64]:
+    """(images,) rows that hold a detection, from a plugin's count output, of any shape with ``images`` or more values.
+
+    ``NMSDynamic_TRT`` stores int32 bits in an output that engines declare as float32; a true float count is taken as
+    well, which no bits of a count can be mistaken for.
+
+    Raises:
+        ModelError: a count is not in 0..``limit``.
+    """
+    flat = np.ascontiguousarray(counts).reshape(-1)[:images]
+    values = flat.astype(np.float64)
+    if flat.dtype == np.float32:
+        bits = flat.view(np.int32)
+        values = np.where((bits >= 0) & (bits <= limit), bits, values)
+    # NaN fails every comparison
+    if not np.all((values >= 0) & (values <= limit) & (values == np.rint(values))):
+        raise ModelError(
+            f"the model reports {some(values.tolist())} detections in outputs of {limit} rows",
+            remedy="Check that the file was exported for this network.",
+        )
+    return np.asarray(values, np.int64)
+
+
+def confident(scores: NDArray[Any], counts: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:
+    """(B, K) which rows hold a detection that scores more than ``threshold``, compared in float32.
+
+    Raises:
+        ModelError: a detection's score is not finite.
+    """
+    rows = np.arange(scores.shape[1]) < counts[:, None]
+    _finite(scores[rows])
+    return np.asarray(rows & (scores.astype(np.float32, copy=False) > np.float32(threshold)))
+
+
+def check_detections(
+    labels: NDArray[Any], boxes: NDArray[Any], names: Sequence[str], first_class_id: int
+) -> NDArray[np.int64]:
+    """Class ids (N,) of valid rows.
+
+    Raises:
+        ModelError: a class that the spec does not have, or values that are not finite.
+    """
+    _finite(labels, boxes)
+    class_ids: NDArray[np.int64] = np.rint(labels).astype(np.int64)
+    outside = (class_ids < first_class_id) | (class_ids >= first_class_id + len(names))
+    if outside.any():
+        raise ModelError(
+            f"the model detects class {class_ids[outside][0]}, but the spec's classes are "
+            f"{first_class_id} to {first_class_id + len(names) - 1}: {some(names)}",
+            where=MAPPING,
+            remedy="Give the mapping of the training; the number of its target classes must be the model's.",
+        )
+    return class_ids
+
+
+def _finite(*arrays: NDArray[Any]) -> None:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ModelError(
+            "the model's outputs hold values that are not finite",
+            remedy="A layer overflows in reduced precision: build in fp32.",
+        )
+
+
+class CanvasMetric(KittiMetric):
+    """KITTI AP of boxes on the network's canvas.
+
+    Args:
+        place_truth: where an object lies on the canvas, clipped as training does.
+        place_boxes: where a detection lies on the canvas.
+        least_side: objects whose width or height on the canvas is not more than this are left out.
+        settings: of :class:`~nvidia_tao_deploy.metrics.kitti.KittiMetric`.
+    """
+
+    def __init__(
+        self, names: Sequence[str], place_truth: Place, place_boxes: Place, *, least_side: float = 1e-3, **settings: Any
+    ) -> None:
+        super().__init__(names, **settings)
+        self._place_truth, self._place_boxes, self._least_side = place_truth, place_boxes, least_side
+        self._left_out: list[str] = []
+
+    def update(self, sample: Sample, prediction: Detections) -> None:
+        """Match one image's :class:`PlacedDetections` with its :class:`KittiTarget`, both in source pixels."""
+        assert isinstance(prediction, PlacedDetections)
+        target: KittiTarget = sample.target
+        truth = self._place_truth(target.boxes_xyxy, prediction.geometry)
+        kept = ((truth[:, 2:] - truth[:, :2]) > self._least_side).all(axis=1)
+        self._left_out += [str(sample.id)] * int((~kept).sum())
+        placed = KittiTarget(truth[kept], target.class_ids[kept], target.difficult[kept])
+        boxes = self._place_boxes(prediction.boxes_xyxy, prediction.geometry)
+        super().update(replace(sample, target=placed), Detections(boxes, prediction.scores, prediction.class_ids))
+
+    def report(self) -> str:
+        """The table of :class:`KittiMetric`, and what was left out."""
+        if not self._left_out:
+            return super().report()
+        images = list(dict.fromkeys(self._left_out))
+        left_out = f"{len(self._left_out)} objects left out, they have no area on the canvas"
+        return f"{super().report()}\n{left_out}: {some(images)}"
+
+
+def metric(spec: Any, place_truth: Place, place_boxes: Place, *, first_class_id: int) -> CanvasMetric:
+    """AP by ``eval_config`` and ``nms_config.confidence_threshold``."""
+    return CanvasMetric(
+        class_names(spec),
+        place_truth,
+        place_boxes,
+        first_class_id=first_class_id,
+        iou_threshold=spec.eval_config.matching_iou_threshold,
+        confidence_threshold=spec.nms_config.confidence_threshold,
+        mode=spec.eval_config.average_precision_mode,
+    )
+
+
+def writer(first_class_id: int) -> Callable[[Any, Path, Dataset, Ports], DetectionWriter]:
+    """A writer of labels and pictures: what reaches ``inference.threshold``, in the family's five colours."""
+
+    def make(spec: Any, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:
+        names: Mapping[int, str] = dict(enumerate(class_names(spec), first_class_id))
+        # scores are float32: a model's 0.7 must reach a spec's 0.7
+        return DetectionWriter(folder, names, float(np.float32(spec.inference.threshold)), PALETTE, data.root)
+
+    return make
+
+
+def batch_size(spec: Any, action: str) -> int:
+    """``<action>.batch_size``, else ``eval_config.batch_size``, else 1."""
+    own = int(getattr(spec, action).batch_size)
+    return own if own > 0 else max(1, int(spec.eval_config.batch_size))

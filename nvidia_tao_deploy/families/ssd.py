@@ -1,0 +1,107 @@
+"""SSD-like detectors: stretched images, and the two outputs of an NMS (SSD detection output) plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.families import kitti_detection as family
+from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
+from nvidia_tao_deploy.families.kitti_detection_spec import KittiDetectionSpec
+from nvidia_tao_deploy.metrics.metric import Metric
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
+from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+FIRST_CLASS_ID = 1  # 0 is the background
+OUTPUTS = (Port("NMS"), Port("NMS_1"))
+
+
+def decode_detection_output(
+    outputs: Mapping[str, NDArray[Any]],
+    geometries: Sequence[Geometry],
+    names: Sequence[str],
+    confidence_threshold: float,
+) -> list[PlacedDetections]:
+    """Decode one batch.
+
+    Boxes are rounded to whole pixels of the canvas (half to even) and clipped to it, then mapped to the source.
+
+    Args:
+        outputs: ``NMS`` (B, 1, K, 7) rows of image index, class, score and corners in [0, 1] of the canvas;
+            ``NMS_1`` (B, 1, 1, 1) counts, see :func:`~nvidia_tao_deploy.families.kitti_detection.valid_counts`.
+        geometries: how each of the first ``len(geometries)`` images was placed.
+        names: the classes, whose ids start at 1.
+        confidence_threshold: detections must score more.
+
+    Returns:
+        Per image, in the model's order (descending score).
+
+    Raises:
+        ModelError: counts, classes or values that the contract does not allow.
+    """
+    rows = outputs["NMS"][: len(geometries), 0]
+    counts = family.valid_counts(outputs["NMS_1"], len(geometries), rows.shape[1])
+    kept = family.confident(rows[..., 2], counts, confidence_threshold)
+    detections = []
+    for row, mine, geometry in zip(rows, kept, geometries, strict=True):
+        found = row[mine].astype(np.float32, copy=False)
+        class_ids = family.check_detections(found[:, 1], found[:, 3:], names, FIRST_CLASS_ID)
+        # float32 products, as the contract rounds them
+        size = np.array(geometry.network_size * 2, np.float32)
+        canvas = np.clip(np.rint(found[:, 3:] * size), 0, size)
+        detections.append(
+            PlacedDetections(geometry.to_source(canvas), found[:, 2].astype(np.float64), class_ids, geometry=geometry)
+        )
+    return detections
+
+
+def boxes_on_canvas(boxes_xyxy: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+    """Source pixels -> whole pixels of the canvas, half to even."""
+    (width, height), (net_width, net_height) = geometry.source_size, geometry.network_size
+    ratio = (width / net_width, height / net_height) * 2
+    return np.asarray(np.rint(boxes_xyxy / ratio))
+
+
+def truth_on_canvas(boxes_xyxy: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+    """As :func:`boxes_on_canvas`, clipped one pixel short of the canvas, as training does."""
+    width, height = geometry.network_size
+    return np.clip(boxes_on_canvas(boxes_xyxy, geometry), 0, (width - 1, height - 1) * 2)
+
+
+def _transform(spec: Any, ports: Ports) -> ImageTransform:
+    return family.transform(spec, ports, resize="stretch_bilinear")
+
+
+def _decode(spec: Any, _ports: Ports, _action: str) -> Decoder:
+    names, threshold = family.class_names(spec), spec.nms_config.confidence_threshold
+
+    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[PlacedDetections]:
+        return decode_detection_output(outputs, geometries, names, threshold)
+
+    return run
+
+
+def _metric(spec: Any, _data: Any) -> Metric:
+    return family.metric(spec, truth_on_canvas, boxes_on_canvas, first_class_id=FIRST_CLASS_ID)
+
+
+def ssd_network(name: str, spec: type[KittiDetectionSpec]) -> Network:
+    """An SSD-like detector."""
+    return Network(
+        name=name,
+        spec=spec,
+        bind=family.binder(*OUTPUTS),
+        dataset=partial(family.dataset, first_class_id=FIRST_CLASS_ID),
+        calibration=family.calibration,
+        transform=_transform,
+        decode=_decode,
+        metric=_metric,
+        writer=family.writer(FIRST_CLASS_ID),
+        batch_size=family.batch_size,
+        labels=family.known_class_names,
+    )

@@ -1,0 +1,112 @@
+"""YOLO detectors: letterboxed images, and the four outputs of a BatchedNMS plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.families import kitti_detection as family
+from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
+from nvidia_tao_deploy.families.kitti_detection_spec import KittiDetectionSpec
+from nvidia_tao_deploy.metrics.metric import Metric
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
+from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+FIRST_CLASS_ID = 0
+OUTPUTS = (
+    Port("BatchedNMS", rank=2),
+    Port("BatchedNMS_1", rank=3),
+    Port("BatchedNMS_2", rank=2),
+    Port("BatchedNMS_3", rank=2),
+)
+
+
+def decode_batched_nms(
+    outputs: Mapping[str, NDArray[Any]],
+    geometries: Sequence[Geometry],
+    names: Sequence[str],
+    confidence_threshold: float,
+    *,
+    clip: bool,
+) -> list[PlacedDetections]:
+    """Decode one batch.
+
+    Args:
+        outputs: ``BatchedNMS`` (B, 1) counts, ``BatchedNMS_1`` (B, K, 4) corners in [0, 1] of the canvas,
+            ``BatchedNMS_2`` (B, K) scores, ``BatchedNMS_3`` (B, K) class ids from 0.
+        geometries: how each of the first ``len(geometries)`` images was placed.
+        names: the classes.
+        confidence_threshold: detections must score more.
+        clip: bring boxes into the source image; a box may reach into the canvas's borders.
+
+    Returns:
+        Per image, in the model's order (descending score).
+
+    Raises:
+        ModelError: counts, classes or values that the contract does not allow.
+    """
+    boxes, scores, labels = (outputs[f"BatchedNMS_{number}"] for number in (1, 2, 3))
+    counts = family.valid_counts(outputs["BatchedNMS"], len(geometries), scores.shape[1])
+    kept = family.confident(scores[: len(geometries)], counts, confidence_threshold)
+    detections = []
+    for image, geometry in enumerate(geometries):
+        mine = kept[image]
+        box, score = boxes[image][mine].astype(np.float64), scores[image][mine].astype(np.float64)
+        class_ids = family.check_detections(labels[image][mine], box, names, FIRST_CLASS_ID)
+        width, height = geometry.network_size
+        box = geometry.to_source(box * (width, height, width, height))
+        if clip:
+            box = np.clip(box, 0.0, geometry.source_size * 2)
+        detections.append(PlacedDetections(box, score, class_ids, geometry=geometry))
+    return detections
+
+
+def boxes_on_canvas(boxes_xyxy: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+    """Source pixels -> [0, 1] of the canvas."""
+    placed = boxes_xyxy * (geometry.scale * 2) + geometry.offset * 2
+    return np.asarray(placed / (geometry.network_size * 2))
+
+
+def truth_on_canvas(boxes_xyxy: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+    """As :func:`boxes_on_canvas`, clipped to the canvas."""
+    return np.clip(boxes_on_canvas(boxes_xyxy, geometry), 0.0, 1.0)
+
+
+def _transform(spec: Any, ports: Ports) -> ImageTransform:
+    depth = getattr(spec.augmentation_config, "output_depth", 8)
+    return family.transform(spec, ports, resize="letterbox", depth=depth)
+
+
+def _decode(spec: Any, _ports: Ports, action: str) -> Decoder:
+    names, threshold = family.class_names(spec), spec.nms_config.confidence_threshold
+
+    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[PlacedDetections]:
+        return decode_batched_nms(outputs, geometries, names, threshold, clip=action == "inference")
+
+    return run
+
+
+def _metric(spec: Any, _data: Any) -> Metric:
+    return family.metric(spec, truth_on_canvas, boxes_on_canvas, first_class_id=FIRST_CLASS_ID)
+
+
+def yolo_network(name: str, spec: type[KittiDetectionSpec]) -> Network:
+    """A YOLO detector; ``augmentation_config.output_depth`` counts where the spec has it."""
+    return Network(
+        name=name,
+        spec=spec,
+        bind=family.binder(*OUTPUTS),
+        dataset=partial(family.dataset, first_class_id=FIRST_CLASS_ID),
+        calibration=family.calibration,
+        transform=_transform,
+        decode=_decode,
+        metric=_metric,
+        writer=family.writer(FIRST_CLASS_ID),
+        batch_size=family.batch_size,
+        labels=family.known_class_names,
+    )
