@@ -1,4 +1,4 @@
-"""Query detectors on COCO data: deformable_detr, dino, rtdetr."""
+"""Query detectors on COCO data: deformable_detr, dino, rtdetr, and in part the prompted ones."""
 
 from __future__ import annotations
 
@@ -6,17 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
-from nvidia_tao_deploy.data.sample import Dataset
-from nvidia_tao_deploy.data.text import read_lines
-from nvidia_tao_deploy.network import Port, expect
+from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.text import read_lines, some
+from nvidia_tao_deploy.errors import DataError, SpecError
+from nvidia_tao_deploy.metrics.coco import CocoMetric
+from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
+from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
+from nvidia_tao_deploy.predictions.detr import decode_detr
+from nvidia_tao_deploy.predictions.types import Detections
+from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.transform import Geometry
 
-bind = expect(
-    inputs=(Port("inputs", channels=(1, 3)),),
-    outputs=(Port("pred_logits", rank=3), Port("pred_boxes", rank=3)),
-)
+IMAGE = Port("inputs", channels=(1, 3))
+LOGITS, BOXES = Port("pred_logits", rank=3), Port("pred_boxes", rank=3)
+
+bind = expect(inputs=(IMAGE,), outputs=(LOGITS, BOXES))
 
 
 def dataset(spec: Any, action: str) -> Dataset:
@@ -27,10 +37,89 @@ def dataset(spec: Any, action: str) -> Dataset:
         DataError: files are missing or malformed.
     """
     if action == "evaluate":
-        json_file = spec.require("dataset.test_data_sources.json_file")
-        image_dir = spec.require("dataset.test_data_sources.image_dir")
-        return CocoDetection(json_file, image_dir, strict=spec.strict)
+        return annotated(spec)
     return ImageFolder(spec.require("dataset.infer_data_sources.image_dir"))
+
+
+def annotated(spec: Any) -> CocoDetection:
+    """``dataset.test_data_sources``.
+
+    Raises:
+        SpecError: the source is not named.
+        DataError: files are missing or malformed.
+    """
+    json_file = spec.require("dataset.test_data_sources.json_file")
+    image_dir = spec.require("dataset.test_data_sources.image_dir")
+    return CocoDetection(json_file, image_dir, strict=spec.strict)
+
+
+def transform(spec: Any, ports: Ports) -> ImageTransform:
+    """RGB stretched to the input size, (x / 255 - mean) / std of ``dataset.augmentation``, in every action."""
+    ports.image_size("inputs")
+    augmentation = spec.dataset.augmentation
+    return ImageTransform(
+        scale=1 / 255,
+        mean=augmentation.input_mean,
+        std=augmentation.input_std,
+        input_name=ports.inputs["inputs"].name,
+        backend=spec.runtime.image_backend,
+    )
+
+
+def decode(spec: Any, ports: Ports, _action: str) -> Decoder:
+    """The best ``model.num_select`` (query, class) pairs of each image."""
+    channels, named = ports.outputs["pred_logits"].shape[2], spec.dataset.num_classes
+    if named is not None and channels is not None and named != channels:
+        say(f"note: the model has {channels} classes, dataset.num_classes says {named}; the model's count is used")
+
+    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Detections]:
+        return decode_detr(outputs["pred_logits"], outputs["pred_boxes"], geometries, spec.model.num_select)
+
+    return run
+
+
+class MatchedCocoMetric(CocoMetric):
+    """The COCO metric, which refuses a run in which no prediction has a class of the annotation file.
+
+    Such a run would report AP 0 for a model that may be fine: its channels mean something else.
+    """
+
+    def __init__(
+        self,
+        dataset: CocoDetection,
+        category_of_class: Sequence[int] | None = None,
+        eval_class_ids: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(dataset, category_of_class, eval_class_ids)
+        self._seen: set[int] = set()
+
+    def update(self, sample: Sample, prediction: Detections) -> None:
+        """Take one image's detections."""
+        super().update(sample, prediction)
+        self._seen.update(np.unique(prediction.class_ids).tolist())
+
+    def compute(self) -> dict[str, float]:
+        """The 12 numbers.
+
+        Raises:
+            DataError: no image was evaluated, or no predicted class is a category of the annotation file.
+        """
+        known = self._dataset.categories
+        mapped = self._seen if self._map is None else {int(self._map[i]) for i in self._seen}
+        if mapped and not mapped & set(known):
+            raise DataError(
+                f"no predicted class is a category of the annotation file: the model gives classes "
+                f"{some(sorted(mapped))}, the file has category ids {some(known)}",
+                where=str(self._dataset.json_file),
+                remedy="Was the model trained with other category ids, or with contiguous labels?",
+            )
+        return super().compute()
+
+
+def metric(spec: Any, data: Dataset, category_of_class: Sequence[int] | None = None) -> MatchedCocoMetric:
+    """COCO mAP over ``dataset.eval_class_ids``; classes are category ids unless ``category_of_class`` maps them."""
+    assert isinstance(data, CocoDetection)
+    return MatchedCocoMetric(data, category_of_class, eval_class_ids=spec.dataset.eval_class_ids)
 
 
 def read_classmap(path: Path | str) -> list[str | None]:
@@ -42,7 +131,55 @@ def read_classmap(path: Path | str) -> list[str | None]:
     return [line.strip() or None for line in read_lines(Path(path))]
 
 
-def writer(spec: Any, folder: Path, data: Dataset, names: Mapping[int, str] | Sequence[str | None]) -> DetectionWriter:
+def classmap(spec: Any) -> list[str | None]:
+    """The names of ``dataset.infer_data_sources.classmap``, by line.
+
+    Raises:
+        SpecError: no file is named, or it names no class.
+        DataError: the file is missing or not text.
+    """
+    key = "dataset.infer_data_sources.classmap"
+    names = read_classmap(spec.require(key))
+    if not any(names):
+        raise SpecError("the classmap names no class", where=spec.where(key))
+    return names
+
+
+def classmap_writer(spec: Any, folder: Path, data: Dataset, ports: Ports, *, first: int) -> DetectionWriter:
+    """Line i of the classmap names channel ``first`` + i; detections of channels without a name are left out.
+
+    Raises:
+        SpecError: no classmap is named, or it names no class of the model.
+        DataError: the file is missing or not text.
+    """
+    lines, key = classmap(spec), "dataset.infer_data_sources.classmap"
+    names = {first + line: name for line, name in enumerate(lines) if name and first + line >= 0}
+    channels = ports.outputs["pred_logits"].shape[2]
+    beyond = [name for channel, name in names.items() if channels is not None and channel >= channels]
+    if len(beyond) == len(names):
+        raise SpecError(
+            f"no line of the classmap names a class of the model, which has {channels}", where=spec.where(key)
+        )
+    if beyond:
+        say(f"note: the classmap names classes that the model, which has {channels}, does not know: {some(beyond)}")
+    return writer(spec, folder, data, names)
+
+
+def writer(
+    spec: Any,
+    folder: Path,
+    data: Dataset,
+    names: Mapping[int, str] | Sequence[str | None],
+    *,
+    tag_above: bool = False,
+) -> DetectionWriter:
     """Labels and pictures by ``inference.conf_threshold`` and ``inference.color_map``."""
     section = spec.inference
-    return DetectionWriter(folder, names, section.conf_threshold, section.color_map or None, data.root)
+    colors = section.color_map or None
+    return DetectionWriter(folder, names, section.conf_threshold, colors, data.root, tag_above=tag_above)
+
+
+def labels(spec: Any) -> list[str]:
+    """Names of the classmap where it is there, for the manifest; [] else."""
+    path = spec.get("dataset.infer_data_sources.classmap")
+    return [name or "" for name in read_classmap(path)] if path and Path(path).is_file() else []

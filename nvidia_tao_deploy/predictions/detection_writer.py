@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.files import atomic_write
-from nvidia_tao_deploy.predictions.drawing import Rgb, class_color, draw_box
+from nvidia_tao_deploy.predictions.drawing import Rgb, class_color, draw_box, draw_mask
 from nvidia_tao_deploy.predictions.kitti_labels import kitti_line, write_kitti_labels
 from nvidia_tao_deploy.predictions.output_paths import OutputPaths
 from nvidia_tao_deploy.predictions.types import Detections
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class DetectionWriter:
@@ -30,6 +35,7 @@ class DetectionWriter:
         draw: whether to write pictures.
         outline_width: of the boxes, pixels.
         score_only: the tag shows the score without the name (KITTI family without class map).
+        tag_above: the tag stands on the box's upper edge instead of in its corner (prompted networks).
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class DetectionWriter:
         draw: bool = True,
         outline_width: int = 1,
         score_only: bool = False,
+        tag_above: bool = False,
     ) -> None:
         self.labels_dir, self.images_dir = Path(out_dir) / "labels", Path(out_dir) / "images_annotated"
         listed = names.items() if isinstance(names, Mapping) else enumerate(names)
@@ -52,6 +59,7 @@ class DetectionWriter:
         self._colors: dict[int, Rgb | None] = {i: class_color(n, i, colors) for i, n in self._names.items()}
         self._paths = OutputPaths(root)
         self._draw, self._outline_width, self._score_only = draw, outline_width, score_only
+        self._tag_above = tag_above
 
     def write(self, sample: Sample, prediction: Detections) -> None:
         """Write this sample's label file and picture.
@@ -59,17 +67,23 @@ class DetectionWriter:
         Raises:
             DataError: a file cannot be written, or the picture cannot be read.
         """
-        rows = [
-            (class_id, box, score)
-            for class_id, box, score in zip(
-                prediction.class_ids.tolist(), prediction.boxes_xyxy.tolist(), prediction.scores.tolist(), strict=True
+        kept = [
+            row
+            for row, (class_id, score) in enumerate(
+                zip(prediction.class_ids.tolist(), prediction.scores.tolist(), strict=True)
             )
             if class_id in self._names and score >= self._least(class_id)
         ]
-        lines = [kitti_line(self._names[class_id], box, score) for class_id, box, score in rows]
+        found = prediction[np.array(kept, dtype=np.int64)]
+        lines = [
+            kitti_line(self._names[class_id], box, score)
+            for class_id, box, score in zip(
+                found.class_ids.tolist(), found.boxes_xyxy.tolist(), found.scores.tolist(), strict=True
+            )
+        ]
         write_kitti_labels(self.labels_dir / self._paths(sample.path, ".txt"), lines)
         if self._draw:
-            self._write_picture(sample.path, rows)
+            self._write_picture(sample.path, found)
 
     def close(self) -> list[Path]:
         """The folders written to."""
@@ -80,16 +94,27 @@ class DetectionWriter:
             return self._threshold.get(class_id, 0.0)
         return self._threshold
 
-    def _write_picture(self, source: Path, rows: Sequence[tuple[int, list[float], float]]) -> None:
+    def _write_picture(self, source: Path, found: Detections) -> None:
         from PIL import Image
 
         picture = Image.fromarray(decode(source))
-        for class_id, box, score in rows:
-            color = self._colors[class_id]
+        colors = [self._colors[class_id] for class_id in found.class_ids.tolist()]
+        for mask, color in zip(found.masks if found.masks is not None else (), colors, strict=False):
+            if color is not None:
+                draw_mask(picture, mask, color)
+        for class_id, box, score, color in zip(
+            found.class_ids.tolist(), found.boxes_xyxy.tolist(), found.scores.tolist(), colors, strict=True
+        ):
             if color is not None:
                 text = f"{score:.2f}" if self._score_only else f"{self._names[class_id]}: {score:.2f}"
-                draw_box(picture, box, text, color, self._outline_width)
-        path = self.images_dir / self._paths(source, "")
-        options = {"quality": 90} if path.suffix.lower() in (".jpg", ".jpeg") else {}
-        with atomic_write(path) as temporary:
-            picture.save(temporary, format=Image.registered_extensions()[path.suffix.lower()], **options)
+                draw_box(picture, box, text, color, self._outline_width, tag_above=self._tag_above)
+        save_picture(picture, self.images_dir / self._paths(source, ""))
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write an RGB picture in the format of its suffix (JPEG at quality 90), as a whole."""
+    from PIL import Image
+
+    options = {"quality": 90} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format=Image.registered_extensions()[path.suffix.lower()], **options)

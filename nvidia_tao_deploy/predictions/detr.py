@@ -33,24 +33,51 @@ def decode_detr(
     Raises:
         ModelError: the outputs' shapes do not fit each other, or hold NaN.
     """
+    probabilities, corners = checked_outputs(logits, boxes, len(geometries))
+    return [
+        best_pairs(scores, xyxy, geometry, num_select)[1]
+        for scores, xyxy, geometry in zip(probabilities, corners, geometries, strict=True)
+    ]
+
+
+def checked_outputs(
+    logits: NDArray[Any], boxes: NDArray[Any], count: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Probabilities (count, NQ, C) and corners (count, NQ, 4) of the first ``count`` images of a batch.
+
+    Raises:
+        ModelError: the outputs' shapes do not fit each other, or hold NaN.
+    """
     if logits.ndim != 3 or boxes.shape != (*logits.shape[:2], 4):
         raise ModelError(f"logits {logits.shape} and boxes {boxes.shape} are not (B, NQ, C) and (B, NQ, 4)")
-    count = len(geometries)
-    probabilities = sigmoid(logits[:count]).reshape(count, logits.shape[1] * logits.shape[2])
+    probabilities = sigmoid(logits[:count])
     corners = center_to_corners(boxes[:count].astype(np.float32, copy=False))
     if np.isnan(probabilities).any() or np.isnan(corners).any():
         raise ModelError(
             "the model's outputs hold NaN",
             remedy="A layer overflows in reduced precision: build in fp32, or keep that layer in fp32.",
         )
-    detections = []
-    for scores, xyxy, geometry in zip(probabilities, corners, geometries, strict=True):
-        best = top_k(scores, num_select)
-        query, class_ids = np.divmod(best, logits.shape[2])
-        detections.append(
-            Detections(to_source_clipped(xyxy[query], geometry), scores[best].astype(np.float64), class_ids)
-        )
-    return detections
+    return probabilities, corners
+
+
+def best_pairs(
+    scores: NDArray[Any], corners: NDArray[np.float32], geometry: Geometry, num_select: int
+) -> tuple[NDArray[np.int64], Detections]:
+    """The best ``num_select`` (query, class) pairs of one image.
+
+    Args:
+        scores: (NQ, C).
+        corners: (NQ, 4) in [0, 1] of the canvas.
+        geometry: how the image was placed.
+        num_select: capped at NQ * C.
+
+    Returns:
+        (K,) queries and the K detections, ordered as :func:`decode_detr` says.
+    """
+    flat = scores.ravel()
+    best = top_k(flat, num_select)
+    query, class_ids = np.divmod(best, max(scores.shape[1], 1))
+    return query, Detections(to_source_clipped(corners[query], geometry), flat[best].astype(np.float64), class_ids)
 
 
 def sigmoid(logits: NDArray[Any]) -> NDArray[np.float32]:

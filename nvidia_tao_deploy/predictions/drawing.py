@@ -1,4 +1,4 @@
-"""Boxes and labels on a picture."""
+"""Boxes, masks and labels on a picture."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nvidia_tao_deploy.errors import SpecError
 
@@ -17,14 +20,23 @@ Rgb = tuple[int, int, int]
 # The KITTI family's colours, by class id mod 5: black, red, blue, gold, purple.
 PALETTE: tuple[Rgb, ...] = ((0, 0, 0), (255, 0, 0), (0, 0, 255), (255, 215, 0), (128, 0, 128))
 TAG_SIZE = (75, 10)
+MASK_ALPHA = 100
 
 
-def draw_box(picture: Image.Image, box_xyxy: Sequence[float], text: str, color: Rgb, outline_width: int = 1) -> None:
+def draw_box(
+    picture: Image.Image,
+    box_xyxy: Sequence[float],
+    text: str,
+    color: Rgb,
+    outline_width: int = 1,
+    *,
+    tag_above: bool = False,
+) -> None:
     """Draw one box and its tag on an RGB picture, in place.
 
     The tag is 75 x 10 pixels at (x1, y1) in the box's colour, larger where the text needs it, and moved inside
-    the picture where it would be cut off; the text is black or white, whichever stands out. Inverted corners are
-    sorted.
+    the picture where it would be cut off; with ``tag_above`` it is as wide as the box and stands on its upper edge.
+    The text is black or white, whichever stands out. Inverted corners are sorted.
     """
     from PIL import ImageDraw, ImageFont
 
@@ -36,11 +48,19 @@ def draw_box(picture: Image.Image, box_xyxy: Sequence[float], text: str, color: 
         return
     font = ImageFont.load_default()
     _, ink_top, ink_right, ink_bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = max(TAG_SIZE[0], ink_right + 1), max(TAG_SIZE[1], ink_bottom - ink_top)
+    width = max(x2 - x1 if tag_above else TAG_SIZE[0], ink_right + 1)
+    height = max(TAG_SIZE[1], ink_bottom - ink_top)
     left = max(min(x1, picture.width - width), 0.0)
-    top = max(min(y1, picture.height - height), 0.0)
+    top = max(min(y1 - height if tag_above else y1, picture.height - height), 0.0)
     draw.rectangle((left, top, left + width, top + height), fill=color)
     draw.text((left, top - ink_top), text, fill=contrasting(color), font=font)
+
+
+def draw_mask(picture: Image.Image, mask: NDArray[np.bool_], color: Rgb, alpha: int = MASK_ALPHA) -> None:
+    """Lay a colour over the pixels of a mask (H, W) of the picture's size, in place; ``alpha`` is in 0..255."""
+    from PIL import Image
+
+    picture.paste(color, mask=Image.fromarray(mask.astype(np.uint8) * np.uint8(alpha)))
 
 
 def class_color(name: str, class_id: int, colors: Mapping[str, Any] | Sequence[Any] | None) -> Rgb | None:

@@ -1,0 +1,70 @@
+"""Files of expression inference: annotated pictures and KITTI labels, named by phrase."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from nvidia_tao_deploy.cv.mask_grounding_dino.decode import Grounded
+from nvidia_tao_deploy.data.image import decode
+from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.predictions.detection_writer import save_picture
+from nvidia_tao_deploy.predictions.drawing import class_color, draw_box, draw_mask
+from nvidia_tao_deploy.predictions.kitti_labels import kitti_line, write_kitti_labels
+from nvidia_tao_deploy.predictions.output_paths import OutputPaths
+
+OUTLINE = 3
+
+
+class PhraseWriter:
+    """Writes ``labels/<stem>.txt`` and ``images_annotated/<name>`` per expression.
+
+    The k-th further expression of an image gets ``<stem>_<k>``.
+
+    Args:
+        out_dir: the results folder.
+        colors: phrase -> colour name, "#rrggbb" or "(r,g,b)"; phrases not in it are listed but not drawn; None: a
+            colour by phrase.
+        root: folder that outputs mirror.
+    """
+
+    def __init__(self, out_dir: Path, colors: Mapping[str, str] | None, root: Path | None) -> None:
+        self.labels_dir, self.images_dir = out_dir / "labels", out_dir / "images_annotated"
+        self._colors = colors and {
+            phrase: f"rgb{color}" if color.startswith("(") else color for phrase, color in colors.items()
+        }
+        for phrase in self._colors or ():
+            class_color(phrase, 0, self._colors)  # a wrong colour fails before the first image
+        self._paths = OutputPaths(root)
+        self._seen: Counter[Path] = Counter()
+
+    def write(self, sample: Sample, prediction: Grounded) -> None:
+        """Write this expression's label file and picture.
+
+        Raises:
+            DataError: a file cannot be written, or the picture cannot be read.
+        """
+        from PIL import Image
+
+        number = self._seen[sample.path]
+        self._seen[sample.path] += 1
+        source = sample.path.with_stem(f"{sample.path.stem}_{number}") if number else sample.path
+        detections = prediction.detections
+        boxes, scores = detections.boxes_xyxy.tolist(), detections.scores.tolist()
+        lines = [kitti_line(*row) for row in zip(prediction.phrases, boxes, scores, strict=True)]
+        write_kitti_labels(self.labels_dir / self._paths(source, ".txt"), lines)
+        picture = Image.fromarray(decode(sample.path))
+        colors = [class_color(phrase, 0, self._colors) for phrase in prediction.phrases]
+        assert detections.masks is not None
+        for mask, color in zip(detections.masks, colors, strict=True):
+            if color is not None:
+                draw_mask(picture, mask, color)
+        for phrase, box, score, color in zip(prediction.phrases, boxes, scores, colors, strict=True):
+            if color is not None:
+                draw_box(picture, box, f"{phrase}: {score:.2f}", color, OUTLINE, tag_above=True)
+        save_picture(picture, self.images_dir / self._paths(source, ""))
+
+    def close(self) -> list[Path]:
+        """The folders written to."""
+        return [self.labels_dir, self.images_dir]

@@ -1,0 +1,103 @@
+"""The spec sections of query detectors: deformable_detr, dino, rtdetr, and in part the prompted ones."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
+
+# ViT-L attention does not build in a smaller workspace (MiB).
+LARGE_VIT = ("vit_large_dinov2", "vit_large_nvdinov2")
+LARGE_VIT_WORKSPACE = 20480
+
+
+class Inference(sections.Inference):
+    """Run a model on images."""
+
+    conf_threshold: float = Field(default=0.5, ge=0, le=1, description="Detections below this score are left out.")
+    color_map: dict[str, str] | None = Field(
+        default=None, description="Colour by class name; classes without one are not drawn. null draws all."
+    )
+
+
+class TestData(Section):
+    """Annotated images."""
+
+    image_dir: str | None = Field(default=None, description="Folder that the annotation file's names are relative to.")
+    json_file: str | None = Field(default=None, description="COCO annotation file.")
+
+
+class InferenceData(Section):
+    """Images without annotations."""
+
+    image_dir: StrList = Field(default=[], description="Folders of images, searched recursively. One or a list.")
+    classmap: str | None = Field(
+        default=None, description="Text file with one class name per line, in the order of the model's classes."
+    )
+
+
+class Augmentation(Section):
+    """Normalisation of images, the same in every action."""
+
+    input_mean: list[float] = Field(
+        default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="Mean per channel on the scale 0..1."
+    )
+    input_std: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[0.229, 0.224, 0.225], min_length=1, max_length=3, description="Deviation per channel, scale 0..1."
+    )
+
+
+class Dataset(Section):
+    """Images and labels."""
+
+    test_data_sources: TestData = Field(default_factory=TestData, description="Annotated images for evaluate.")
+    infer_data_sources: InferenceData = Field(default_factory=InferenceData, description="Images for inference.")
+    batch_size: sections.BatchSize = Field(default=4, description="Images per batch where the action sets none.")
+    num_classes: int | None = Field(
+        default=None, description="Classes of the training; the model's own count is used, a difference is told."
+    )
+    eval_class_ids: sections.IntList | None = Field(default=None, description="Category ids to score; null is all.")
+
+
+class NormalizedDataset(Dataset):
+    """Images and labels."""
+
+    augmentation: Augmentation = Field(default_factory=Augmentation, description="Normalisation of images.")
+
+
+class Model(Section):
+    """Facts about the trained network."""
+
+    num_select: int = Field(default=300, ge=1, le=1000, description="Detections kept per image.")
+
+
+class BackboneModel(Model):
+    """Facts about the trained network."""
+
+    backbone: str = Field(default="resnet_50", description="Backbone; ViT-L needs a larger workspace.")
+
+
+class LargeBackboneSpec(NetworkSpec):
+    """A spec whose ``model.backbone`` may be a ViT-L: the workspace is then at least ``LARGE_VIT_WORKSPACE``."""
+
+    _raised_from: int | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _room_for_large_vit(self) -> LargeBackboneSpec:
+        options, model = self.gen_trt_engine.tensorrt, getattr(self, "model", None)
+        if getattr(model, "backbone", "") in LARGE_VIT and 0 < options.workspace_size < LARGE_VIT_WORKSPACE:
+            self._raised_from = options.workspace_size
+            # Through __dict__: it must not count as set by the user.
+            options.__dict__["workspace_size"] = LARGE_VIT_WORKSPACE
+        return self
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader should know about the file."""
+        if self._raised_from is None:
+            return self._notes
+        small = f"workspace_size {self._raised_from} MiB is too small for a ViT-L backbone"
+        return [*self._notes, f"{small}: {LARGE_VIT_WORKSPACE} is used"]
