@@ -362,12 +362,18 @@ def attach_timing_cache(config: Any, plan: BuildPlan, emit: Emit) -> Any:
     path = Path(plan.timing_cache)
     blob = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(blob)
-    if cache is None or not config.set_timing_cache(cache, False):
-        text = f"timing cache {path} is of another TensorRT, GPU or CUDA: starting a new one"
+    # TensorRT 8.5 takes a damaged file for an empty cache without a word.
+    hollow = blob and cache is not None and _size(cache) <= _size(config.create_timing_cache(b""))
+    if cache is None or hollow or not config.set_timing_cache(cache, False):
+        text = f"timing cache {path} is damaged, or of another TensorRT, GPU or CUDA: starting a new one"
         emit({"event": "warning", "text": text})
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
+
+
+def _size(cache: Any) -> int:
+    return len(bytes(memoryview(cache.serialize())))
 
 
 def _save_timing_cache(config: Any, path: Path, emit: Emit) -> None:

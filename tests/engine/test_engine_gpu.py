@@ -34,7 +34,8 @@ LIMIT = 240.0  # seconds; TensorRT 8.5 builds these in a few
 
 def built_engine(path: Path, **options: Any) -> tuple[Path, BuiltEngine]:
     settings = {"runtime": "tensorrt", "timeout_s": LIMIT, **options}
-    settings.setdefault("profiles", propose(read(path).inputs, 1, 2, 4))
+    if "profiles" not in settings:
+        settings["profiles"] = propose(read(path).inputs, 1, 2, 4)
     lines: list[str] = []
     built = build(path, BuildOptions(**settings), lines.append)
     print("\n".join(lines))
