@@ -219,14 +219,18 @@ def efficient_nms_cases() -> list[Case]:
         "swapped_corners": ({}, {"boxes": boxes[:1][..., [2, 3, 0, 1]], "scores": scores[:1]}),
     }
     cases = [Case(name, "EfficientNMS_TRT", {**base, **a}, i, outputs) for name, (a, i) in plain.items()]
+    # Scores are (B, N, C) here too: who uses the plugin for ONNX NonMaxSuppression transposes them first.
     onnx_base = {"score_threshold": 0.3, "iou_threshold": 0.5, "max_output_boxes_per_class": 10, "center_point_box": 0}
-    transposed = np.ascontiguousarray(scores.transpose(0, 2, 1))
     onnx_style = {
-        "onnx_batch3": ({}, boxes, transposed),
-        "onnx_one_class": ({}, boxes[:1], transposed[:1, :1]),
-        "onnx_one_class_large": ({"max_output_boxes_per_class": 50}, boxes[:2], transposed[:2, :1]),
-        "onnx_centre": ({"center_point_box": 1}, np.repeat(centre_size, 3, 0), transposed),
-        "onnx_nothing": ({"score_threshold": 0.999}, boxes[:1], transposed[:1]),
+        "onnx_batch3": ({}, boxes, scores),
+        "onnx_one_class": ({}, boxes[:1], np.ascontiguousarray(scores[:1, :, :1])),
+        "onnx_one_class_large": (
+            {"max_output_boxes_per_class": 50},
+            boxes[:2],
+            np.ascontiguousarray(scores[:2, :, :1]),
+        ),
+        "onnx_centre": ({"center_point_box": 1}, np.repeat(centre_size, 3, 0), scores),
+        "onnx_nothing": ({"score_threshold": 0.999}, boxes[:1], scores[:1]),
     }
     cases += [
         Case(name, "EfficientNMS_ONNX_TRT", {**onnx_base, **a}, {"boxes": b, "scores": s}, ["selected_indices"])
@@ -536,7 +540,12 @@ def points_cases() -> list[Case]:
         ("edges", {}, edges, [60]),
         ("five_features", {"voxel_feature_num": 11}, cloud(1, 150, 5), [150]),
         ("no_points", {}, cloud(1, 20, 4), [0]),
-        ("coarse", {"voxel_size": [4.0, 4.0, 4.0], "max_num_points_per_voxel": 100}, cloud(1, 90, 4), [90]),
+        (
+            "coarse",
+            {"voxel_size": [4.0, 4.0, 4.0], "max_voxels": 16, "max_num_points_per_voxel": 64},
+            cloud(1, 90, 4),
+            [90],
+        ),
         (
             "voxels_exactly_full",
             {"max_voxels": 8, "voxel_size": [8.0, 4.0, 4.0], "max_num_points_per_voxel": 64},

@@ -132,24 +132,23 @@ def lower_efficient_nms_onnx(g: Emitter, node: PluginNode) -> list[Tensor]:
     """EfficientNMS_ONNX_TRT: rows (image, class, box) int32 (B * max per class, 3), best first within an image.
 
     Spare rows repeat the last one, all are -1 when nothing is found. The plugin's budget is ``max per class`` rows per
-    image whatever the number of classes.
+    image whatever the number of classes. Scores are (B, N, C), unlike those of ONNX NonMaxSuppression: importers that
+    use the plugin for that op transpose them first (seen in what TensorRT 8.5.3.1 computes).
     """
     node.expect_inputs(2)
     boxes, scores = node.inputs
     keep = node.integer("max_output_boxes_per_class", 100)
-    _, classes, anchors = g.fixed(scores, 3)
     chosen, _, labels, anchor = _efficient(
         g,
         node,
         boxes,
-        g.transpose(scores, 0, 2, 1),
+        scores,
         None,
         keep,
         coding=node.integer("center_point_box", 0),
         agnostic=False,
         sigmoid=False,
         background=-1,
-        score_shape=(anchors, classes),
     )
     images = g("Add", g.batch_index(), np.zeros((1, keep), np.int64))
     columns = [images, g.cast(labels, INT64), anchor]
@@ -286,12 +285,11 @@ def _efficient(
     agnostic: bool,
     sigmoid: bool,
     background: int,
-    score_shape: tuple[int, int] | None = None,
 ) -> tuple[Selection, Tensor, Tensor, Tensor]:
     """Selection, its corner boxes (B, K, 4), classes (B, K) float32 and box indices (B, K) int64."""
     if coding not in (0, 1):
         raise CannotLowerError(f"its box coding {coding} is neither 0 nor 1")
-    count, classes = score_shape or g.fixed(scores, 3)[1:]
+    _, count, classes = g.fixed(scores, 3)
     box_shape = g.fixed(boxes, (3, 4))
     sets = box_shape[2] if len(box_shape) == 4 else 1
     if box_shape[1] != count or sets not in (1, classes):

@@ -17,8 +17,9 @@ LEGACY = {
     "roi_coords_plusone": 0,
     "roi_coords_swap": 1,
     "roi_coords_absolute": 0,
-    "fpn_scale": 158,
 }
+# The legacy thresholds, 224^2 / 8 pixels and so on, hold for this image whatever image_size says.
+LEGACY_SCALE, LEGACY_IMAGE = 224 / math.sqrt(2), (1024.0, 1024.0)
 
 
 def lower_pyramid_roi_align(g: Emitter, node: PluginNode) -> list[Tensor]:
@@ -36,6 +37,9 @@ def lower_pyramid_roi_align(g: Emitter, node: PluginNode) -> list[Tensor]:
 
     pooled = node.integer("pooled_size", 7)
     image_h, image_w = (float(v) for v in node.numbers("image_size", 2, [1024, 1024]))
+    fpn_scale: float = node.integer("fpn_scale", 224)
+    if legacy:
+        fpn_scale, (image_h, image_w) = LEGACY_SCALE, LEGACY_IMAGE
     ratio, transform = setting("sampling_ratio", 0), setting("roi_coords_transform", 2)
     if transform not in (-1, 0, 1, 2):
         raise CannotLowerError(f"its roi_coords_transform {transform} is none of -1, 0, 1, 2")
@@ -44,7 +48,7 @@ def lower_pyramid_roi_align(g: Emitter, node: PluginNode) -> list[Tensor]:
     ends = _relative_ends(
         g, rois, image_h, image_w, bool(setting("roi_coords_swap", 0)), bool(setting("roi_coords_absolute", 1))
     )
-    level = _level(g, ends, setting("fpn_scale", 224), image_h, image_w, bool(setting("roi_coords_plusone", 0)), count)
+    level = _level(g, ends, fpn_scale, image_h, image_w, bool(setting("roi_coords_plusone", 0)), count)
     y, x = (
         _Axis(g, level, low, high, [size[axis] for size in pyramid.sizes], pooled, ratio, transform)
         for axis, (low, high) in enumerate((ends[0::2], ends[1::2]))
@@ -85,7 +89,7 @@ def _relative_ends(
 
 
 def _level(
-    g: Emitter, ends: tuple[Tensor, ...], fpn_scale: int, height: float, width: float, plus_one: bool, count: int
+    g: Emitter, ends: tuple[Tensor, ...], fpn_scale: float, height: float, width: float, plus_one: bool, count: int
 ) -> Tensor:
     """(N, R) int64 level by the area: the first up to (fpn_scale / 2)^2 pixels, then four times as much each."""
     y1, x1, y2, x2 = ends

@@ -167,7 +167,7 @@ def efficient_nms(attrs, boxes, scores, anchors=None):
 
 
 def efficient_nms_onnx(attrs, boxes, scores):
-    batch, keep, classes = len(boxes), attrs["max_output_boxes_per_class"], scores.shape[1]
+    batch, keep, classes = len(boxes), attrs["max_output_boxes_per_class"], scores.shape[2]
     full = {
         "score_threshold": attrs["score_threshold"],
         "iou_threshold": attrs["iou_threshold"],
@@ -177,7 +177,7 @@ def efficient_nms_onnx(attrs, boxes, scores):
         "class_agnostic": 0,
         "box_coding": attrs["center_point_box"],
     }
-    numbered = scores.transpose(0, 2, 1)
+    numbered = scores
     count, _, kept_scores, kept_classes = efficient_nms(full, boxes, numbered)
     rows = [
         (b, c, int(np.flatnonzero(numbered[b, :, c] == s)[0]))
@@ -313,7 +313,8 @@ def multilevel_crop(attrs, rois, *maps):
 def pyramid_roi_align(attrs, rois, *maps):
     if attrs["legacy"]:
         attrs = {**attrs, "roi_coords_transform": -1, "sampling_ratio": 1, "roi_coords_plusone": 0}
-        attrs |= {"roi_coords_swap": 1, "roi_coords_absolute": 0, "fpn_scale": 158}
+        attrs |= {"roi_coords_swap": 1, "roi_coords_absolute": 0, "fpn_scale": 224 / math.sqrt(2)}
+        attrs |= {"image_size": [1024, 1024]}
     pooled, mode, (height, width) = attrs["pooled_size"], attrs["roi_coords_transform"], attrs["image_size"]
     image = np.asarray([height, width], F)
     out = np.zeros((*rois.shape[:2], maps[0].shape[1], pooled, pooled), F)
