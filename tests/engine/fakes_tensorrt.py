@@ -186,8 +186,13 @@ def surface(version: str, *, fail: str | None = None) -> Any:
     trt.OnnxParser = OnnxParser
 
     class Cache:
+        """As 8.5.3.1 does it: a damaged file is taken for an empty cache, without a word."""
+
+        def __init__(self, blob: bytes = b"old") -> None:
+            self.entries = b"" if blob == b"damaged" else blob
+
         def serialize(self) -> bytes:
-            return b"timing"
+            return b"timing" + self.entries
 
     config_attributes = {"profiling_verbosity", "default_device_type", "DLA_core"}
     if major < 11:
@@ -227,7 +232,7 @@ def surface(version: str, *, fail: str | None = None) -> Any:
 
         def create_timing_cache(self, blob: bytes) -> Cache:
             recorded["calls"].append(("create_timing_cache", blob))
-            return Cache()
+            return Cache(blob)
 
         def set_timing_cache(self, cache: Cache, ignore_mismatch: bool) -> bool:
             return fail != "cache" or ("create_timing_cache", b"") in recorded["calls"]

@@ -166,15 +166,16 @@ def test_options_reach_the_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert ("parser flag", "NATIVE_INSTANCENORM") in recorded["calls"]
 
 
-@pytest.mark.parametrize("fail", [None, "cache"])
-def test_timing_cache_is_merged_or_started_anew(tmp_path: Path, fail: str | None) -> None:
+@pytest.mark.parametrize(("fail", "content"), [(None, b"old"), ("cache", b"old"), (None, b"damaged")])
+def test_timing_cache_is_merged_or_started_anew(tmp_path: Path, fail: str | None, content: bytes) -> None:
     cache = tmp_path / "new folder" / "timing.cache"
     cache.parent.mkdir()
-    cache.write_bytes(b"old")
+    cache.write_bytes(content)
     recorded = told(V85, models.conv_net(tmp_path / "m.onnx"), fail, timing_cache=cache)
-    assert ("create_timing_cache", b"old") in recorded["calls"]
-    assert any("another TensorRT" in event["text"] for event in recorded["events"]) == (fail == "cache")
-    assert cache.read_bytes() == b"timing"
+    assert ("create_timing_cache", content) in recorded["calls"]
+    anew = fail == "cache" or content == b"damaged"
+    assert any("another TensorRT" in event["text"] for event in recorded["events"]) == anew
+    assert cache.read_bytes() == b"timingold"
 
 
 def test_failures_become_one_error_with_cause_and_remedy(tmp_path: Path) -> None:
