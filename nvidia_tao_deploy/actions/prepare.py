@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nvidia_tao_deploy.engine.backend import Backend
 
 QUANTIZED = ("int8", "fp8")
+# What plugins were lowered to: indices and thresholds, which 16 bits would spoil.
+LOWERED = ("lowered_*",)
 PARITY_BATCHES = 4
 
 
@@ -86,9 +88,9 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     if wanted in QUANTIZED:
         _quantize(spec, prepared, layers, backend)
     if half in ("fp16", "bf16"):
-        cast = precision.cast_float(prepared.model, half, layers=layers, ranges=ranges)
+        cast = precision.cast_float(prepared.model, half, keep_nodes=LOWERED, layers=layers, ranges=ranges)
         prepared.model = cast.model
-        prepared.notes += [f"layers_precision '{glob}' names no node" for glob in cast.unmatched]
+        prepared.notes += [f"layers_precision '{glob}' names no node" for glob in cast.unmatched if glob not in LOWERED]
     return prepared
 
 
@@ -116,17 +118,17 @@ def _quantize(spec: Any, prepared: Prepared, layers: Mapping[str, str], backend:
     from nvidia_tao_deploy.graph.quantize import quantizable_tensors, quantize
 
     wanted = spec.gen_trt_engine.tensorrt.data_type
-    tensors = quantizable_tensors(prepared.model, precision=wanted, layers=layers)
+    tensors = quantizable_tensors(prepared.model, precision=wanted, keep_nodes=LOWERED, layers=layers)
     # A cache is TensorRT's; what an RTX build writes is in the form of the last release that reads caches.
     version = version_tuple(backend.version) if backend.name == "tensorrt" else (10, 16, 1)
     major, minor, patch = (*version, 0, 0)[:3]
     scales = find_scales(
         spec, prepared.model, tensors, prepared.ports, prepared.transform, prepared.images, (major, minor, patch)
     )
-    result = quantize(prepared.model, scales.by_tensor, precision=wanted, layers=layers)
+    result = quantize(prepared.model, scales.by_tensor, precision=wanted, keep_nodes=LOWERED, layers=layers)
     prepared.model = result.model
     prepared.notes += [f"in float: {name}: {reason}" for name, reason in result.skipped]
-    prepared.notes += [f"layers_precision '{glob}' names no node" for glob in result.unmatched]
+    prepared.notes += [f"layers_precision '{glob}' names no node" for glob in result.unmatched if glob not in LOWERED]
     prepared.calibration = dict(scales.facts)
 
 
