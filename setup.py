@@ -22,8 +22,9 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["nvidia_tao_deploy", "nvidia_tao_deploy.*"]),
     package_data={"nvidia_tao_deploy": ["py.typed", "spec/known/*.json", "spec/known/*/*.json"]},
+    # The launcher finds the image to run here when the package is installed.
+    data_files=[("share/nvidia_tao_deploy/docker", ["docker/manifest.json"])],
     install_requires=[
-        "faster-coco-eval>=1.6",
         "numpy>=2.0",
         "omegaconf>=2.3",
         "onnx>=1.16",
