@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the samples package is not installed
-
-MODELS = ROOT / "samples" / "models"
 
 
 @pytest.fixture(scope="session")

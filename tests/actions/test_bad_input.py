@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 import pytest
 from actions.commands import Shell, status, write_spec
-from conftest import MODELS
 from onnx import TensorProto, helper
 from PIL import Image
+from repository import MODELS
 
 CLASSIFIER = MODELS / "classification_pyt.onnx"
 

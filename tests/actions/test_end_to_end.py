@@ -11,15 +11,15 @@ import numpy as np
 import onnxruntime
 import pytest
 from actions.commands import Shell, status, write_spec
-from conftest import MODELS
 from cv import test_detectnet_v2_decode as plain
 from metrics.test_kitti_metric import plain_ap, plain_entries
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from repository import MODELS
 from sklearn.metrics import top_k_accuracy_score
 
-CLASSES = "zero one two three four five six seven eight nine".split()
+CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CLUSTERING = {"coverage_threshold": 0.4, "dbscan_eps": 0.4, "dbscan_min_samples": 1, "minimum_bounding_box_height": 4}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from actions.commands import Shell, status, write_spec
-from conftest import MODELS
+from repository import MODELS
 
 from nvidia_tao_deploy.networks import ALIASES, COMMANDS, NETWORKS
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Caller, Daemon
+from repository import ROOT, Caller, Daemon
 
 LAUNCHER = [sys.executable, "-m", "nvidia_tao_deploy.launcher.main", "--shm_size", "64m"]
 ECHO = ["python3", "-c", "import json, sys; print(json.dumps(sys.argv[1:]))"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Caller
+from repository import ROOT, Caller
 
 from samples.data import write_digits, write_scenes
 

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from actions.commands import Shell
-from conftest import ROOT
 from onnx import TensorProto, helper
 from PIL import Image
+from repository import ROOT
 
 from nvidia_tao_deploy import networks
 

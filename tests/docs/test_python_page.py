@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import MODELS, ROOT
+from repository import MODELS, ROOT
 
 
 def test_the_examples_run(

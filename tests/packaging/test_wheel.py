@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import MODELS, ROOT
+from repository import MODELS, ROOT
 
 from nvidia_tao_deploy.networks import COMMANDS
 
