@@ -1,22 +1,25 @@
-"""COCO average precision and recall for masks, by pycocotools."""
+"""COCO average precision and recall for masks, equal to pycocotools', and boxes and masks together."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError
-from nvidia_tao_deploy.metrics.coco import KEYS
+from nvidia_tao_deploy.metrics.coco import CocoMetric, truth_boxes
+from nvidia_tao_deploy.metrics.coco_evaluation import Boxes
+from nvidia_tao_deploy.predictions.masks import RoiMaskDetections
 from nvidia_tao_deploy.predictions.types import Detections
 
 if TYPE_CHECKING:
     from nvidia_tao_deploy.data.coco import CocoDetection
+
+Code = dict[str, Any]
 
 
 def has_masks(dataset: CocoDetection) -> bool:
@@ -24,14 +27,44 @@ def has_masks(dataset: CocoDetection) -> bool:
     return any(annotation.get("segmentation") for annotation in dataset.raw["annotations"])
 
 
-def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
+def encode_mask(mask: NDArray[np.bool_]) -> Code:
     """(H, W) -> COCO's column-major run-length code."""
     from pycocotools import mask as codes
 
     return dict(codes.encode(np.asfortranarray(mask, dtype=np.uint8)))
 
 
-def encode_segmentation(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+def encode_part(part: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> Code:
+    """The run-length code of a picture that is empty but for ``part``, without making the picture.
+
+    Args:
+        part: (h, w), which must lie inside the picture.
+        corner: (left, top) of the part.
+        size: (width, height) of the picture.
+    """
+    from pycocotools import mask as codes
+
+    (left, top), (width, height) = corner, size
+    band = np.zeros((part.shape[1], height), bool)  # the columns that the part covers, one after the other
+    band[:, top : top + part.shape[0]] = part.T
+    flat = band.ravel()
+    changes = np.flatnonzero(np.diff(flat)) + 1 + left * height
+    # runs alternate, the first one is of zeros
+    starts = [left * height] if flat.size and flat[0] else []
+    ends = [(left + band.shape[0]) * height] if flat.size and flat[-1] else []
+    edges = np.concatenate([[0], starts, changes, ends, [width * height]]).astype(np.int64)
+    return dict(codes.frPyObjects({"size": [height, width], "counts": np.diff(edges).tolist()}, height, width))
+
+
+def encode_masks(detections: Detections) -> list[Code]:
+    """The run-length codes of an image's masks, one per detection, the size of the source image."""
+    if isinstance(detections, RoiMaskDetections):
+        return [encode_part(*pasted, detections.size) for pasted in detections.pasted()]
+    assert detections.masks is not None
+    return [encode_mask(mask) for mask in detections.masks]
+
+
+def encode_segmentation(segmentation: Any, size: tuple[int, int]) -> Code:
     """Polygons, or a run-length code with counts as list or text, as one run-length code.
 
     Args:
@@ -54,14 +87,14 @@ def encode_segmentation(segmentation: Any, size: tuple[int, int]) -> dict[str, A
         raise DataError(f"not a COCO segmentation: {str(segmentation)[:80]}") from error
 
 
-def _of_size(code: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+def _of_size(code: Code, size: tuple[int, int]) -> Code:
     height, width = code["size"]
     if (width, height) != size:
         raise DataError(f"a mask of {width} x {height} pixels on an image of {size[0]} x {size[1]}")
     return code
 
 
-class CocoMaskMetric:
+class CocoMaskMetric(CocoMetric):
     """The 12 numbers of the COCO evaluation with the overlap of masks, keys as for boxes with ``mask_`` before them.
 
     Small, medium and large go by the area of detected masks, not of their boxes.
@@ -75,17 +108,18 @@ class CocoMaskMetric:
         DataError: some annotations have a segmentation and others do not.
     """
 
+    prefix: ClassVar[str] = "mask_"
+
     def __init__(
         self,
         dataset: CocoDetection,
         category_of_class: Sequence[int] | None = None,
         eval_class_ids: Sequence[int] | None = None,
     ) -> None:
-        self._dataset, self._map = dataset, category_of_class
-        self._category_ids = list(dataset.categories if eval_class_ids is None else eval_class_ids)
-        self._detections: list[dict[str, Any]] = []
-        self._truth: list[dict[str, Any]] = []
-        self._images: list[dict[str, Any]] = []
+        super().__init__(dataset, category_of_class, eval_class_ids)
+        self._codes: list[Code] = []
+        self._annotations: list[Any] = []
+        self._truth_codes: list[Code] = []
         annotations = dataset.raw["annotations"]
         without = [a["id"] for a in annotations if not a.get("segmentation")]
         if without:
@@ -95,66 +129,70 @@ class CocoMaskMetric:
                 remedy="Give every annotation a mask, or none to evaluate boxes only.",
             )
 
-    def update(self, sample: Sample, prediction: Detections) -> None:
-        """Take one image's detections, which have masks.
+    def _take(
+        self, sample: Sample, prediction: Detections, rows: NDArray[np.float64], known: NDArray[np.bool_]
+    ) -> None:
+        """Keep an image's rows and codes, and code its truth in the size of the masks.
 
         Raises:
             DataError: a segmentation cannot be read, or is of another size than the image.
         """
-        assert prediction.masks is not None
-        size = (prediction.masks.shape[2], prediction.masks.shape[1])
-        image_id = int(sample.id)
+        prediction = prediction[known]
+        size = prediction.size if isinstance(prediction, RoiMaskDetections) else _size(prediction)
         try:
-            for annotation in sample.target.annotations:
-                code = encode_segmentation(annotation["segmentation"], size)
-                self._truth.append({**annotation, "segmentation": code})
+            codes = [encode_segmentation(a["segmentation"], size) for a in sample.target.annotations]
         except DataError as error:
             raise DataError(f"image {sample.id}: {error.what}", where=str(self._dataset.json_file)) from error
-        self._images.append({"id": image_id, "width": size[0], "height": size[1]})
-        for mask, score, class_id in zip(
-            prediction.masks, prediction.scores.tolist(), prediction.class_ids.tolist(), strict=True
-        ):
-            category = class_id if self._map is None else self._map[class_id]
-            code = encode_mask(mask)
-            self._detections.append(
-                {
-                    "id": len(self._detections) + 1,
-                    "image_id": image_id,
-                    "category_id": int(category),
-                    "score": score,
-                    "segmentation": code,
-                    "area": float(_area(code)),
-                    "iscrowd": 0,
-                }
-            )
+        self._annotations += sample.target.annotations
+        self._truth_codes += codes
+        self._codes += encode_masks(prediction)
+        self._rows.append(rows[known])
+
+    def _detections(self) -> Boxes:
+        return replace(_masked(super()._detections(), self._codes), area=_areas(self._codes))
+
+    def _truth(self) -> Boxes:
+        return _masked(truth_boxes(self._annotations), self._truth_codes)
+
+
+class BoxesAndMasks:
+    """The 12 numbers for boxes and, where there are masks to compare with, the 12 for masks."""
+
+    def __init__(self, boxes: CocoMetric, masks: CocoMaskMetric | None) -> None:
+        self._boxes, self._masks = boxes, masks
+
+    def update(self, sample: Sample, prediction: Detections) -> None:
+        """Take one image's detections."""
+        self._boxes.update(sample, prediction)
+        if self._masks is not None:
+            self._masks.update(sample, prediction)
 
     def compute(self) -> dict[str, float]:
-        """``mask_`` and each of the 12 keys, rounded to float32."""
-        from pycocotools.cocoeval import COCOeval
+        """12 or 24 keys."""
+        return {**self._boxes.compute(), **(self._masks.compute() if self._masks is not None else {})}
 
-        categories = self._dataset.raw["categories"]
-        with contextlib.redirect_stdout(io.StringIO()):
-            truth, found = (_indexed(rows, self._images, categories) for rows in (self._truth, self._detections))
-            evaluation = COCOeval(truth, found, "segm")
-            evaluation.params.imgIds = sorted(image["id"] for image in self._images)
-            evaluation.params.catIds = sorted(self._category_ids)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        values = np.asarray(evaluation.stats, dtype=np.float32).tolist()
-        return {f"mask_{key}": value for key, value in zip(KEYS, values, strict=True)}
+    def report(self) -> str:
+        """The numbers of the boxes by class, then those of the masks."""
+        masks = ["", self._masks.report()] if self._masks is not None else []
+        return "\n".join([self._boxes.report(), *masks])
 
 
-def _area(code: Mapping[str, Any]) -> float:
-    from pycocotools import mask as codes
+def _size(detections: Detections) -> tuple[int, int]:
+    assert detections.masks is not None
+    return detections.masks.shape[2], detections.masks.shape[1]
 
-    return float(codes.area(code))
+
+def _masked(boxes: Boxes, codes: Sequence[Code]) -> Boxes:
+    """The same rows with masks, and boxes that enclose these."""
+    from pycocotools import mask as coco
+
+    masks = np.empty(len(codes), object)
+    masks[:] = codes
+    enclosing = np.asarray(coco.toBbox(list(codes)), np.float64) if len(codes) else np.zeros((0, 4))
+    return replace(boxes, masks=masks, boxes_xywh=enclosing.reshape(-1, 4))
 
 
-def _indexed(rows: list[dict[str, Any]], images: list[dict[str, Any]], categories: Sequence[Any]) -> Any:
-    from pycocotools.coco import COCO
+def _areas(codes: Sequence[Code]) -> NDArray[np.float64]:
+    from pycocotools import mask as coco
 
-    coco = COCO()
-    coco.dataset = {"images": images, "annotations": rows, "categories": list(categories)}
-    coco.createIndex()
-    return coco
+    return np.asarray(coco.area(list(codes)), np.float64) if len(codes) else np.zeros(0)

@@ -1,12 +1,15 @@
-"""Masks of query detectors: from the network's coarse logits to pixels of the source image."""
+"""From a network's coarse masks to pixels of the source image: whole-image masks, and masks over boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nvidia_tao_deploy.predictions.types import Detections
 
 
 def resized_logits(logits: NDArray[Any], size: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
@@ -31,3 +34,75 @@ def source_masks(logits: NDArray[Any], size: tuple[int, int]) -> NDArray[np.bool
     for mask, resized in zip(masks, resized_logits(logits, size), strict=True):
         np.greater(resized, 0, out=mask)
     return masks
+
+
+class Pasted(NamedTuple):
+    """A mask where it lies: the picture is empty elsewhere.
+
+    Attributes:
+        part: (h, w) bool.
+        corner: (left, top) of the part, pixels.
+    """
+
+    part: NDArray[np.bool_]
+    corner: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoiMaskDetections(Detections):
+    """Detections whose masks are known on a grid over each box (Mask R-CNN); pixels are made one mask at a time.
+
+    Attributes:
+        roi_masks: (N, S, S) float32 probabilities.
+        size: (width, height) of the source image.
+    """
+
+    roi_masks: NDArray[np.float32]
+    size: tuple[int, int]
+
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> RoiMaskDetections:
+        return RoiMaskDetections(
+            self.boxes_xyxy[index],
+            self.scores[index],
+            self.class_ids[index],
+            roi_masks=self.roi_masks[index],
+            size=self.size,
+        )
+
+    def pasted(self) -> Iterator[Pasted]:
+        """Each detection's mask in the source image, see :func:`paste_roi_mask`."""
+        for corners, mask in zip(mask_corners(self.boxes_xyxy, self.roi_masks.shape[1]), self.roi_masks, strict=True):
+            yield paste_roi_mask(mask, corners, self.size)
+
+
+def mask_corners(boxes_xyxy: NDArray[Any], side: int) -> NDArray[np.int64]:
+    """(N, 4) whole pixels that a mask of ``side`` cells and a border of one cell covers, both ends included.
+
+    The box is grown by (side + 2) / side about its centre; corners are cut off toward zero.
+    """
+    boxes = np.asarray(boxes_xyxy, np.float64)
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * ((side + 2) / side)
+    return np.concatenate([centre - half, centre + half], axis=1).astype(np.int64)
+
+
+def paste_roi_mask(probabilities: NDArray[Any], corners: NDArray[np.int64], size: tuple[int, int]) -> Pasted:
+    """Stretch one mask over its box: pixels whose interpolated probability is above one half.
+
+    Contract: _coco_detection.md, "Masks from box-level logits". OpenCV INTER_LINEAR; outside the grid it is 0.
+
+    Args:
+        probabilities: (S, S).
+        corners: a row of :func:`mask_corners`.
+        size: (width, height) of the picture; what lies beyond is cut off, the part may then be empty.
+    """
+    import cv2
+
+    x1, y1, x2, y2 = corners.tolist()
+    width, height = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
+    left, top = min(max(x1, 0), size[0]), min(max(y1, 0), size[1])
+    right, bottom = max(min(x1 + width, size[0]), left), max(min(y1 + height, size[1]), top)
+    if right == left or bottom == top:
+        return Pasted(np.zeros((bottom - top, right - left), bool), (left, top))
+    bordered = np.pad(np.asarray(probabilities, np.float32), 1)
+    whole = np.asarray(cv2.resize(bordered, (width, height), interpolation=cv2.INTER_LINEAR)) > 0.5
+    return Pasted(whole[top - y1 : bottom - y1, left - x1 : right - x1], (left, top))

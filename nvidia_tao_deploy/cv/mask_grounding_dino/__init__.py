@@ -10,7 +10,7 @@ from typing import Any
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.mask_grounding_dino import expressions
 from nvidia_tao_deploy.cv.mask_grounding_dino.decode import decode_classes, decode_expressions
-from nvidia_tao_deploy.cv.mask_grounding_dino.metric import BoxesAndMasks, MergedMasks, latest
+from nvidia_tao_deploy.cv.mask_grounding_dino.metric import MergedMasks, latest
 from nvidia_tao_deploy.cv.mask_grounding_dino.spec import Spec
 from nvidia_tao_deploy.cv.mask_grounding_dino.writer import PhraseWriter
 from nvidia_tao_deploy.data.coco import CocoDetection
@@ -18,7 +18,7 @@ from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import grounding as family
 from nvidia_tao_deploy.families.images import batch_size, calibration_images
-from nvidia_tao_deploy.metrics.coco_masks import CocoMaskMetric, has_masks
+from nvidia_tao_deploy.metrics.coco_masks import BoxesAndMasks, CocoMaskMetric, has_masks
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, Writer, expect
 from nvidia_tao_deploy.pipeline.progress import say

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from nvidia_tao_deploy.transforms.prompt import PromptGeometry
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 Outputs = Mapping[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,37 @@ class Grounded:
         return np.asarray(self.detections.masks.any(axis=0))
 
 
-def decode_classes(outputs: Outputs, geometries: Sequence[Geometry], num_select: int, least: float) -> list[Detections]:
+class PerImage(Sequence[T]):
+    """Results that are made when they are asked for: the masks of a whole batch need not be in memory together."""
+
+    def __init__(self, count: int, make: Callable[[int], T]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._make(index)
+
+
+def decode_classes(
+    outputs: Outputs, geometries: Sequence[Geometry], num_select: int, least: float
+) -> Sequence[Detections]:
     """The best ``num_select`` (query, class) pairs of each image that score ``least`` or more, with their masks."""
     probabilities, corners = checked_outputs(outputs["pred_logits"], outputs["pred_boxes"], len(geometries))
-    found = []
-    for image, geometry in enumerate(geometries):
+
+    def one(image: int) -> Detections:
+        geometry = geometries[image]
         assert isinstance(geometry, PromptGeometry)
         scores = class_scores(probabilities[image], geometry.prompt.spans)
         query, detections = best_pairs(scores, corners[image], geometry, num_select)
-        count = int((detections.scores >= least).sum())  # they are in order
-        masks = source_masks(mask_logits(outputs, image)[query[:count]], geometry.source_size)
-        kept = detections[:count]
-        found.append(Detections(kept.boxes_xyxy, kept.scores, kept.class_ids, masks))
-    return found
+        kept = detections[: int((detections.scores >= least).sum())]  # they are in order
+        masks = source_masks(mask_logits(outputs, image)[query[: len(kept)]], geometry.source_size)
+        return Detections(kept.boxes_xyxy, kept.scores, kept.class_ids, masks)
+
+    return PerImage(len(geometries), one)
 
 
 def decode_expressions(
@@ -64,7 +83,7 @@ def decode_expressions(
     text_threshold: float,
     inside_threshold: float,
     nms_threshold: float,
-) -> list[Grounded]:
+) -> Sequence[Grounded]:
     """What each image's expression describes; nothing where the model says that it has no target.
 
     Args:
@@ -77,10 +96,11 @@ def decode_expressions(
         nms_threshold: boxes that overlap a better one more than this are dropped; 0: none.
     """
     probabilities, corners = checked_outputs(outputs["pred_logits"], outputs["pred_boxes"], len(geometries))
-    found = []
-    for image, geometry in enumerate(geometries):
+
+    def one(image: int) -> Grounded:
+        geometry = geometries[image]
         assert isinstance(geometry, PromptGeometry)
-        tokens, scores = probabilities[image], probabilities[image].max(axis=1)
+        prompt, tokens, scores = geometry.prompt, probabilities[image], probabilities[image].max(axis=1)
         query = top_k(scores, num_select)
         query = query[scores[query] >= least]
         if bool((outputs["no_targets"][image] > 0).all()):
@@ -90,13 +110,13 @@ def decode_expressions(
         boxes = to_source_clipped(corners[image][query], geometry)
         kept = np.arange(len(query)) if nms_threshold <= 0 else nms(boxes, scores[query], nms_threshold)
         query = query[kept]
-        prompt = geometry.prompt
         phrases = (prompt.phrase((tokens[q] > text_threshold) & prompt.attention_mask) for q in query)
         detections = Detections(
             boxes[kept], scores[query].astype(np.float64), np.zeros(len(query), np.int64), masks[kept]
         )
-        found.append(Grounded(detections, tuple(phrase or prompt.caption for phrase in phrases)))
-    return found
+        return Grounded(detections, tuple(phrase or prompt.caption for phrase in phrases))
+
+    return PerImage(len(geometries), one)
 
 
 def mask_logits(outputs: Outputs, image: int) -> NDArray[Any]:

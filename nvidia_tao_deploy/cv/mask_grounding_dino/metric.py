@@ -1,4 +1,4 @@
-"""The metrics of mask_grounding_dino: boxes and masks of classes, and merged masks of expressions."""
+"""The metric of expressions: merged masks."""
 
 from __future__ import annotations
 
@@ -9,36 +9,12 @@ import numpy as np
 from nvidia_tao_deploy.cv.mask_grounding_dino.decode import Grounded
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError
-from nvidia_tao_deploy.metrics.coco import CocoMetric
-from nvidia_tao_deploy.metrics.coco_masks import CocoMaskMetric, encode_segmentation
-from nvidia_tao_deploy.predictions.types import Detections
+from nvidia_tao_deploy.metrics.coco_masks import encode_segmentation
 
 SUCCESS = 0.5  # IoU from which an expression counts as found
 THRESHOLDS = np.arange(0.5, 0.96, 0.05).round(2)
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 PRECISIONS = (0.7, 0.8, 0.9)
-
-
-class BoxesAndMasks:
-    """The 12 numbers for boxes and the 12 for masks, the latter where the annotations have masks."""
-
-    def __init__(self, boxes: CocoMetric, masks: CocoMaskMetric | None) -> None:
-        self._boxes, self._masks = boxes, masks
-
-    def update(self, sample: Sample, prediction: Detections) -> None:
-        """Take one image's detections."""
-        self._boxes.update(sample, prediction)
-        if self._masks is not None:
-            self._masks.update(sample, prediction)
-
-    def compute(self) -> dict[str, float]:
-        """12 or 24 keys."""
-        return {**self._boxes.compute(), **(self._masks.compute() if self._masks is not None else {})}
-
-    def report(self) -> str:
-        """The numbers of the boxes by class, then those of the masks."""
-        masks = self._masks.compute() if self._masks is not None else {}
-        return "\n".join([self._boxes.report(), "", *(f"{key:<14}{value:>8.4f}" for key, value in masks.items())])
 
 
 class MergedMasks:
