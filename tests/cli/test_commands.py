@@ -104,8 +104,8 @@ def test_log_file_gets_what_the_terminal_gets(shell: Shell, spec: Path, tmp_path
 
 
 def test_overrides_stand_anywhere_and_win(shell: Shell, spec: Path, tmp_path: Path) -> None:
-    words = (f"results_dir={tmp_path / 'other place'}", "-e", spec, "dataset.batch_size=3", "--json", "model.head.topk=[3]")
-    assert shell("classification_pyt", "evaluate", *words) == 0
+    words = (f"results_dir={tmp_path / 'other place'}", "-e", spec, "dataset.batch_size=3", "--json")
+    assert shell("classification_pyt", "evaluate", *words, "model.head.topk=[3]") == 0
     folder = tmp_path / "other place" / "trt_evaluate"
     assert yaml.safe_load((folder / "experiment.yaml").read_text())["dataset"]["batch_size"] == 3
     assert status(folder)[-1]["status"] == "SUCCESS"

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from repository import ROOT, Caller, Daemon
+from containers import Caller, Daemon
+from repository import ROOT
 
 LAUNCHER = [sys.executable, "-m", "nvidia_tao_deploy.launcher.main", "--shm_size", "64m"]
 ECHO = ["python3", "-c", "import json, sys; print(json.dumps(sys.argv[1:]))"]

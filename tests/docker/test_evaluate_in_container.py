@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repository import ROOT, Caller
+from containers import Caller
+from repository import ROOT
 
 from samples.data import write_digits, write_scenes
 
