@@ -51,6 +51,7 @@ class Features:
     weight_streaming: bool
     progress_monitor: bool
     native_instance_norm_flag: bool
+    layer_normalization: bool
     targets: tuple[tuple[int, int], ...]  # compute capabilities it can be told to build for; empty: this GPU only
     max_opset: int
 
@@ -181,6 +182,7 @@ def _features(name: RuntimeName, trt: Any) -> Features:
         progress_monitor=hasattr(trt, "IProgressMonitor"),
         # 8.6 only: on by default from 10.0.
         native_instance_norm_flag=_has(trt, "OnnxParserFlag")("NATIVE_INSTANCENORM"),
+        layer_normalization=rtx or _has(trt, "INetworkDefinition")("add_normalization"),
         targets=_targets(trt) if rtx else (),
         max_opset=_max_opset(rtx, version),
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nvidia_tao_deploy.errors import BuildError, ModelError, SpecError
+from nvidia_tao_deploy.graph.decompose import set_kernel_shapes
 from nvidia_tao_deploy.graph.placement import plan_quantization
 from nvidia_tao_deploy.graph.precision import convert_opset
 from nvidia_tao_deploy.graph.tensors import constants_to_initializers, copy_model, label, opset
@@ -124,6 +125,7 @@ def quantize(
         if conv_output in done and add.input[position] in usable:
             inserter.quantize_input(add, position)
     inserter.finish()
+    set_kernel_shapes(prepared)  # read off the weights, which now stand behind Q/DQ
     return QuantizeResult(
         prepared, [label(node) for node in nodes], plan.candidates, plan.skipped + dropped, plan.unmatched
     )

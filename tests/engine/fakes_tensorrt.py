@@ -243,6 +243,8 @@ def surface(version: str, *, fail: str | None = None) -> Any:
     for name in config_attributes:
         setattr(IBuilderConfig, name, None)
     trt.IBuilderConfig = IBuilderConfig
+    layers = {"add_normalization": None} if release >= (8, 6) else {}
+    trt.INetworkDefinition = type("INetworkDefinition", (), layers)
 
     class Profile:
         def __init__(self) -> None:

@@ -59,7 +59,7 @@ def test_features_of_each_release(release: str, typing: str, precisions: set[str
     assert features.progress_monitor == (release not in (V85, V86))
     assert features.implicit_calibration == (release != V11)
     assert features.dla == (release != V11)
-    assert features.version_compatible == (release != V85)
+    assert features.version_compatible == features.layer_normalization == (release != V85)
     assert features.plugins
     assert features.targets == ()
 
