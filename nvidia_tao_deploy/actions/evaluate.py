@@ -49,7 +49,9 @@ def evaluate(
             for sample, prediction in model.predict(dataset, tally):
                 metric.update(sample, prediction)
         numbers = metric.compute()
-        results = plain({**numbers, **tally.report(), "runtime": device, "model": run.spec.evaluate.trt_engine})
+        figures = {**tally.report(), "runtime": device, "model": run.spec.evaluate.trt_engine}
+        # A metric's key wins: multitask_classification names its keys after the user's tasks.
+        results = plain({**numbers, **{key: value for key, value in figures.items() if key not in numbers}})
         say(metric.report())
         skipped = f", {len(tally.skipped)} skipped" if tally.skipped else ""
         say(f"{tally.images} images evaluated{skipped}, {tally.images_per_second:.1f} images/s on {device}")

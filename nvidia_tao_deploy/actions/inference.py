@@ -40,6 +40,8 @@ def inference(
     """
     with started(network, "inference", source, overrides, flags) as run:
         dataset = network.dataset(run.spec, "inference")
+        for issue in getattr(dataset, "issues", ()):
+            say(f"note: {issue}")
         tally = Tally()
         with opened(network, run.spec, "inference") as model:
             device = model.session.device

@@ -164,7 +164,7 @@ def _run_action(command: argparse.Namespace) -> Any:
     if command.action not in NETWORKS[network].actions:
         raise UsageError(f"{network} has no action {command.action}", remedy=f"It has {NETWORKS[network].actions}.")
     flags = _flag_values(command, network)
-    source = _spec_source(command)
+    source = _source(command, network)
     overrides = list(command.overrides)
     if command.gpu_index is not None:
         overrides.append(_gpu_override(command.action, command.gpu_index))
@@ -172,6 +172,16 @@ def _run_action(command: argparse.Namespace) -> Any:
         overrides.append("gen_trt_engine.verbose=true")
     action = getattr(import_module(NETWORKS[network].module), command.action)
     return action(source, overrides, flags=flags)
+
+
+def _source(command: argparse.Namespace, network: str) -> Path | dict[str, Any]:
+    """The spec file; nothing, for the builds that the established flags alone describe."""
+    if not command.spec_file and NETWORKS[network].protobuf:
+        from nvidia_tao_deploy.spec.flags import spec_is_optional
+
+        if spec_is_optional(network, command.action):
+            return {}
+    return _spec_source(command)
 
 
 def _spec_source(command: argparse.Namespace) -> Path:
