@@ -1,14 +1,19 @@
 """Which ONNX operators each builder's parser knows, so that a node nobody can build is named before the build.
 
 Sources: the operator tables of the ONNX parser's releases 8.5 and 8.6, "Supported ONNX Operators" of TensorRT 10 and
-11, and builds of the ONNX backend tests with TensorRT-RTX 1.7. Knowing an operator is not a promise for every form of it.
+11, and builds of the ONNX backend tests with TensorRT-RTX 1.7. Knowing an operator is no promise for every form of it.
 """
 
 from __future__ import annotations
 
 from nvidia_tao_deploy.engine.backend import Backend, version_tuple
 
-TENSORRT_8_5 = frozenset(
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+TENSORRT_8_5 = _names(
     """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil Celu Clip Concat
     Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div Dropout Einsum Elu
@@ -21,30 +26,30 @@ TENSORRT_8_5 = frozenset(
     ReverseSequence RoiAlign Round Scan Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size
     Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose
     Trilu Unsqueeze Upsample Where Xor
-    """.split()
+    """
 )
 TENSORRT_8_6 = TENSORRT_8_5 | {"GroupNormalization", "LayerNormalization", "IsInf"}
 # Operators of the standard that TensorRT 10 and 11 do not build.
-_NEVER = frozenset(
+_NEVER = _names(
     """
     Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CenterCropPad Col2Im Compress ConcatFromSequence
     ConvInteger Det DynamicQuantizeLinear ImageDecoder MatMulInteger MaxRoiPool MaxUnpool MelWeightMatrix Multinomial
     NegativeLogLikelihoodLoss Optional OptionalGetElement OptionalHasElement QLinearConv QLinearMatMul RegexFullMatch
     SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength SequenceMap
     SoftmaxCrossEntropyLoss SplitToSequence StringConcat StringNormalizer StringSplit TfIdfVectorizer Unique
-    """.split()
+    """
 )
 _NOT_RTX = _NEVER | {"AffineGrid", "DFT", "DeformConv", "NonMaxSuppression", "NonZero"}
 
 # Plugins that come with TensorRT (op type = plugin name), by when they end.
-PLUGINS_TO_10 = frozenset(
+PLUGINS_TO_10 = _names(
     """
     BatchTilePlugin_TRT BatchedNMSDynamic_TRT BatchedNMS_TRT Clip_TRT CoordConvAC CropAndResize CustomGelu
     EfficientNMS_ONNX_TRT LReLU_TRT NMSDynamic_TRT NMS_TRT Normalize_TRT Proposal ProposalDynamic SpecialSlice_TRT
     SingleStepLSTMPlugin
-    """.split()
+    """
 )
-PLUGINS = frozenset(
+PLUGINS = _names(
     """
     CropAndResizeDynamic DecodeBbox3DPlugin DetectionLayer_TRT DisentangledAttention_TRT EfficientNMS_TRT
     EfficientNMS_Explicit_TF_TRT EfficientNMS_Implicit_TF_TRT FlattenConcat_TRT GenerateDetection_TRT GridAnchor_TRT
@@ -52,7 +57,7 @@ PLUGINS = frozenset(
     MultilevelProposeROI_TRT MultiscaleDeformableAttnPlugin_TRT PillarScatterPlugin PriorBox_TRT ProposalLayer_TRT
     PyramidROIAlign_TRT ROIAlign_TRT RPROI_TRT Region_TRT Reorg_TRT ResizeNearest_TRT ScatterElements ScatterND
     VoxelGeneratorPlugin
-    """.split()
+    """
 )
 
 

@@ -1,14 +1,15 @@
 """Normalizations written out in elementary operators, for parsers that do not know them as one operator.
 
 TensorRT 8.5 has no LayerNormalization and no GroupNormalization, and takes InstanceNormalization only with constant
-scale and bias on rank 3 to 5. The formula is y = (x - mean) / sqrt(var + epsilon) * scale + bias, always in float32: the
-squares overflow FP16 beyond |x| = 256.
+scale and bias on rank 3 to 5. The formula is y = (x - mean) / sqrt(var + epsilon) * scale + bias, always in float32:
+the squares overflow FP16 beyond |x| = 256.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -142,7 +143,7 @@ class _Writer:
 
     def _standardize(self, node: NodeProto, x: str, axes: list[int]) -> tuple[str, str, str]:
         """(x - mean) / sqrt(var + epsilon), the mean and the root."""
-        epsilon = self._constant("epsilon", np.float32(attribute(node, "epsilon", 1e-5)))
+        epsilon = self._constant("epsilon", np.float32(attribute(node, "epsilon", 1e-5)))  # type: ignore[arg-type]
         mean = self._mean(x, axes)
         centred = self._node("Sub", [x, mean])
         variance = self._mean(self._node("Mul", [centred, centred]), axes)
@@ -171,7 +172,7 @@ class _Writer:
         else:
             self.nodes[-1].output[0] = target
 
-    def _node(self, op: str, inputs: list[str], output: str | None = None, **attributes: object) -> str:
+    def _node(self, op: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
         # A letter at the end: TensorRT's parser numbers further layers of one node name_0, name_1.
         name = f"{self._stem}/{len(self.written)}{op}"
         self.nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))

@@ -20,7 +20,6 @@ from nvidia_tao_deploy.graph.quantize import quantizable_tensors, quantize
 from nvidia_tao_deploy.graph.simplify import simplify
 from nvidia_tao_deploy.graph.tensors import attribute
 
-
 MODELS = Path(__file__).resolve().parents[2] / "samples" / "models"
 
 
