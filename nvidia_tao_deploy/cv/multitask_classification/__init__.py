@@ -124,8 +124,6 @@ def metric(_spec: Spec, data: Dataset) -> TaskAccuracy:
 def writer(_spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> TaskWriter:
     """result.csv."""
     assert isinstance(data, TaskTable)
-    for issue in data.issues:
-        say(f"note: {issue}")
     return TaskWriter(folder, data.classes)
 
 
