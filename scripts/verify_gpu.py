@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", default=list(HEADLINE), choices=list(HEADLINE))
     parser.add_argument("--precisions", nargs="+", default=list(TOLERANCE), choices=list(TOLERANCE))
     parser.add_argument("--timeout", type=float, default=240, help="seconds for one build")
+    parser.add_argument("--calibrators", action="store_true", help="compare with TensorRT's own calibrator (<= 10)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not (ROOT / "demo" / "data" / "scenes_kitti").is_dir():
@@ -38,6 +39,11 @@ def main() -> int:
             rows.append(row)
             print(line_of(row), flush=True)
             write(arguments.out, rows)
+        if arguments.calibrators:
+            for row in verify_calibrators(network, arguments.out, arguments.timeout):
+                rows.append(row)
+                print(line_of(row), flush=True)
+                write(arguments.out, rows)
     return 0 if all(row["verdict"] == "ok" for row in rows) else 1
 
 
@@ -69,6 +75,46 @@ def verify(network: str, precision: str, out: Path, timeout: float) -> dict[str,
     difference = abs(row["engine"] - row["onnx"])
     within = difference <= TOLERANCE[precision]
     return {**row, "verdict": "ok" if within else f"differs by {difference:.4f}, allowed {TOLERANCE[precision]}"}
+
+
+def verify_calibrators(network: str, out: Path, timeout: float) -> list[dict[str, Any]]:
+    """TensorRT's own calibrator against ours on the same images, and its cache turned into Q/DQ."""
+    command, metric = MODELS.get(network, network), HEADLINE[network]
+    cache = out / "engines" / f"{network}.cache"
+    ways = {
+        "int8, own calibrator": ["gen_trt_engine.tensorrt.calibration.mode=implicit"],
+        "int8, its cache as Q/DQ": [],
+        "int8, our calibration": None,
+    }
+    rows: list[dict[str, Any]] = []
+    for label, overrides in ways.items():
+        engine = out / "engines" / f"{network}_{len(rows)}_calibrator.engine"
+        began = time.monotonic()
+        if overrides is not None:
+            overrides = [*overrides, f"gen_trt_engine.tensorrt.calibration.cal_cache_file={cache}"]
+        built = run(
+            command, "gen_trt_engine", timeout,
+            f"gen_trt_engine.onnx_file=samples/models/{network}.onnx", f"gen_trt_engine.trt_engine={engine}",
+            "gen_trt_engine.tensorrt.data_type=int8", "gen_trt_engine.tensorrt.runtime=tensorrt",
+            f"results_dir={out / 'results' / network}", *(overrides or []),
+        )  # fmt: skip
+        row: dict[str, Any] = {"network": network, "precision": label, "metric": metric}
+        row["build_seconds"] = time.monotonic() - began
+        if isinstance(built, str):
+            rows.append({**row, "verdict": f"not built: {built}"})
+            continue
+        row.update(runtime=built["runtime"], counts=built["counts"])
+        results = out / "results" / network
+        measured = run(command, "evaluate", 300, f"evaluate.trt_engine={engine}", f"results_dir={results}")
+        if isinstance(measured, str):
+            rows.append({**row, "verdict": f"not evaluated: {measured}"})
+            continue
+        row["engine"] = measured[metric]
+        base = rows[0].get("engine") if rows else measured[metric]
+        difference = abs(row["engine"] - base) if base is not None else float("nan")
+        row["verdict"] = "ok" if difference <= TOLERANCE["int8"] else f"differs by {difference:.4f} from own calibrator"
+        rows.append(row)
+    return rows
 
 
 def run(command: str, action: str, timeout: float, *overrides: str) -> Any:
