@@ -49,7 +49,8 @@ def random_outputs(seed: int, batch: int, queries: int = 12) -> dict[str, Any]:
         "pred_boxes": rng.random((batch, queries, 4)).astype(np.float32),
         "pred_masks": rng.normal(0, 2, (batch, queries, 1, 5, 7)).astype(np.float32),
         "no_targets": rng.normal(-2, 2, (batch, 1)).astype(np.float32),
-        "union_mask_logits": rng.normal(0, 1, (batch, 2, 5, 7)).astype(np.float32),
+        # mostly background, so that it decides about masks
+        "union_mask_logits": rng.normal([[[[1.2]], [[0]]]], 1, (batch, 2, 5, 7)).astype(np.float32),
     }
 
 

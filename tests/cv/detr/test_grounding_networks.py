@@ -25,7 +25,10 @@ from detr_replay import (
 )
 from PIL import Image
 
+from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.metrics.coco import KEYS
+from nvidia_tao_deploy.metrics.coco_masks import CocoMaskMetric
+from nvidia_tao_deploy.predictions.types import Detections
 
 # Ids that are neither contiguous nor in order; "ball" is in "football", and one name has two words.
 CATEGORIES = {7: "football", 2: "ball", 5: "traffic light", 9: "car"}
@@ -144,6 +147,22 @@ def test_boxes_alone_without_annotated_masks(tmp_path: Path, shell: Shell) -> No
     case.json.write_text(json.dumps(document))
     assert shell(*case.words("evaluate")) == 0
     assert "mask_AP" not in case.results()
+
+
+def test_masks_are_small_by_their_own_area(tmp_path: Path) -> None:
+    """By the area of its box, a wrong detection of a small cross would be medium, and APs 1."""
+    path = write_images(tmp_path / "images", [(100, 100)])[0]
+    cross = [[0, 45, 100, 45, 100, 50, 0, 50], [45, 0, 50, 0, 50, 100, 45, 100]]
+    truth = {"image_id": 100, "category_id": 7, "bbox": [0, 0, 100, 100], "segmentation": cross, "area": 975}
+    other = {**truth, "segmentation": [[0, 0, 40, 0, 40, 40, 0, 40]], "bbox": [0, 0, 40, 40], "area": 1600}
+    data = CocoDetection(write_coco(tmp_path / "t.json", [path.name], CATEGORIES, [truth, other]), path.parent)
+    mask = np.zeros((2, 100, 100), bool)
+    mask[0, 45:50], mask[0, :, 45:50] = True, True
+    mask[1, 60:65], mask[1, :, 60:65] = True, True  # wrong, best scored
+    metric = CocoMaskMetric(data)
+    boxes = np.array([[0, 0, 100, 100]] * 2, float)
+    metric.update(data[0], Detections(boxes, np.array([0.5, 0.9]), np.array([7, 7]), mask))
+    assert metric.compute()["mask_APs"] == pytest.approx(0.5, abs=1e-3)  # the wrong one is small too
 
 
 @pytest.mark.parametrize("network", ["grounding_dino", "mask_grounding_dino"])
