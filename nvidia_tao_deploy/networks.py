@@ -34,18 +34,28 @@ NETWORKS: dict[str, Entry] = {
     "detectnet_v2": Entry("nvidia_tao_deploy.cv.detectnet_v2", "DetectNet_v2 grid-box detector", protobuf=True),
     "dino": Entry("nvidia_tao_deploy.cv.dino", "DINO detection transformer"),
     "dssd": Entry("nvidia_tao_deploy.cv.dssd", "DSSD detector", protobuf=True),
+    "efficientdet_tf1": Entry(
+        "nvidia_tao_deploy.cv.efficientdet_tf1", "EfficientDet detector (TensorFlow 1 trainer)", protobuf=True
+    ),
+    "efficientdet_tf2": Entry("nvidia_tao_deploy.cv.efficientdet_tf2", "EfficientDet detector (TensorFlow 2 trainer)"),
+    "faster_rcnn": Entry("nvidia_tao_deploy.cv.faster_rcnn", "Faster R-CNN detector", protobuf=True),
     "grounding_dino": Entry("nvidia_tao_deploy.cv.grounding_dino", "Grounding DINO: finds what captions name"),
+    "lprnet": Entry("nvidia_tao_deploy.cv.lprnet", "License-plate recognition", protobuf=True),
     "mae": Entry("nvidia_tao_deploy.cv.mae", "Masked auto-encoder (engines only)", actions=("gen_trt_engine",)),
     "mask_grounding_dino": Entry("nvidia_tao_deploy.cv.mask_grounding_dino", "Grounding DINO with masks"),
+    "mask_rcnn": Entry("nvidia_tao_deploy.cv.mask_rcnn", "Mask R-CNN: boxes and masks", protobuf=True),
     "multitask_classification": Entry(
         "nvidia_tao_deploy.cv.multitask_classification", "Several classifications of one image", protobuf=True
     ),
     "nvdinov2": Entry(
         "nvidia_tao_deploy.cv.nvdinov2", "Self-supervised ViT backbone (engines only)", actions=("gen_trt_engine",)
     ),
+    "ocrnet": Entry("nvidia_tao_deploy.cv.ocrnet", "Text recognition (CTC or attention)"),
     "retinanet": Entry("nvidia_tao_deploy.cv.retinanet", "RetinaNet detector", protobuf=True),
     "rtdetr": Entry("nvidia_tao_deploy.cv.rtdetr", "RT-DETR real-time detection transformer"),
+    "segformer": Entry("nvidia_tao_deploy.cv.segformer", "SegFormer semantic segmentation"),
     "ssd": Entry("nvidia_tao_deploy.cv.ssd", "SSD detector", protobuf=True),
+    "unet": Entry("nvidia_tao_deploy.cv.unet", "U-Net semantic segmentation", protobuf=True),
     "yolo_v3": Entry("nvidia_tao_deploy.cv.yolo_v3", "YOLOv3 detector", protobuf=True),
     "yolo_v4": Entry("nvidia_tao_deploy.cv.yolo_v4", "YOLOv4 detector", protobuf=True),
     "yolo_v4_tiny": Entry("nvidia_tao_deploy.cv.yolo_v4_tiny", "YOLOv4-tiny detector", protobuf=True),

@@ -1,0 +1,101 @@
+"""LPRNet: license plates, read by CTC whose blank is the last class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.cv.lprnet.spec import Spec
+from nvidia_tao_deploy.data.folder import ImageFolder
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
+from nvidia_tao_deploy.errors import SpecError
+from nvidia_tao_deploy.families import text_recognition as family
+from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.upright import UprightTransform
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
+from nvidia_tao_deploy.predictions.text import Text, decode_ctc
+from nvidia_tao_deploy.predictions.text_writer import TextWriter
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+CHARACTERS = "dataset_config.characters_list_file"
+SOURCES = "dataset_config.validation_data_sources"
+
+
+def folders(spec: Spec, name: str) -> list[str]:
+    """One folder of every validation source.
+
+    Raises:
+        SpecError: no source, or one without this folder.
+    """
+    found = [getattr(source, name) for source in spec.require(SOURCES)]
+    if not all(found):
+        index = found.index("")
+        raise SpecError(f"validation source {index + 1} has no {name}", where=spec.where(f"{SOURCES}[{index}]"))
+    return found
+
+
+def dataset(spec: Spec, action: str) -> Dataset:
+    """evaluate: plates with labels; inference: the images of ``image_dir``, else of the validation sources."""
+    if action == "inference":
+        return ImageFolder(spec.inference.image_dir or folders(spec, "image_directory_path"), recursive=False)
+    pairs = zip(folders(spec, "image_directory_path"), folders(spec, "label_directory_path"), strict=True)
+    return TextLabels.from_folders(list(pairs), read_characters(spec.require(CHARACTERS)), strict=spec.strict)
+
+
+def transform(spec: Spec, ports: Ports) -> UprightTransform:
+    """BGR (or grey) / 255, stretched in whole grey levels."""
+    return UprightTransform(
+        whole_levels=True,
+        scale=1 / 255,
+        color="BGR",
+        input_name=ports.inputs["image_input"].name,
+        backend=spec.runtime.image_backend,
+    )
+
+
+def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:
+    """CTC; the blank stands after the listed characters."""
+    path = spec.require(CHARACTERS)
+    classes = [*read_characters(path), ""]
+
+    def run(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometry]) -> list[Text]:
+        return decode_ctc(outputs["ids"], outputs["probabilities"], classes, len(classes) - 1, path)
+
+    return run
+
+
+def batch_size(spec: Spec, action: str) -> int:
+    """``<action>.batch_size`` (``-b``), else ``eval_config.batch_size``, else 1."""
+    own = getattr(spec, action).batch_size
+    return int(own) if own > 0 else max(1, spec.eval_config.batch_size)
+
+
+def labels(spec: Spec) -> Sequence[str]:
+    """The characters for the manifest, where they are known."""
+    path = spec.dataset_config.characters_list_file
+    return read_characters(path) if path and Path(path).is_file() else ()
+
+
+NETWORK = Network(
+    name="lprnet",
+    spec=Spec,
+    bind=family.binder(
+        Port("image_input", ("image_input:0",), channels=(1, 3)),
+        ("tf_op_layer_ArgMax", "tf_op_layer_ArgMax:0"),
+        ("tf_op_layer_Max", "tf_op_layer_Max:0"),
+    ),
+    calibration=calibration_images,
+    transform=transform,
+    dataset=dataset,
+    decode=decode,
+    metric=lambda _spec, data: family.metric(data),
+    writer=lambda _spec, folder, _data, _ports: TextWriter(folder, with_confidence=False),
+    batch_size=batch_size,
+    labels=labels,
+)
+gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -1,0 +1,63 @@
+"""What lprnet reads from its spec: fields of the message ``Experiment``, and the actions' sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
+
+
+class TensorRT(ProtoTensorRT):
+    """How the engine is built."""
+
+    data_type: Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lambda value: str(value).lower())] = Field(  # type: ignore[assignment]
+        default="fp32", description="Precision of the engine, in any case; this network has no int8."
+    )
+
+
+class GenTrtEngine(sections.GenTrtEngine):
+    """ONNX file in, engine file out."""
+
+    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+
+
+class Inference(sections.Inference):
+    """Run a model on images."""
+
+    image_dir: StrList = Field(
+        default=[], description="Folders of images; else those of dataset_config.validation_data_sources."
+    )
+
+
+class DataSource(Section):
+    """Plates and what stands on them."""
+
+    image_directory_path: str = Field(default="", description="Folder of images.")
+    label_directory_path: str = Field(default="", description="Folder of <image name>.txt, the plate in line 1.")
+
+
+class DatasetConfig(Section):
+    """Images, labels and characters."""
+
+    validation_data_sources: list[DataSource] = Field(default=[], description="Folders of evaluate and inference.")
+    characters_list_file: str = Field(default="", description="One character per line; the blank is not listed.")
+
+
+class EvalConfig(Section):
+    """Settings of evaluate and inference."""
+
+    batch_size: int = Field(default=0, ge=0, description="Images per batch where the action sets none; 0 means 1.")
+
+
+class Spec(NetworkSpec):
+    """Spec of lprnet."""
+
+    network: ClassVar[str] = "lprnet"
+
+    dataset_config: DatasetConfig = Field(default_factory=DatasetConfig, description="Images, labels and characters.")
+    eval_config: EvalConfig = Field(default_factory=EvalConfig, description="Settings of evaluate and inference.")
+    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
+    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")

@@ -1,0 +1,57 @@
+"""Text recognisers: an id and its probability per time step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.text_labels import TextLabels
+from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.metrics.ocr import TextMetric
+from nvidia_tao_deploy.network import Binder, Port, Ports, expect
+from nvidia_tao_deploy.runtime.session import TensorInfo
+
+
+def binder(image: Port, ids: Sequence[str], probabilities: Sequence[str]) -> Binder:
+    """A binder of the roles ``ids`` and ``probabilities``: by name, else by type, never by position alone.
+
+    Args:
+        image: the one input.
+        ids: names of the output with class ids.
+        probabilities: names of the output with their probabilities.
+
+    Raises (the binder):
+        ModelError: the model has other inputs, no such pair of outputs, or a dynamic image size.
+    """
+
+    def bind(model_inputs: Sequence[TensorInfo], model_outputs: Sequence[TensorInfo]) -> Ports:
+        inputs = expect((image,), ())(model_inputs, ()).inputs
+        pairs = [output for output in model_outputs if len(output.shape) == 2]
+        found = {}
+        for role, names, integer in (("ids", ids, True), ("probabilities", probabilities, False)):
+            typed = [output for output in pairs if (output.dtype.kind in "iu") == integer]
+            found[role] = next((output for name in names for output in typed if output.name == name), None) or next(
+                iter(typed), None
+            )
+        one, other = found["ids"], found["probabilities"]
+        if one is None or other is None or _differ(one.shape[1], other.shape[1]):
+            has = "; ".join(map(str, model_outputs)) or "none"
+            raise ModelError(
+                "the model does not fit this network: its contract asks for integer class ids and float probabilities, "
+                f"both (batch, steps); the model has {has}",
+                remedy="Check that the file was exported for this network.",
+            )
+        ports = Ports(inputs, {"ids": one, "probabilities": other})
+        ports.image_size(image.role)
+        return ports
+
+    return bind
+
+
+def _differ(one: int | None, other: int | None) -> bool:
+    return None not in (one, other) and one != other
+
+
+def metric(data: Dataset) -> TextMetric:
+    """Exact matches and edit distance."""
+    return TextMetric(data.unspellable if isinstance(data, TextLabels) else 0)

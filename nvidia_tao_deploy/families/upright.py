@@ -1,0 +1,76 @@
+"""The transform of the networks whose contract reads images with OpenCV: turned upright by their EXIF orientation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.data.image import Backend, ColorMode, decode
+from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.resize import RESIZES
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+ORIENTATION = 0x0112
+
+
+def decode_upright(path: Path, mode: ColorMode = "RGB", backend: Backend = "opencv") -> NDArray[Any]:
+    """Pixels (H, W, C) as :func:`decode` gives them, turned as the EXIF orientation of a JPEG file says.
+
+    Raises:
+        DataError: see :func:`decode`.
+    """
+    pixels = decode(path, mode, backend)
+    orientation = _orientation(path)
+    if orientation in (5, 6, 7, 8):  # rows and columns swapped
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _orientation(path: Path) -> int:
+    from PIL import Image
+
+    with Image.open(path) as image:  # reads the header only
+        return int(image.getexif().get(ORIENTATION, 1)) if image.format == "JPEG" else 1
+
+
+class UprightTransform(ImageTransform):
+    """An :class:`ImageTransform` that stretches upright images with OpenCV INTER_LINEAR.
+
+    Args:
+        whole_levels: resize uint8 pixels, which rounds to whole grey levels, instead of float32 ones.
+        settings: of :class:`ImageTransform`, without ``resize``.
+    """
+
+    def __init__(self, *, whole_levels: bool = False, **settings: Any) -> None:
+        super().__init__(resize="stretch", **settings)
+        self.whole_levels = whole_levels
+
+    def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
+        """Write the sample into ``out[input_name]`` (C, H, W); the geometry is that of the upright image."""
+        target = out[self.input_name]
+        channels, height, width = target.shape
+        image = decode_upright(sample.paths[self.path_index], self._mode(channels), self.backend)
+        self._store(self._stretched(image, (width, height)), target)
+        source = (image.shape[1], image.shape[0])
+        return Geometry(source, (width, height), (width / source[0], height / source[1]))
+
+    def describe(self) -> dict[str, Any]:
+        """Every constant that shapes the numbers, JSON-ready."""
+        return {**super().describe(), "whole_levels": self.whole_levels, "exif_orientation": "applied"}
+
+    def _stretched(self, image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+        if not self.whole_levels:
+            return RESIZES[self.resize](image, size).pixels
+        import cv2
+
+        resized = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
+        return resized.reshape(size[1], size[0], image.shape[2])  # OpenCV drops a channel axis of 1
