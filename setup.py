@@ -46,6 +46,7 @@ setup(
         "gpu": ["onnxruntime-gpu>=1.20", "cuda-python>=12"],
         "mpi": ["mpi4py>=3.1"],
         "hdf5": ["h5py>=3.8"],
+        "modelopt": ["nvidia-modelopt[onnx]>=0.33"],
         "dev": [
             "h5py>=3.8",
             "hypothesis>=6.100",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.sample import Sample
@@ -51,10 +52,13 @@ class CalibrationImages:
         count = min(limit, len(samples)) if limit else options.cal_batches * options.cal_batch_size
         self.samples: list[Sample] = [samples[path] for path in choose(list(samples), count, options.seed)]
         self.batch_size: int = options.cal_batch_size
+        self.whole = False  # a model with a fixed batch takes no short one
         self._transform, self._inputs, self._strict = transform, tuple(ports.inputs.values()), spec.strict
 
     def batches(self, batch_size: int | None = None) -> Iterator[dict[str, NDArray[Any]]]:
         """Batches of model inputs by tensor name, read anew at every call.
+
+        Where only ``whole`` batches will do, a short one is filled up with its own images again.
 
         Raises:
             DataError: not one of the images can be read.
@@ -63,9 +67,13 @@ class CalibrationImages:
         size = batch_size or self.batch_size
         for batch in calibration_batches(self.samples, self._transform, self._inputs, size, strict=self._strict):
             found = True
-            yield batch
+            yield {name: _filled(array, size) for name, array in batch.items()} if self.whole else batch
         if not found:
             raise DataError("not one calibration image can be read", where=str(self.samples[0].path))
+
+
+def _filled(rows: NDArray[Any], size: int) -> NDArray[Any]:
+    return rows if len(rows) == size else np.resize(rows, (size, *rows.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,9 @@ def find_scales(
         SpecError: no source is named.
         DataError: a source is missing or broken.
     """
-    from nvidia_tao_deploy.calibration.cache import write_cache
+    from nvidia_tao_deploy.calibration.cache import ENTROPY, write_cache
     from nvidia_tao_deploy.calibration.provenance import write_key
+    from nvidia_tao_deploy.calibration.ranges import QUANTIZED_MAX
 
     options = spec.gen_trt_engine.tensorrt.calibration
     if not options.force_ptq and (options.cal_json_file or options.qat or _trained_with_qat(spec)):
@@ -113,12 +122,24 @@ def find_scales(
         found = _from_cache(cache, key, spec, model, tensors, images)
         if found:
             return found
-    by_tensor, facts = _calibrate(spec, model, tensors, ports, images)
+    largest, facts = _calibrate(spec, model, tensors, ports, images)
     if cache and key:
-        write_cache(cache, {name: scale for name, scale in by_tensor.items() if scale > 0}, version=builder_version)
+        # A cache holds int8 scales whatever is built from it: TensorRT has no other kind.
+        table = {name: amax / QUANTIZED_MAX["int8"] for name, amax in largest.items() if amax > 0}
+        algorithm = "MinMaxCalibration" if options.method == "minmax" else ENTROPY
+        write_cache(cache, table, version=builder_version, algorithm=algorithm)
         write_key(cache, key)
         say(f"Calibration cache: {cache}")
-    return Scales(by_tensor, facts)
+    precision = spec.gen_trt_engine.tensorrt.data_type
+    return Scales({name: amax / QUANTIZED_MAX[precision] for name, amax in largest.items()}, facts)
+
+
+def _for_precision(spec: Any, int8_scales: Mapping[str, float]) -> dict[str, float]:
+    """Scales of a table in TensorRT's form (amax / 127) for the type that is built."""
+    from nvidia_tao_deploy.calibration.ranges import QUANTIZED_MAX
+
+    factor = QUANTIZED_MAX["int8"] / QUANTIZED_MAX[spec.gen_trt_engine.tensorrt.data_type]
+    return {name: scale * factor for name, scale in int8_scales.items()}
 
 
 def _trained_with_qat(spec: Any) -> bool:
@@ -142,7 +163,7 @@ def _from_qat(spec: Any, model: ModelProto, tensors: Sequence[str], version: tup
                 remedy="Name a new file, or leave cal_cache_file out.",
             )
         write_cache(Path(cache), table, version=version)
-    return Scales(match.scales, {"source": "qat", "file": str(path), "report": match.report()})
+    return Scales(_for_precision(spec, match.scales), {"source": "qat", "file": str(path), "report": match.report()})
 
 
 def _from_cache(
@@ -172,7 +193,7 @@ def _from_cache(
     match = scales_from_cache(model, content, tensors)
     _report(cache, match)
     return Scales(
-        match.scales,
+        _for_precision(spec, match.scales),
         {
             "source": "cache",
             "file": str(cache),
@@ -215,11 +236,10 @@ def _key(spec: Any, transform: Transform, images: CalibrationImages | None) -> C
 def _calibrate(
     spec: Any, model: ModelProto, tensors: Sequence[str], ports: Ports, images: CalibrationImages | None
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    from nvidia_tao_deploy.calibration.ranges import QUANTIZED_MAX, collect
+    from nvidia_tao_deploy.calibration.ranges import collect
     from nvidia_tao_deploy.calibration.tensorfile import write_tensorfile
 
     options = spec.gen_trt_engine.tensorrt.calibration
-    precision = spec.gen_trt_engine.tensorrt.data_type
     data_file = Path(options.cal_data_file) if options.cal_data_file else None
     names = [info.name for info in ports.inputs.values()]
     if data_file and not data_file.is_file() and images is not None:
@@ -238,7 +258,7 @@ def _calibrate(
     facts = calibration_facts(spec, images, options.method)
     if data_file:
         facts["data_file"] = str(data_file)
-    return {name: value / QUANTIZED_MAX[precision] for name, value in largest.items()}, facts
+    return largest, facts
 
 
 def _tensorfile(path: Path, names: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:

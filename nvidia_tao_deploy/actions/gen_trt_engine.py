@@ -17,7 +17,9 @@ from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 
 if TYPE_CHECKING:
+    from nvidia_tao_deploy.engine.build import BuildInfo
     from nvidia_tao_deploy.engine.options import BuildOptions
+    from nvidia_tao_deploy.engine.profiles import Profile
     from nvidia_tao_deploy.spec.sections import NetworkSpec
 
 MIB = 2**20
@@ -46,6 +48,7 @@ def gen_trt_engine(
         TaoDeployError: anything the user can mend.
     """
     with started(network, "gen_trt_engine", source, overrides, flags) as run:
+        from nvidia_tao_deploy.actions.shapes import check_shapes, choose_profiles
         from nvidia_tao_deploy.engine.backend import choose_runtime
         from nvidia_tao_deploy.engine.build import build
         from nvidia_tao_deploy.engine.manifest import Manifest, prepared_onnx_path
@@ -63,14 +66,18 @@ def gen_trt_engine(
         counts = verify_precision(prepared.model, "fp32" if implicit else options.data_type)
         say("int8 by TensorRT's own calibrator" if implicit else describe_precision(counts))
         parity = _parity(spec, prepared)
+        profiles = choose_profiles(network, spec, prepared)
+        check_shapes(prepared, profiles, onnx_path)
         onnx_beside = prepared_onnx_path(engine_path)
         with atomic_write(onnx_beside) as temporary:
             temporary.write_bytes(prepared.model.SerializeToString())
-            built = build(temporary, _build_options(spec, prepared), say, backend=backend, shown_as=onnx_path)
+            build_options = _build_options(spec, prepared, profiles, weak=backend.features.typing == "weak")
+            built = build(temporary, build_options, say, backend=backend, shown_as=onnx_path)
+            verified = _verified(options.data_type, built.info, counts, implicit=implicit, where=onnx_path)
         write_bytes(engine_path, built.plan)
         manifest = Manifest.describe(
             built,
-            _profiles(spec, prepared),
+            profiles,
             source_onnx=onnx_path,
             prepared_onnx=onnx_beside,
             precision=options.data_type,
@@ -79,7 +86,7 @@ def gen_trt_engine(
             labels=list(network.labels(spec)),
             spec=plain(spec.model_dump(exclude={"encryption_key"})),
             parity=parity,
-            verified_precision=counts,
+            verified_precision=verified,
             network=network.name,
             command=_command(network, spec, onnx_path, engine_path),
         )
@@ -135,19 +142,41 @@ def _engine_path(spec: NetworkSpec) -> Path:
     return path
 
 
-def _profiles(spec: Any, prepared: Prepared) -> dict[str, Any]:
-    from nvidia_tao_deploy.engine.profiles import propose
-    from nvidia_tao_deploy.graph.load import model_inputs
+def _verified(asked: str, info: BuildInfo, counts: Mapping[str, int], *, implicit: bool, where: Path) -> dict[str, Any]:
+    """What the engine holds: read back where the builder can, else what stands in the graph it was built from.
 
-    options = spec.gen_trt_engine.tensorrt
-    return propose(model_inputs(prepared.model), options.min_batch_size, options.opt_batch_size, options.max_batch_size)
+    Raises:
+        BuildError: the engine was read back, and nothing in it runs in the precision that was asked for.
+    """
+    from nvidia_tao_deploy.graph.verify import describe_precision
+
+    held = {name: count for name, count in (info.layer_precisions or {}).items() if count}
+    if not held:
+        if not implicit:
+            say(f"{describe_precision(counts)} (in the prepared graph; the engine does not tell)")
+        return {"source": "prepared graph", **counts}
+    found = {**held, "total": sum(held.values())}
+    hidden = f"; {info.opaque_layers} compiled layers do not tell" if info.opaque_layers else ""
+    say(f"In the engine: {describe_precision(found)}{hidden}")
+    if asked != "fp32" and asked not in held and not info.opaque_layers:
+        raise BuildError(
+            f"{asked} was asked for, and the engine holds {describe_precision(found)}",
+            where=str(where),
+            remedy="This GPU has no kernels for these layers in that precision, or they were slower: ask for another "
+            "data_type, or set strict_types.",
+        )
+    return {"source": "engine", **found, "compiled_layers": info.opaque_layers}
 
 
-def _build_options(spec: Any, prepared: Prepared) -> BuildOptions:
+def _build_options(spec: Any, prepared: Prepared, profiles: Mapping[str, Profile], *, weak: bool) -> BuildOptions:
     from nvidia_tao_deploy.engine.options import BuildOptions, ImplicitCalibration
 
     section, options = spec.gen_trt_engine, spec.gen_trt_engine.tensorrt
     implicit = None
+    layers = {}
+    if options.data_type == "int8":
+        # On a weakly typed builder the fp16 flag that goes with int8 would take these too.
+        layers = dict.fromkeys(prepared.fp32_nodes(), "fp32") if weak else {}
     if options.data_type == "int8" and options.calibration.mode == "implicit":
         cache = options.calibration.cal_cache_file
         opt = options.opt_batch_size
@@ -156,16 +185,17 @@ def _build_options(spec: Any, prepared: Prepared) -> BuildOptions:
             cache_file=Path(cache) if cache else None,
             algorithm="minmax" if options.calibration.method == "minmax" else "entropy2",
         )
+        layers |= dict(entry.rsplit(":", 1) for entry in options.layers_precision)
     return BuildOptions(
         precision=options.data_type,
-        profiles=_profiles(spec, prepared),
+        profiles=profiles,
         runtime=options.runtime,
         device=section.gpu_id,
         workspace_bytes=options.workspace_size * MIB or None,
         timing_cache=Path(section.timing_cache) if section.timing_cache else None,
         compute_capabilities=tuple(_capability(text) for text in options.compute_capabilities),
         tf32=options.tf32,
-        layer_precisions=dict(entry.rsplit(":", 1) for entry in options.layers_precision) if implicit else {},
+        layer_precisions=layers,
         optimization_level=options.builder_optimization_level,
         max_aux_streams=options.max_aux_streams,
         version_compatible=options.version_compatible,
@@ -201,11 +231,14 @@ def _parity(spec: Any, prepared: Prepared) -> dict[str, Any] | None:
     if prepared.images is None:
         return None
     from nvidia_tao_deploy.graph.parity import compare
+    from nvidia_tao_deploy.graph.runnable import runnable
 
     limits = spec.gen_trt_engine.tensorrt.parity
-    found = compare(prepared.source, prepared.model, islice(prepared.images.batches(), PARITY_BATCHES))
+    batches = islice(prepared.images.batches(), PARITY_BATCHES)
+    found = compare(runnable(prepared.source), runnable(prepared.model), batches)
     for name, output in found.outputs.items():
-        say(f"parity of '{name}': cosine {output.cosine:.6f}, largest difference {output.max_abs:.4g}")
+        same = "" if output.agreement_of == "cosine" else f", same {output.agreement_of} {100 * output.agreement:.1f} %"
+        say(f"parity of '{name}': cosine {output.cosine:.6f}, largest difference {output.max_abs:.4g}{same}")
         problem = None
         if output.nan_count:
             problem = f"{output.nan_count} values are not finite"

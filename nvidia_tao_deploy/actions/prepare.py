@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nvidia_tao_deploy.actions.calibrate import CalibrationImages, calibration_facts, find_scales
+from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.network import Network, Ports
 from nvidia_tao_deploy.transforms.transform import Transform
 
@@ -18,9 +20,8 @@ if TYPE_CHECKING:
     from nvidia_tao_deploy.engine.backend import Backend
 
 QUANTIZED = ("int8", "fp8")
-# What plugins were lowered to: indices and thresholds, which 16 bits would spoil.
-LOWERED = ("lowered_*",)
 PARITY_BATCHES = 4
+NAMED = 5  # so many of a list are named in a note, the rest is counted
 
 
 @dataclass
@@ -35,6 +36,10 @@ class Prepared:
     calibration: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
+    def fp32_nodes(self) -> list[str]:
+        """Nodes a weakly typed builder must hold to FP32: coordinates of lowered plugins, norms written out."""
+        return [node.name for node in self.model.graph.node if any(fnmatchcase(node.name, g) for g in _float_globs())]
+
 
 def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     """Load the model and write the asked-for precision into its graph.
@@ -48,7 +53,7 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     Raises:
         ModelError: the file is broken or does not fit the network.
         DataError: calibration images are missing or unreadable.
-        BuildError: the precision cannot be put into this graph.
+        BuildError: the builder does not know an operator, or the precision cannot be put into this graph.
     """
     from nvidia_tao_deploy.graph import load, precision, simplify
     from nvidia_tao_deploy.graph.lower import lower_plugins
@@ -66,12 +71,11 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     if options.plugins != "keep":
         lowered = lower_plugins(prepared.model)
         prepared.model = lowered.model
-        if lowered.lowered:  # parity runs the source in ONNX Runtime, which knows no plugins
-            prepared.source = lower_plugins(source).model
         prepared.notes += [f"lowered {kind} '{name}' to standard operators" for name, kind in lowered.lowered]
         prepared.notes += [f"kept {kind} '{name}': {reason}" for name, kind, reason in lowered.unsupported]
     if spec.gen_trt_engine.batch_size > 0:
         prepared.model = simplify.set_batch(prepared.model, spec.gen_trt_engine.batch_size)
+    _fit(prepared, backend, path)
     wanted = options.data_type
     if is_quantized(prepared.model):
         prepared.notes.append(f"the model carries its own quantization, so data_type {wanted} adds nothing to it")
@@ -85,13 +89,93 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     if wanted in QUANTIZED:
         half = "fp16" if backend.strongly_typed and not options.strict_types else "fp32"
     ranges = _value_ranges(prepared) if half == "fp16" else None
+    unmatched: list[str] = []
     if wanted in QUANTIZED:
-        _quantize(spec, prepared, layers, backend)
+        unmatched += _quantize(spec, prepared, layers, backend)
     if half in ("fp16", "bf16"):
-        cast = precision.cast_float(prepared.model, half, keep_nodes=LOWERED, layers=layers, ranges=ranges)
+        cast = precision.cast_float(prepared.model, half, layers=layers, keep_nodes=_float_globs(), ranges=ranges)
         prepared.model = cast.model
-        prepared.notes += [f"layers_precision '{glob}' names no node" for glob in cast.unmatched if glob not in LOWERED]
+        prepared.notes += [_kept_note(cast.kept, half)] if cast.kept else []
+        unmatched += cast.unmatched
+    own = dict.fromkeys(glob for glob in unmatched if glob in layers)
+    prepared.notes += [f"layers_precision '{glob}' names no node" for glob in own]
+    if backend.features.typing == "weak":
+        _older_opset(prepared, backend)
     return prepared
+
+
+def _float_globs() -> tuple[str, ...]:
+    """Names of what our own passes wrote and no precision pass may narrow."""
+    from nvidia_tao_deploy.graph.decompose import SUFFIX
+    from nvidia_tao_deploy.graph.lower import NAME_PREFIX
+
+    return f"{NAME_PREFIX}*", f"*/{SUFFIX}/*"
+
+
+def _kept_note(kept: list[tuple[str, str]], half: str) -> str:
+    """E.g. "31 nodes stay fp32 in this fp16 graph: /norm/Pow (exponential or power), ... and 26 more"."""
+    listed = ", ".join(f"{name} ({reason})" for name, reason in kept[:NAMED])
+    more = f" and {len(kept) - NAMED} more" if len(kept) > NAMED else ""
+    verb = "nodes stay" if len(kept) != 1 else "node stays"
+    return f"{len(kept)} {verb} fp32 in this {half} graph: {listed}{more}"
+
+
+def _fit(prepared: Prepared, backend: Backend, path: Path) -> None:
+    """Write the graph in operators that ``backend`` knows.
+
+    Raises:
+        BuildError: nodes remain that it does not know; all are named, with what to do.
+    """
+    from nvidia_tao_deploy.engine.operators import known_operators
+    from nvidia_tao_deploy.graph.decompose import decompose_norms, set_kernel_shapes
+    from nvidia_tao_deploy.graph.inspect import unsupported_nodes
+    from nvidia_tao_deploy.graph.lower import PLUGIN_OPS
+    from nvidia_tao_deploy.graph.tensors import copy_model, opset
+
+    if not backend.features.layer_normalization:
+        norms = decompose_norms(prepared.model, known_operators(backend, opset(prepared.model)))
+        prepared.model = norms.model
+        if norms.norms:
+            kinds = ", ".join(sorted({kind for _, kind in norms.norms}))
+            prepared.notes.append(f"{len(norms.norms)} norms ({kinds}) written out in fp32 for {backend.title}")
+        prepared.notes += [f"{kind} '{name}' is not written out: {reason}" for name, kind, reason in norms.left]
+    if backend.features.typing == "weak":
+        prepared.model = copy_model(prepared.model)
+        set_kernel_shapes(prepared.model)  # TensorRT 8.5 needs them where weights stand behind Q/DQ
+        _older_opset(prepared, backend)
+    unknown = unsupported_nodes(prepared.model, known_operators(backend, opset(prepared.model)))
+    foreign = [node for node in unknown if node.domain and backend.features.plugins]
+    if foreign:
+        listed = ", ".join(map(str, foreign[:NAMED]))
+        prepared.notes.append(f"{len(foreign)} nodes of other domains must be plugins {backend.title} finds: {listed}")
+        unknown = [node for node in unknown if node not in foreign]
+    if not unknown:
+        return
+    lowerable = [node for node in unknown if node.op_type in PLUGIN_OPS]
+    listed = ", ".join(map(str, unknown[:NAMED])) + (f" and {len(unknown) - NAMED} more" if unknown[NAMED:] else "")
+    raise BuildError(
+        f"{backend.title} does not know the operator of {len(unknown)} node{'s' if len(unknown) > 1 else ''}: {listed}",
+        where=str(path),
+        remedy="Set gen_trt_engine.tensorrt.plugins to auto or lower: these plugins are then written in standard "
+        "operators."
+        if len(lowerable) == len(unknown)
+        else "Export the model without these operators, or end it before them and give their inputs as outputs"
+        + ("." if not backend.features.plugins else "; a plugin of your own must be loaded (LD_PRELOAD its library)."),
+    )
+
+
+def _older_opset(prepared: Prepared, backend: Backend) -> None:
+    """Bring the graph down to the newest opset the parser reads: newer forms are misread there, not refused."""
+    from nvidia_tao_deploy.graph.precision import convert_opset
+    from nvidia_tao_deploy.graph.tensors import opset
+
+    limit, found = backend.features.max_opset, opset(prepared.model)
+    if found <= limit:
+        return
+    converted = convert_opset(prepared.model, limit)
+    if converted is not None:
+        prepared.model = converted
+        prepared.notes.append(f"converted from opset {found} to {limit}, the newest that {backend.title} reads")
 
 
 def _images(network: Network, spec: Any, prepared: Prepared) -> CalibrationImages | None:
@@ -99,6 +183,9 @@ def _images(network: Network, spec: Any, prepared: Prepared) -> CalibrationImage
 
     A build whose scales come from a cache, a tensorfile or QAT can do without images.
     """
+    from nvidia_tao_deploy.engine.profiles import static_batch
+    from nvidia_tao_deploy.graph.load import model_inputs
+
     options = spec.gen_trt_engine.tensorrt
     calibration = options.calibration
     quantized = options.data_type in QUANTIZED
@@ -109,39 +196,71 @@ def _images(network: Network, spec: Any, prepared: Prepared) -> CalibrationImage
     if not calibration.cal_image_dir and (not quantized or elsewhere):
         return None
     limit = None if quantized else PARITY_BATCHES * calibration.cal_batch_size
-    return CalibrationImages(network, spec, prepared.transform, prepared.ports, limit)
+    images = CalibrationImages(network, spec, prepared.transform, prepared.ports, limit)
+    fixed = static_batch(model_inputs(prepared.model))
+    if fixed is not None and fixed != images.batch_size:
+        if quantized:
+            prepared.notes.append(f"cal_batch_size {images.batch_size} becomes {fixed}, the model's fixed batch")
+        images.batch_size = fixed
+    images.whole = fixed is not None
+    return images
 
 
-def _quantize(spec: Any, prepared: Prepared, layers: Mapping[str, str], backend: Backend) -> None:
-    """Find the scales and insert Q/DQ pairs."""
+def _quantize(spec: Any, prepared: Prepared, layers: Mapping[str, str], backend: Backend) -> list[str]:
+    """Find the scales and insert Q/DQ pairs; the globs that name no node."""
     from nvidia_tao_deploy.engine.backend import version_tuple
     from nvidia_tao_deploy.graph.quantize import quantizable_tensors, quantize
+    from nvidia_tao_deploy.graph.runnable import runnable
 
-    wanted = spec.gen_trt_engine.tensorrt.data_type
-    tensors = quantizable_tensors(prepared.model, precision=wanted, keep_nodes=LOWERED, layers=layers)
+    options = spec.gen_trt_engine.tensorrt
+    wanted, keep = options.data_type, _float_globs()
+    if options.calibration.quantizer == "modelopt":
+        return _quantize_by_modelopt(spec, prepared, layers)
+    tensors = quantizable_tensors(prepared.model, precision=wanted, keep_nodes=keep, layers=layers)
     # A cache is TensorRT's; what an RTX build writes is in the form of the last release that reads caches.
     version = version_tuple(backend.version) if backend.name == "tensorrt" else (10, 16, 1)
     major, minor, patch = (*version, 0, 0)[:3]
     scales = find_scales(
-        spec, prepared.model, tensors, prepared.ports, prepared.transform, prepared.images, (major, minor, patch)
-    )
-    result = quantize(prepared.model, scales.by_tensor, precision=wanted, keep_nodes=LOWERED, layers=layers)
+        spec, runnable(prepared.model), tensors, prepared.ports, prepared.transform, prepared.images,
+        (major, minor, patch),
+    )  # fmt: skip
+    result = quantize(prepared.model, scales.by_tensor, precision=wanted, keep_nodes=keep, layers=layers)
     prepared.model = result.model
     prepared.notes += [f"in float: {name}: {reason}" for name, reason in result.skipped]
-    prepared.notes += [f"layers_precision '{glob}' names no node" for glob in result.unmatched if glob not in LOWERED]
     prepared.calibration = dict(scales.facts)
+    return result.unmatched
+
+
+def _quantize_by_modelopt(spec: Any, prepared: Prepared, layers: Mapping[str, str]) -> list[str]:
+    from nvidia_tao_deploy.calibration.modelopt import quantize_with_modelopt
+    from nvidia_tao_deploy.graph.tensors import matches
+
+    options = spec.gen_trt_engine.tensorrt
+    if prepared.images is None:
+        spec.require("gen_trt_engine.tensorrt.calibration.cal_image_dir")
+    assert prepared.images is not None
+    nodes = prepared.model.graph.node
+    globs = [*_float_globs(), *(glob for glob, wish in layers.items() if wish != options.data_type)]
+    exclude = [node.name for node in nodes if any(matches(node, glob) for glob in globs)]
+    prepared.model, version = quantize_with_modelopt(
+        prepared.model,
+        prepared.images.batches,
+        precision=options.data_type,
+        method=options.calibration.method,
+        exclude=exclude,
+    )
+    facts = calibration_facts(spec, prepared.images, options.calibration.method)
+    prepared.calibration = {**facts, "quantizer": f"modelopt {version}"}
+    prepared.notes.append(f"Q/DQ pairs by Model Optimizer {version}; caches, tensorfiles and QAT scales are not used")
+    return [glob for glob in layers if not any(matches(node, glob) for node in nodes)]
 
 
 def _value_ranges(prepared: Prepared) -> dict[str, tuple[float, float]] | None:
     """(min, max) of every float tensor on a few calibration images: what fp16 cannot hold stays fp32."""
     if prepared.images is None:
         return None
-    from onnx import TensorProto
+    from nvidia_tao_deploy.calibration.ranges import collect_minmax, float_activations
+    from nvidia_tao_deploy.graph.runnable import runnable
 
-    from nvidia_tao_deploy.calibration.ranges import collect_minmax
-    from nvidia_tao_deploy.graph.tensors import GraphIndex
-
-    index = GraphIndex(prepared.model)
-    weights = {tensor.name for tensor in prepared.model.graph.initializer}
-    floats = [name for name, kind in index.elem_types.items() if kind == TensorProto.FLOAT and name not in weights]
-    return collect_minmax(prepared.model, islice(prepared.images.batches(), PARITY_BATCHES), floats)
+    model = runnable(prepared.model)
+    return collect_minmax(model, islice(prepared.images.batches(), PARITY_BATCHES), float_activations(model))

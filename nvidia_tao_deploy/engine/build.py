@@ -52,6 +52,7 @@ class BuildInfo:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     layer_precisions: Mapping[str, int] | None  # read back from the engine: convolutions and products per precision
+    opaque_layers: int = 0  # layers of the engine that hold many operators and do not tell their precisions
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,6 @@ def build(
     talk = _Conversation(plan, options, progress)
     data = _run(talk)
     seconds = time.monotonic() - started
-    if talk.layers:
-        progress("In the engine: " + ", ".join(f"{count} layers {name}" for name, count in talk.layers.items()))
     progress(f"Built {len(data) / 2**20:.1f} MiB in {seconds:.1f} s")
     capability = cuda.compute_capability(options.device)
     own = (capability,) if capability is not None else ()
@@ -111,6 +110,7 @@ def build(
         notes=plan.notes,
         warnings=tuple(dict.fromkeys(talk.warnings)),
         layer_precisions=talk.layers,
+        opaque_layers=talk.opaque,
     )
     return BuiltEngine(data, info, facts)
 
@@ -160,6 +160,7 @@ class _Conversation:
         self._connection: Connection
         self.warnings: list[str] = []
         self.layers: dict[str, int] | None = None
+        self.opaque = 0
         batches = options.implicit.batches if options.implicit else None
         self._batches: Iterator[Mapping[str, NDArray[Any]]] | None = iter(batches()) if batches else None
 
@@ -193,7 +194,7 @@ class _Conversation:
             self._progress(f"{event['phase']}: {event['step']} of {event['steps']}")
             return True
         if event["event"] == "layers":
-            self.layers = event["counts"]
+            self.layers, self.opaque = event["counts"], event.get("opaque", 0)
             return False
         if event["event"] == "warning":
             self.warnings.append(event["text"])

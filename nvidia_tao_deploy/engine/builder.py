@@ -118,7 +118,8 @@ def verify(trt: Any, logger: Any, data: bytes, plan: BuildPlan, emit: Emit) -> N
     if text is None:
         # Stripped and version compatible plans load only in a runtime set up for them.
         return
-    emit({"event": "layers", "counts": inspector.count_precisions(text)})
+    counts, opaque = inspector.count_precisions(text), inspector.opaque_layers(text)
+    emit({"event": "layers", "counts": counts, "opaque": opaque})
     if plan.quantized_to == "int8" and not inspector.mentions_int8(text):
         raise BuildError(
             "int8 was asked for and no layer of the engine runs in int8",

@@ -38,6 +38,16 @@ def count_precisions(text: str) -> dict[str, int]:
     return dict(counts)
 
 
+def opaque_layers(text: str) -> int:
+    """Layers that hold many operators compiled as one, whose precisions the inspector does not tell."""
+    layers = json.loads(text).get("Layers", [])
+    return sum(isinstance(layer, Mapping) and _is_opaque(layer) for layer in layers)
+
+
+def _is_opaque(layer: Mapping[str, Any]) -> bool:
+    return "ForeignNode" in str(layer.get("Name", "")) or "Myelin" in str(layer.get("LayerType", ""))
+
+
 def mentions_int8(text: str) -> bool:
     """Whether any tensor or weight of the engine is int8."""
     return re.search(r"int8", text, re.IGNORECASE) is not None

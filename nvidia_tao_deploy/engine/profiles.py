@@ -125,10 +125,18 @@ def check_profiles(inputs: Sequence[TensorInfo], profiles: Mapping[str, Profile]
         _check_one(info, Profile(*(tuple(shape) for shape in profile)))
 
 
-def try_shapes(model_path: Path, profiles: Mapping[str, Profile]) -> None:
+def try_shapes(
+    model: Path | bytes, profiles: Mapping[str, Profile], *, shown_as: Path | None = None, plain_pairs: bool = False
+) -> None:
     """Run the model once at each of the min, opt and max shapes with ONNX Runtime on the CPU, fed with zeros.
 
     Shows in seconds what a builder says after minutes, if at all: a shape that the model itself cannot take.
+
+    Args:
+        model: an ONNX file, or a serialized model.
+        profiles: one per input.
+        shown_as: the model's name in messages.
+        plain_pairs: see ``graph.ort.needs_plain_pairs``.
 
     Raises:
         BuildError: the model fails at one of the shapes; which one, and ONNX Runtime's reason.
@@ -137,7 +145,10 @@ def try_shapes(model_path: Path, profiles: Mapping[str, Profile]) -> None:
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    session = ort.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
+    if plain_pairs:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    content = model if isinstance(model, bytes) else str(model)
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     tried: list[dict[str, Shape]] = []
     for which in Profile._fields:
         shapes = {name: tuple(getattr(profile, which)) for name, profile in profiles.items()}
@@ -151,7 +162,7 @@ def try_shapes(model_path: Path, profiles: Mapping[str, Profile]) -> None:
             reason = str(error).strip().splitlines()[0]
             raise BuildError(
                 f"the model cannot run at the {which} shapes {shapes}: {reason}",
-                where=str(model_path),
+                where=str(shown_as or (model if isinstance(model, Path) else "")) or None,
                 remedy="Change the profile (batch size, height, width) to shapes the model takes.",
             ) from error
 

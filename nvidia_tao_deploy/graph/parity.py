@@ -22,7 +22,9 @@ class OutputParity:
         max_abs: largest |candidate - reference| over finite pairs.
         mean_abs: mean of the same.
         cosine: cosine similarity of the two outputs, all batches laid end to end; 1.0 when both are zero.
-        agreement: share of equal values (of equal class indices is up to the caller).
+        agreement: whether a task comes to the same answer. For scores (N, C): share of rows with the same arg-max;
+            for integers: share of equal values; for anything else the cosine. ``agreement_of`` says which.
+        agreement_of: "arg-max", "values" or "cosine".
         nan_count: values that are NaN or infinite in the candidate but not in the reference.
         count: values compared.
     """
@@ -31,6 +33,7 @@ class OutputParity:
     mean_abs: float
     cosine: float
     agreement: float
+    agreement_of: str
     nan_count: int
     count: int
 
@@ -94,17 +97,18 @@ class _Sums:
 
     def __init__(self) -> None:
         self.max_abs = self.sum_abs = self.dot = self.norm_a = self.norm_b = 0.0
-        self.finite = self.equal = self.nan = self.count = 0
+        self.finite = self.equal = self.rows = self.nan = self.count = 0
+        self.kind = "cosine"
 
     def add(self, name: str, expected: NDArray[Any], actual: NDArray[Any]) -> None:
         if expected.shape != actual.shape:
             raise ModelError(f"output {name}: shape {actual.shape} instead of {expected.shape}")
+        self._compare_answers(expected, actual)
         a, b = expected.astype(np.float64).ravel(), actual.astype(np.float64).ravel()
         good_a = np.isfinite(a)
         both = good_a & np.isfinite(b)
         self.nan += int(np.count_nonzero(good_a & ~both))
         self.count += a.size
-        self.equal += int(np.count_nonzero(a == b))
         a, b = a[both], b[both]
         if a.size == 0:
             return
@@ -116,10 +120,22 @@ class _Sums:
         self.norm_a += float(a @ a)
         self.norm_b += float(b @ b)
 
+    def _compare_answers(self, expected: NDArray[Any], actual: NDArray[Any]) -> None:
+        if expected.dtype.kind in "biu":
+            self.kind = "values"
+            same = expected == actual
+        elif expected.ndim == 2 and expected.shape[1] > 1:
+            self.kind = "arg-max"
+            same = expected.argmax(axis=1) == actual.argmax(axis=1)
+        else:
+            return
+        self.equal += int(np.count_nonzero(same))
+        self.rows += same.size
+
     def result(self) -> OutputParity:
         norm = np.sqrt(self.norm_a * self.norm_b)
         zero = self.norm_a == 0 and self.norm_b == 0
         cosine = 1.0 if zero else float(np.clip(self.dot / norm, -1.0, 1.0)) if norm > 0 else 0.0
         mean = self.sum_abs / self.finite if self.finite else 0.0
-        agreement = self.equal / self.count if self.count else 1.0
-        return OutputParity(self.max_abs, mean, cosine, agreement, self.nan, self.count)
+        agreement = cosine if self.kind == "cosine" else self.equal / self.rows if self.rows else 1.0
+        return OutputParity(self.max_abs, mean, cosine, agreement, self.kind, self.nan, self.count)

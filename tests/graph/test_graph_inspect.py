@@ -38,8 +38,25 @@ def test_parity_numbers_worked_by_hand():
     assert parity.outputs["y"].max_abs == 1
     assert parity.outputs["y"].mean_abs == 0.25
     assert parity.outputs["y"].cosine == pytest.approx(5 / np.sqrt(30))
-    assert parity.outputs["y"].agreement == 0.75
+    assert parity.outputs["y"].agreement == 1  # (1,1) still ranks the first class first
+    assert parity.outputs["y"].agreement_of == "arg-max"
     assert (parity.batches, parity.samples) == (2, 2)
+
+
+def test_agreement_is_what_the_output_is_read_for():
+    batches = [{"x": np.array([[1, 0], [0, 2], [3, 1], [0, 1]], dtype=np.float32)}]
+    turned = compare(linear([[1, 0], [0, 1]]), linear([[1, 0], [2, 1]]), batches).outputs["y"]
+    assert (turned.agreement, turned.agreement_of) == (0.5, "arg-max")
+    single = compare(linear([[1], [1]]), linear([[1], [-1]]), batches).outputs["y"]
+    assert (single.agreement, single.agreement_of) == (single.cosine, "cosine")
+    b = Builder()
+    b.const("k", np.array([1], dtype=np.int64))
+    b.node("TopK", ["x", "k"], "values", axis=1)
+    b.nodes[-1].output.append("y")
+    integers = b.model({"x": ["b", 2]}, {"y": ["b", 1]})
+    integers.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    same = compare(integers, integers, batches).outputs["y"]
+    assert (same.agreement, same.agreement_of) == (1.0, "values")
 
 
 def test_parity_counts_new_nans_and_needs_the_same_outputs():
