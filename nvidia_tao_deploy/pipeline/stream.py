@@ -1,72 +1,55 @@
 """The loop over batches, written once: samples in, predictions out, in dataset order.
 
-Decoding and transforming run in worker threads (the image libraries release the GIL), the model runs in a thread
-of its own, and the caller's thread decodes outputs and feeds the metric or writer. Memory is bounded by a ring of
-batch buffers.
+Workers decode and transform straight into the rows of a ring of batch buffers, one thread per slot of the session
+runs the model (two slots overlap one batch's copies with the other's execution), and the caller's thread decodes
+outputs and feeds the metric or writer. Memory is bounded by the ring.
 """
 
 from __future__ import annotations
 
-import os
+import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample
-from nvidia_tao_deploy.errors import DataError
+from nvidia_tao_deploy.errors import DataError, TaoDeployError
 from nvidia_tao_deploy.network import Decoder, Ports
+from nvidia_tao_deploy.pipeline.tally import Tally
+from nvidia_tao_deploy.pipeline.workers import Buffers, Filled, Kind, Ticket, Workers, worker_count
+from nvidia_tao_deploy.runtime.pinned import pinned
 from nvidia_tao_deploy.runtime.session import Session, TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 
-RING = 3  # one batch being filled, one being run, one being decoded
+__all__ = ["Tally", "calibration_batches", "run_stream"]
 
-
-@dataclass
-class Tally:
-    """What a run did: counts, skipped items with their reasons, and where the time went (seconds)."""
-
-    images: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    wall: float = 0.0
-    waiting_for_images: float = 0.0
-    waiting_for_model: float = 0.0
-    decoding: float = 0.0
-    latencies: list[float] = field(default_factory=list)
-
-    @property
-    def images_per_second(self) -> float:
-        """Images per second of wall time, first batch to last."""
-        return self.images / self.wall if self.wall > 0 else float("nan")
-
-    def report(self) -> dict[str, Any]:
-        """The figures for results.json: counts, images/s, shares of wall time, model latency in ms per batch."""
-        latencies = np.array(self.latencies or [np.nan]) * 1e3
-        p50, p90, p99 = np.percentile(latencies, [50, 90, 99])
-        wall = self.wall or float("nan")
-        return {
-            "images_evaluated": self.images,
-            "images_skipped": len(self.skipped),
-            "images_per_second": self.images_per_second,
-            "time_share": {
-                "images": self.waiting_for_images / wall,
-                "model": self.waiting_for_model / wall,
-                "results": self.decoding / wall,
-            },
-            "batch_latency_ms": {"p50": p50, "p90": p90, "p99": p99},
-        }
+MAX_RING_BYTES = 4 << 30
 
 
 @dataclass
 class _Batch:
+    slot: int
     samples: list[Sample]
-    buffers: dict[str, NDArray[Any]]
-    tasks: list[Future[Geometry]]
+    buffers: Buffers
+    ticket: Ticket
+
+
+@dataclass
+class _Done:
+    """A batch after the model: the samples that could be read, and those that could not."""
+
+    samples: list[Sample]
+    geometries: list[Geometry]
+    skipped: list[tuple[str, str]]
+    raw: dict[str, NDArray[Any]]
+    waited: float = 0.0  # seconds for images
+    ran: float = 0.0  # seconds in the model
 
 
 def run_stream(
@@ -78,8 +61,10 @@ def run_stream(
     *,
     batch_size: int,
     workers: int = 0,
+    worker_kind: Kind = "auto",
     strict: bool = False,
     tally: Tally | None = None,
+    batches: range | None = None,
 ) -> Iterator[tuple[Sample, Any]]:
     """Yield (sample, prediction) for every readable sample of ``dataset``, in its order, the last short batch included.
 
@@ -90,9 +75,12 @@ def run_stream(
         ports: the model's tensors by role.
         decode: raw outputs by role, and geometries -> predictions.
         batch_size: wanted batch; brought within what the model accepts.
-        workers: threads that decode and transform; 0: from the number of cores.
+        workers: threads or processes that decode and transform; 0: from the number of cores.
+        worker_kind: see :class:`~nvidia_tao_deploy.pipeline.workers.Workers`.
         strict: an unreadable sample ends the run instead of being skipped and counted.
         tally: filled while running; skipped samples are named in it.
+        batches: the batches to run, by number (a rank's share); None: all. An empty or wholly unreadable share is no
+            error.
 
     Raises:
         DataError: a sample is unreadable and ``strict`` is set, or not one sample could be read.
@@ -100,113 +88,157 @@ def run_stream(
     """
     tally = tally if tally is not None else Tally()
     batch_size = session.batch.clamp(max(1, min(batch_size, len(dataset))))
-    workers = workers or min(16, os.cpu_count() or 1)
-    ring = deque({info.name: _buffer(batch_size, info) for info in ports.inputs.values()} for _ in range(RING))
-    starts = iter(range(0, len(dataset), batch_size))
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="transform")
-    runner = ThreadPoolExecutor(1, thread_name_prefix="model")
-    filling: deque[_Batch] = deque()
-    running: deque[tuple[list[Sample], list[Geometry], dict[str, NDArray[Any]], Future[Any]]] = deque()
-
-    def fill_next() -> None:
-        start = next(starts, None) if ring else None
-        if start is None:
-            return
-        buffers = ring.popleft()
-        samples = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
-        tasks = [
-            pool.submit(transform, sample, {name: array[row] for name, array in buffers.items()})
-            for row, sample in enumerate(samples)
-        ]
-        filling.append(_Batch(samples, buffers, tasks))
-
+    chosen = range(math.ceil(len(dataset) / batch_size)) if batches is None else batches
+    lanes = max(1, min(getattr(session, "slots", 1), len(chosen)))
+    tally.lanes = lanes
     began = time.perf_counter()
-    try:
-        for _ in range(RING - 1):
-            fill_next()
-        while filling or running:
-            if filling:
-                mark = time.perf_counter()
-                batch = filling.popleft()
-                samples, geometries = _collect(batch, strict, tally)
-                tally.waiting_for_images += time.perf_counter() - mark
-                if samples:
-                    feeds = _feeds(batch.buffers, len(samples), session)
-                    running.append((samples, geometries, batch.buffers, runner.submit(_timed, session, feeds, tally)))
-                else:
-                    ring.append(batch.buffers)
-                fill_next()
-                if len(running) < 2 and filling:
-                    continue  # keep one batch running while the one before it is decoded
-            if running:
-                samples, geometries, buffers, future = running.popleft()
-                mark = time.perf_counter()
-                raw = future.result()
-                tally.waiting_for_model += time.perf_counter() - mark
-                ring.append(buffers)
-                fill_next()
-                mark = time.perf_counter()
-                outputs = {role: raw[info.name][: len(samples)] for role, info in ports.outputs.items()}
-                for sample, prediction in zip(samples, decode(outputs, geometries), strict=True):
-                    tally.images += 1
-                    yield sample, prediction
-                now = time.perf_counter()
-                tally.decoding += now - mark
-                tally.wall = now - began
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        runner.shutdown(wait=True, cancel_futures=True)
-    if not tally.images:
+    if len(chosen):
+        depth = ring_depth(list(ports.inputs.values()), batch_size, worker_count(workers), lanes, len(chosen))
+        pool = Workers(
+            dataset, transform, list(ports.inputs.values()), batch_size, depth, count=workers, kind=worker_kind
+        )
+        with ExitStack() as stack:
+            stack.callback(pool.close)  # last: page-locked buffers are released first
+            for buffers in pool.ring:
+                for array in buffers.values():
+                    stack.enter_context(pinned(array, getattr(session, "gpu", None)))
+            runner = ThreadPoolExecutor(lanes, thread_name_prefix="model")
+            stack.callback(_end, runner, pool, session)
+            yield from _loop(dataset, session, ports, decode, pool, runner, batch_size, chosen, strict, tally, began)
+    if not tally.images and batches is None:
         name, reason = tally.skipped[0] if tally.skipped else ("the dataset", "it is empty")
         raise DataError(f"not one image could be read; the first: {name}: {reason}")
 
 
-def _buffer(batch: int, info: TensorInfo) -> NDArray[Any]:
-    return np.zeros((batch, *(dim or 1 for dim in info.shape[1:])), info.dtype)
+def _loop(
+    dataset: Dataset,
+    session: Session,
+    ports: Ports,
+    decode: Decoder,
+    pool: Workers,
+    runner: ThreadPoolExecutor,
+    batch_size: int,
+    chosen: range,
+    strict: bool,
+    tally: Tally,
+    began: float,
+) -> Iterator[tuple[Sample, Any]]:
+    pending: deque[tuple[int, Future[_Done]]] = deque()
+    numbers = iter(chosen)
+
+    def start_next(slot: int) -> None:
+        number = next(numbers, None)
+        if number is None:
+            return
+        first = number * batch_size
+        samples = [dataset[index] for index in range(first, min(first + batch_size, len(dataset)))]
+        batch = _Batch(slot, samples, pool.ring[slot], pool.fill(slot, samples, first))
+        pending.append((slot, runner.submit(_run, batch, session, strict)))
+
+    for slot in range(len(pool.ring)):
+        start_next(slot)
+    while pending:
+        slot, future = pending.popleft()
+        done = future.result()
+        start_next(slot)  # the buffer is free as soon as its batch has run
+        tally.skipped += done.skipped
+        tally.waiting_for_images += done.waited
+        if done.samples:
+            tally.running += done.ran
+            tally.latencies.append(done.ran)
+            outputs = {role: done.raw[info.name][: len(done.samples)] for role, info in ports.outputs.items()}
+            predictions = _decoded(decode, outputs, done)
+            del outputs, done.raw
+            for sample, prediction in zip(done.samples, predictions, strict=True):
+                tally.images += 1
+                yield sample, prediction
+        tally.wall = time.perf_counter() - began
 
 
-def _timed(session: Session, feeds: Mapping[str, NDArray[Any]], tally: Tally) -> dict[str, NDArray[Any]]:
+def _decoded(decode: Decoder, outputs: dict[str, NDArray[Any]], done: _Done) -> Sequence[Any]:
+    try:
+        return decode(outputs, done.geometries)
+    except TaoDeployError:
+        raise
+    except Exception as error:
+        names = f"{done.samples[0].path} to {done.samples[-1].path}"
+        raise RuntimeError(f"decoding the outputs of {names}: {type(error).__name__}: {error}") from error
+
+
+def _run(batch: _Batch, session: Session, strict: bool) -> _Done:
+    """In a model thread: wait for the batch's images, then run it."""
     mark = time.perf_counter()
-    outputs = session.run(feeds)
-    tally.latencies.append(time.perf_counter() - mark)
-    return outputs
+    outcomes = batch.ticket.result()
+    ready = time.perf_counter()
+    done = _close_up(batch.samples, outcomes, batch.buffers, strict)
+    done.waited = ready - mark
+    if done.samples:
+        rows = max(len(done.samples), session.batch.minimum)  # a fixed-batch model runs whole, with rows to drop later
+        done.raw = session.run({name: array[:rows] for name, array in batch.buffers.items()})
+        done.ran = time.perf_counter() - ready
+    return done
 
 
-def _feeds(buffers: Mapping[str, NDArray[Any]], count: int, session: Session) -> dict[str, NDArray[Any]]:
-    rows = max(count, session.batch.minimum)  # a fixed-batch model runs whole; the rows past count are dropped later
-    return {name: array[:rows] for name, array in buffers.items()}
-
-
-def _collect(batch: _Batch, strict: bool, tally: Tally) -> tuple[list[Sample], list[Geometry]]:
-    """Wait for a batch; unreadable samples are taken out and the rows closed up."""
-    samples: list[Sample] = []
-    geometries: list[Geometry] = []
-    for row, (sample, task) in enumerate(zip(batch.samples, batch.tasks, strict=True)):
-        try:
-            geometry = task.result()
-        except DataError as error:
+def _close_up(samples: Sequence[Sample], outcomes: Filled, buffers: Buffers, strict: bool) -> _Done:
+    """Unreadable samples are taken out and the rows closed up."""
+    done = _Done([], [], [], {})
+    for row, (sample, outcome) in enumerate(zip(samples, outcomes, strict=True)):
+        if isinstance(outcome, DataError):
             if strict:
-                raise
-            tally.skipped.append((str(sample.path), error.what))
+                raise outcome
+            done.skipped.append((str(sample.path), outcome.what))
             continue
-        if row != len(samples):
-            for array in batch.buffers.values():
-                array[len(samples)] = array[row]
-        samples.append(sample)
-        geometries.append(geometry)
-    return samples, geometries
+        if row != len(done.samples):
+            for array in buffers.values():
+                array[len(done.samples)] = array[row]
+        done.samples.append(sample)
+        done.geometries.append(outcome)
+    return done
+
+
+def _end(runner: ThreadPoolExecutor, pool: Workers, session: Session) -> None:
+    """Stop every stage; a run of the model under way is told to give up where the runtime can."""
+    runner.shutdown(wait=False, cancel_futures=True)
+    pool.close()
+    cancel = getattr(session, "cancel", None)
+    if cancel is not None:
+        cancel()
+    runner.shutdown(wait=True)
+
+
+def ring_depth(inputs: Sequence[TensorInfo], batch_size: int, workers: int, lanes: int, batches: int) -> int:
+    """Buffers that keep every worker busy while every lane runs one: two images ahead per worker, one batch at least.
+
+    Bounded by :data:`MAX_RING_BYTES` (two more than lanes are always had) and by the number of batches.
+    """
+    row = sum(math.prod(dim or 1 for dim in info.shape[1:]) * info.dtype.itemsize for info in inputs)
+    ahead = 1 + max(1, math.ceil(2 * workers / batch_size))
+    affordable = MAX_RING_BYTES // max(row * batch_size, 1)
+    return min(lanes + max(2, min(ahead, affordable - lanes)), batches)
 
 
 def calibration_batches(
     samples: Sequence[Sample], transform: Transform, inputs: Sequence[TensorInfo], batch_size: int, *, strict: bool
 ) -> Iterator[dict[str, NDArray[Any]]]:
     """Batches of model inputs for calibration, one at a time; unreadable samples are left out or, ``strict``, an error."""
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with Workers(_Listed(samples), transform, inputs, batch_size, 1, kind="threads") as pool:
         for start in range(0, len(samples), batch_size):
             chunk = samples[start : start + batch_size]
-            buffers = {info.name: _buffer(len(chunk), info) for info in inputs}
-            rows = [{name: array[row] for name, array in buffers.items()} for row in range(len(chunk))]
-            tasks = [pool.submit(transform, sample, row) for sample, row in zip(chunk, rows, strict=True)]
-            good, _ = _collect(_Batch(list(chunk), buffers, tasks), strict, Tally())
-            if good:
-                yield {name: array[: len(good)] for name, array in buffers.items()}
+            done = _close_up(chunk, pool.fill(0, chunk, start).result(), pool.ring[0], strict)
+            if done.samples:
+                yield {name: array[: len(done.samples)].copy() for name, array in pool.ring[0].items()}
+
+
+class _Listed:
+    """A list as a dataset."""
+
+    root = None
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return self._samples[index]

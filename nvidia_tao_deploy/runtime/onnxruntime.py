@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +38,15 @@ SHORT_NAMES = {
 
 
 class OnnxRuntimeSession:
-    """An ONNX file loaded by ONNX Runtime (see :class:`~nvidia_tao_deploy.runtime.session.Session`)."""
+    """An ONNX file loaded by ONNX Runtime (see :class:`~nvidia_tao_deploy.runtime.session.Session`).
+
+    Inputs and outputs are bound: ONNX Runtime reads from the caller's arrays and writes into arrays made here, with no
+    copies of its own. On a GPU two runs may be under way at once, so that one's copies overlap the other's execution.
+
+    Attributes:
+        slots: runs that may be under way at once, each in a thread of its own.
+        gpu: device index where a GPU provider runs the model, else None.
+    """
 
     def __init__(
         self,
@@ -48,6 +57,8 @@ class OnnxRuntimeSession:
         provider_options: Mapping[str, Mapping[str, Any]] | None = None,
         gpu: int = 0,
         threads: int = 0,
+        cuda_graph: bool = False,
+        plain_pairs: bool = False,
     ) -> None:
         """Load ``path``.
 
@@ -59,6 +70,10 @@ class OnnxRuntimeSession:
             provider_options: options per provider name.
             gpu: device index for the GPU providers.
             threads: threads inside operators; 0: as many as there are cores.
+            cuda_graph: on the CUDA provider, replay a recorded graph per batch size. For models whose shapes depend
+                on the batch alone; one run at a time.
+            plain_pairs: run Q/DQ pairs as they stand (``graph.ort.needs_plain_pairs``): ONNX Runtime would join FP8
+                pairs to int8 operators, and not load the model.
 
         Raises:
             ModelError: the file cannot be loaded.
@@ -71,10 +86,19 @@ class OnnxRuntimeSession:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        if plain_pairs:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # Idle threads that spin would take the cores that decode the next images.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         chosen = [
             (name, {"device_id": gpu, **_options_of(name, provider_options)}) if name != SHORT_NAMES["cpu"] else name
             for name in _choose_providers(providers, ort.get_available_providers())
         ]
+        if cuda_graph:
+            for entry in chosen:
+                if isinstance(entry, tuple) and entry[0] == SHORT_NAMES["cuda"]:
+                    entry[1].setdefault("enable_cuda_graph", "1")
         try:
             self._session = ort.InferenceSession(content or str(path), options, providers=chosen)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of its own
@@ -92,18 +116,162 @@ class OnnxRuntimeSession:
         batch = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else None
         self.batch = BatchLimits(batch, batch) if batch else BatchLimits()
         self.device = f"ONNX Runtime {ort.__version__} {active[0]}"
+        on_gpu = active[0] in (SHORT_NAMES["cuda"], SHORT_NAMES["tensorrt"])
+        self.gpu: int | None = _device_of(chosen, active[0], gpu) if on_gpu else None
+        self._graphs: _CudaGraphs | None = None
+        if active[0] == SHORT_NAMES["cuda"] and _has_cuda_graph(chosen):
+            self._graphs = _CudaGraphs(ort, self._session, self.inputs, self.outputs, self.gpu or 0)
+        self.slots = 2 if on_gpu and self._graphs is None else 1
+        self._ort = ort
+        # Outputs whose first axis is fixed or has the name of the input's: their size is known before the run.
+        axis = self._session.get_inputs()[0].shape[:1] if self.inputs else []
+        nodes = self._session.get_outputs()
+        self._batched = {node.name for node in nodes if isinstance((node.shape or [None])[0], int) or node.shape[:1] == axis}
+        self._bindable = all(info.dtype != np.object_ for info in (*self.inputs, *self.outputs))
+        self._under_way: set[Any] = set()
+        self._lock = threading.Lock()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run one batch."""
+        """Run one batch; the returned arrays are owned by the caller.
+
+        Raises:
+            ModelError: a feed is missing, of the wrong shape or dtype, or the run failed or was cancelled.
+        """
+        options = self._ort.RunOptions()
+        with self._lock:
+            self._under_way.add(options)
         try:
-            values = self._session.run(None, dict(feeds))
+            if self._graphs is not None:
+                return self._graphs.run(feeds)
+            if self._bindable:
+                try:
+                    return self._run_bound(feeds, options)
+                except ModelError:
+                    raise
+                except Exception:
+                    if options.terminate:
+                        raise
+                    # Files may declare output shapes that are not what comes out; a plain run says whether that is all.
+                    self._bindable = False
+            values = self._session.run(None, dict(feeds), options)
+            return {info.name: value for info, value in zip(self.outputs, values, strict=True)}
+        except ModelError:
+            raise
         except Exception as error:  # as above
             raise ModelError(f"ONNX Runtime could not run the model: {str(error).strip().splitlines()[0]}") from error
-        return {info.name: value for info, value in zip(self.outputs, values, strict=True)}
+        finally:
+            with self._lock:
+                self._under_way.discard(options)
+
+    def _run_bound(self, feeds: Mapping[str, NDArray[Any]], options: Any) -> dict[str, NDArray[Any]]:
+        arrays = _checked(self.inputs, feeds)
+        binding = self._session.io_binding()
+        for name, array in arrays.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        batch = next((array.shape[0] for array in arrays.values() if array.ndim), None)
+        made: dict[str, NDArray[Any]] = {}
+        for info in self.outputs:
+            shape = _output_shape(info, batch)
+            if shape is None or info.name not in self._batched:  # only the run knows
+                binding.bind_output(info.name, "cpu")
+            else:
+                array = made[info.name] = np.empty(shape, info.dtype)
+                binding.bind_output(info.name, "cpu", 0, info.dtype.type, shape, array.ctypes.data)
+        self._session.run_with_iobinding(binding, options)
+        if len(made) == len(self.outputs):
+            return made
+        values = zip(self.outputs, binding.get_outputs(), strict=True)
+        return {info.name: made[info.name] if info.name in made else value.numpy() for info, value in values}
+
+    def cancel(self) -> None:
+        """Make the runs that are under way give up with an error; later runs are not affected."""
+        with self._lock:
+            for options in self._under_way:
+                options.terminate = True
 
     def close(self) -> None:
         """Drop the session; ONNX Runtime frees its memory with it."""
+        self._graphs = None
         self._session = None
+
+
+class _CudaGraphs:
+    """Fixed device buffers per batch size, which a recorded CUDA graph needs; ONNX Runtime records and replays."""
+
+    def __init__(
+        self, ort: Any, session: Any, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], gpu: int
+    ) -> None:
+        self._ort, self._session, self._gpu = ort, session, gpu
+        self._inputs, self._outputs = inputs, outputs
+        self._bound: dict[tuple[Any, ...], tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {}
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        arrays = _checked(self._inputs, feeds)
+        key = tuple(array.shape for array in arrays.values())
+        if key not in self._bound:
+            self._bound[key] = self._bind(arrays)
+        binding, options, inputs, outputs = self._bound[key]
+        for name, array in arrays.items():
+            inputs[name].update_inplace(array)
+        self._session.run_with_iobinding(binding, options)
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    def _bind(self, arrays: Mapping[str, NDArray[Any]]) -> tuple[Any, Any, dict[str, Any], dict[str, Any]]:
+        value = self._ort.OrtValue
+        inputs = {name: value.ortvalue_from_numpy(array, "cuda", self._gpu) for name, array in arrays.items()}
+        batch = next((array.shape[0] for array in arrays.values() if array.ndim), None)
+        outputs = {}
+        for info in self._outputs:
+            shape = _output_shape(info, batch)
+            if shape is None:
+                raise ModelError(
+                    f"output '{info.name}' has a shape that depends on more than the batch, so no CUDA graph fits it",
+                    remedy="Set runtime.cuda_graph=false.",
+                )
+            outputs[info.name] = value.ortvalue_from_shape_and_type(shape, info.dtype.type, "cuda", self._gpu)
+        binding, options = self._session.io_binding(), self._ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(len(self._bound) + 1))
+        for name, bound in inputs.items():
+            binding.bind_ortvalue_input(name, bound)
+        for name, bound in outputs.items():
+            binding.bind_ortvalue_output(name, bound)
+        return binding, options, inputs, outputs
+
+
+def _checked(inputs: Sequence[TensorInfo], feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The feeds in the model's order, contiguous; binding goes by address, so types and shapes are compared here."""
+    unknown = sorted(set(feeds) - {info.name for info in inputs})
+    if unknown:
+        raise ModelError(f"the model has no input {', '.join(unknown)}", remedy=f"It has {', '.join(map(str, inputs))}.")
+    arrays = {}
+    for info in inputs:
+        if info.name not in feeds:
+            raise ModelError(f"no array for input {info.name!r}", remedy=f"Inputs: {', '.join(map(str, inputs))}.")
+        array = np.ascontiguousarray(feeds[info.name]) if info.shape else np.asarray(feeds[info.name])
+        fits = len(info.shape) == array.ndim and all(
+            want in (None, has) for want, has in zip(info.shape, array.shape, strict=True)
+        )
+        if array.dtype != info.dtype or not fits:
+            raise ModelError(f"input {info} was given an array of {array.dtype.name} {array.shape}")
+        arrays[info.name] = array
+    return arrays
+
+
+def _output_shape(info: TensorInfo, batch: int | None) -> tuple[int, ...] | None:
+    """The shape where only the first axis is open, taken for the batch; None where more is."""
+    first, rest = info.shape[:1], info.shape[1:]
+    if None in rest or not first or batch is None:
+        return None
+    return (first[0] or batch, *(dim for dim in rest if dim is not None))
+
+
+def _has_cuda_graph(chosen: Sequence[Any]) -> bool:
+    return any(isinstance(entry, tuple) and str(entry[1].get("enable_cuda_graph", "0")) == "1" for entry in chosen)
+
+
+def _device_of(chosen: Sequence[Any], active: str, gpu: int) -> int:
+    options = next((entry[1] for entry in chosen if isinstance(entry, tuple) and entry[0] == active), {})
+    return int(options.get("device_id", gpu))
 
 
 def _tensor_info(node: Any) -> TensorInfo:

@@ -18,6 +18,7 @@ def open_session(
     providers: Sequence[str] = (),
     provider_options: Mapping[str, Mapping[str, Any]] | None = None,
     gpu: int = 0,
+    cuda_graph: bool = False,
     where: str | None = None,
 ) -> Session:
     """Open ``path``: ``.engine`` and ``.plan`` on TensorRT, ``.onnx`` on ONNX Runtime.
@@ -27,6 +28,7 @@ def open_session(
         providers: ONNX Runtime's execution providers in order of preference.
         provider_options: their options.
         gpu: device index.
+        cuda_graph: replay recorded CUDA graphs where the shapes allow it.
         where: the spec key that named the file, for messages.
 
     Raises:
@@ -42,6 +44,7 @@ def open_session(
     if suffix == ".onnx":
         from nvidia_tao_deploy.graph.load import load_model
         from nvidia_tao_deploy.graph.lower import PLUGIN_OPS, lower_plugins
+        from nvidia_tao_deploy.graph.ort import needs_plain_pairs
         from nvidia_tao_deploy.runtime.onnxruntime import OnnxRuntimeSession
 
         model = load_model(path)  # says clearly what is wrong with a broken file
@@ -56,14 +59,20 @@ def open_session(
                 )
             content = lowered.model.SerializeToString()
         return OnnxRuntimeSession(
-            path, content=content, providers=providers, provider_options=provider_options, gpu=gpu
+            path,
+            content=content,
+            providers=providers,
+            provider_options=provider_options,
+            gpu=gpu,
+            cuda_graph=cuda_graph,
+            plain_pairs=needs_plain_pairs(model),
         )
     if suffix in ENGINE_SUFFIXES:
         from nvidia_tao_deploy.engine.manifest import preflight
         from nvidia_tao_deploy.runtime.tensorrt import TensorRTSession
 
         preflight(path, gpu)
-        return TensorRTSession(path, device=gpu)
+        return TensorRTSession(path, device=gpu, cuda_graph=cuda_graph)
     raise ModelError(
         f"cannot tell what kind of model '{path.name}' is",
         where=place,

@@ -42,7 +42,7 @@ class TensorRTSession:
     manifest to know it from.
     """
 
-    def __init__(self, path: Path, device: int = 0) -> None:
+    def __init__(self, path: Path, device: int = 0, *, cuda_graph: bool = False) -> None:
         """Load ``path`` on GPU ``device``.
 
         Raises:
