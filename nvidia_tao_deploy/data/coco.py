@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.data.folder import common_root
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text import read_text, some
 from nvidia_tao_deploy.errors import DataError
@@ -43,10 +44,11 @@ class CocoTarget:
 class CocoDetection:
     """A COCO json and the folder of its images; samples in the json's image order, ids are image ids.
 
-    A file is looked for below ``image_dir`` first, then as the json names it. What can be read in only one way is
-    mended and told in ``issues``: images missing on disk (skipped), boxes with NaN or negative size (dropped),
-    missing ``area`` (width x height) and ``iscrowd`` (0), unusable annotation ids (renumbered). Boxes of zero
-    area, and boxes outside their image, are kept because the COCO metric counts them, and told as well.
+    A file is looked for below ``image_dir`` (of several folders, in their order) first, then as the json names it. What
+    can be read in only one way is mended and told in ``issues``: images missing on disk (skipped), boxes with NaN or
+    negative size (dropped), missing ``area`` (width x height) and ``iscrowd`` (0), unusable annotation ids
+    (renumbered). Boxes of zero area, and boxes outside their image, are kept because the COCO metric counts them, and
+    told as well.
 
     Attributes:
         raw: the json object with those changes, as pycocotools takes it.
@@ -55,7 +57,7 @@ class CocoDetection:
 
     Args:
         json_file: the annotation file.
-        image_dir: folder that ``file_name`` is relative to; None: the json's own folder.
+        image_dir: folder or folders that ``file_name`` is relative to; None: the json's own folder.
         limit: use the first ``limit`` images only; None or 0: all.
         strict: raise for images missing on disk instead of skipping them.
 
@@ -67,14 +69,16 @@ class CocoDetection:
     def __init__(
         self,
         json_file: Path | str,
-        image_dir: Path | str | None = None,
+        image_dir: Path | str | Sequence[Path | str] | None = None,
         *,
         limit: int | None = None,
         strict: bool = False,
     ) -> None:
         self.json_file = Path(json_file)
-        self._folder = Path(os.path.abspath(self.json_file.parent if image_dir is None else image_dir))
-        self.root: Path | None = self._folder
+        given = self.json_file.parent if image_dir is None else image_dir
+        folders = [given] if isinstance(given, (str, Path)) else given
+        self._folders = [Path(os.path.abspath(folder)) for folder in folders]
+        self.root: Path | None = common_root(self._folders)
         self.issues: list[str] = []
         document = load_instances(self.json_file)
         where = str(self.json_file)
@@ -125,13 +129,13 @@ class CocoDetection:
             raise DataError(
                 what if images else "the annotation file lists no image",
                 where=str(self.json_file),
-                remedy=f"Files are looked for below {self._folder}; check the image folder of the spec.",
+                remedy=f"Files are looked for below {some(self._folders)}; check the image folder of the spec.",
             )
         self.issues.append(f"{what} (skipped)")
         return found
 
     def _path(self, file_name: str) -> Path | None:
-        for path in (self._folder / file_name, Path(os.path.abspath(file_name))):
+        for path in (*(folder / file_name for folder in self._folders), Path(os.path.abspath(file_name))):
             if path.is_file():
                 return path
         return None

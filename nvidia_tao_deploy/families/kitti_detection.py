@@ -58,10 +58,10 @@ def known_class_names(spec: Any) -> list[str]:
     return class_order(spec.dataset_config.target_class_mapping)
 
 
-def binder(*outputs: Port) -> Binder:
+def binder(*outputs: Port, image: Port = IMAGE_INPUT) -> Binder:
     """Ports by name, else by position; an exported plugin may leave the shapes of its outputs open."""
     by_name = {name: port for port in outputs for name in (port.role, *port.names)}
-    strict = expect(inputs=(IMAGE_INPUT,), outputs=outputs)
+    strict = expect(inputs=(image,), outputs=outputs)
 
     def bind(model_inputs: Sequence[TensorInfo], model_outputs: Sequence[TensorInfo]) -> Ports:
         shaped = [
@@ -199,7 +199,7 @@ def confident(scores: NDArray[Any], counts: NDArray[np.int64], threshold: float)
         ModelError: a detection's score is not finite.
     """
     rows = np.arange(scores.shape[1]) < counts[:, None]
-    _finite(scores[rows])
+    require_finite(scores[rows])
     return np.asarray(rows & (scores.astype(np.float32, copy=False) > np.float32(threshold)))
 
 
@@ -211,7 +211,7 @@ def check_detections(
     Raises:
         ModelError: a class that the spec does not have, or values that are not finite.
     """
-    _finite(labels, boxes)
+    require_finite(labels, boxes)
     class_ids: NDArray[np.int64] = np.rint(labels).astype(np.int64)
     outside = (class_ids < first_class_id) | (class_ids >= first_class_id + len(names))
     if outside.any():
@@ -224,7 +224,12 @@ def check_detections(
     return class_ids
 
 
-def _finite(*arrays: NDArray[Any]) -> None:
+def require_finite(*arrays: NDArray[Any]) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        ModelError: a value is not finite.
+    """
     if not all(np.isfinite(array).all() for array in arrays):
         raise ModelError(
             "the model's outputs hold values that are not finite",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ class CocoMetric:
     Raises:
         DataError: ``eval_class_ids`` or ``category_of_class`` names categories that the json does not have.
     """
+
+    prefix: ClassVar[str] = ""  # of the keys
 
     def __init__(
         self,
@@ -81,8 +84,14 @@ class CocoMetric:
         rows[:, 5] = prediction.scores
         rows[:, 6] = categories
         self._image_ids.append(int(sample.id))
-        self._rows.append(rows[categories >= 0])
+        self._take(sample, prediction, rows, np.asarray(categories >= 0))
         self._evaluation = None
+
+    def _take(
+        self, _sample: Sample, _prediction: Detections, rows: NDArray[np.float64], known: NDArray[np.bool_]
+    ) -> None:
+        """Keep an image's rows, of which ``known`` have a category."""
+        self._rows.append(rows[known])
 
     def compute(self) -> dict[str, float]:
         """:data:`KEYS` in order, rounded to float32 (the contract's results.json).
@@ -91,7 +100,7 @@ class CocoMetric:
             DataError: no image was evaluated.
         """
         values = np.asarray(self.stats(), dtype=np.float32)
-        return dict(zip(KEYS, map(float, values), strict=True))
+        return {f"{self.prefix}{key}": float(value) for key, value in zip(KEYS, values, strict=True)}
 
     def stats(self) -> NDArray[np.float64]:
         """(12,) the same numbers in full precision."""
@@ -107,7 +116,7 @@ class CocoMetric:
 
     def report(self) -> str:
         """The 12 numbers and the AP of every class."""
-        lines = [f"{key:<10}{value:>8.4f}" for key, value in self.compute().items()]
+        lines = [f"{key:<14}{value:>8.4f}" for key, value in self.compute().items()]
         names = self._dataset.categories
         width = max([len(names[i]) for i in self._category_ids] + [5]) + 2
         lines += ["", f"{'class':<{width}}{'AP':>8}{'AP50':>8}"]
@@ -125,33 +134,45 @@ class CocoMetric:
             raise DataError("no image was evaluated", where=str(self._dataset.json_file))
         if self._evaluation is None:
             images, categories = np.unique(self._image_ids), np.array(self._category_ids, dtype=np.int64)
-            self._evaluation = evaluate(
-                _boxes(np.concatenate(self._rows), images, categories),
-                _boxes(_truth_rows(self._dataset.raw["annotations"]), images, categories),
-                len(categories),
-                self._max_dets,
-            )
+            found, truth = (select(rows, images, categories) for rows in (self._detections(), self._truth()))
+            self._evaluation = evaluate(found, truth, len(categories), self._max_dets)
         return self._evaluation
 
+    def _detections(self) -> Boxes:
+        """Every row taken so far, with image ids and category ids."""
+        rows = np.concatenate(self._rows)
+        return Boxes(
+            image=rows[:, 0].astype(np.int64),
+            category=rows[:, 6].astype(np.int64),
+            boxes_xywh=rows[:, 1:5],
+            area=rows[:, 3] * rows[:, 4],
+            score=rows[:, 5],
+            crowd=np.zeros(len(rows), bool),
+        )
 
-def _truth_rows(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-    """(N, 9) image id, x, y, width, height, score 0, category id, area, crowd."""
-    rows = [(a["image_id"], *a["bbox"], 0, a["category_id"], a["area"], a["iscrowd"]) for a in annotations]
-    return np.array(rows, dtype=np.float64).reshape(-1, 9)
+    def _truth(self) -> Boxes:
+        """Every annotation, with image ids and category ids."""
+        return truth_boxes(self._dataset.raw["annotations"])
 
 
-def _boxes(rows: NDArray[np.float64], images: NDArray[np.int64], categories: NDArray[np.int64]) -> Boxes:
-    """Rows of known images and categories as :class:`Boxes`; without area and crowd columns, those of detections."""
-    rows = rows[np.isin(rows[:, 0], images) & np.isin(rows[:, 6], categories)]
-    detections = rows.shape[1] == 7
+def truth_boxes(annotations: Sequence[Mapping[str, Any]]) -> Boxes:
+    """Annotations as :class:`Boxes`, with image ids and category ids."""
+    rows = [(*a["bbox"], a["area"], a["iscrowd"]) for a in annotations]
+    values = np.array(rows, dtype=np.float64).reshape(-1, 6)
     return Boxes(
-        image=np.searchsorted(images, rows[:, 0]),
-        category=np.searchsorted(categories, rows[:, 6]),
-        boxes_xywh=rows[:, 1:5],
-        area=rows[:, 3] * rows[:, 4] if detections else rows[:, 7],
-        score=rows[:, 5],
-        crowd=np.zeros(len(rows), bool) if detections else rows[:, 8] > 0,
+        image=np.array([a["image_id"] for a in annotations], dtype=np.int64),
+        category=np.array([a["category_id"] for a in annotations], dtype=np.int64),
+        boxes_xywh=values[:, :4],
+        area=values[:, 4],
+        score=np.zeros(len(values)),
+        crowd=values[:, 5] > 0,
     )
+
+
+def select(boxes: Boxes, images: NDArray[np.int64], categories: NDArray[np.int64]) -> Boxes:
+    """The rows of known images and categories (ascending ids), with their positions in place of the ids."""
+    kept = boxes[np.isin(boxes.image, images) & np.isin(boxes.category, categories)]
+    return replace(kept, image=np.searchsorted(images, kept.image), category=np.searchsorted(categories, kept.category))
 
 
 def _cell(value: float) -> str:

@@ -33,6 +33,8 @@ class Boxes:
         area: (N,) float64: annotated area of truth, width * height of detections.
         score: (N,) float64; zeros for truth.
         crowd: (N,) bool; False for detections.
+        masks: (N,) run-length codes as pycocotools has them; overlap is then that of the masks, and the boxes must
+            enclose them. None: overlap of the boxes.
     """
 
     image: NDArray[np.int64]
@@ -41,6 +43,7 @@ class Boxes:
     area: NDArray[np.float64]
     score: NDArray[np.float64]
     crowd: NDArray[np.bool_]
+    masks: NDArray[np.object_] | None = None
 
     def __getitem__(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Boxes:
         return Boxes(
@@ -50,6 +53,7 @@ class Boxes:
             self.area[index],
             self.score[index],
             self.crowd[index],
+            None if self.masks is None else self.masks[index],
         )
 
     def __len__(self) -> int:
@@ -173,6 +177,10 @@ def _overlapping_pairs(
         det = np.repeat(np.arange(start, stop), count[start:stop])
         gt = _ranges(first[start:stop], count[start:stop])
         iou = _pair_iou(detections.boxes_xywh[det], truth.boxes_xywh[gt], truth.crowd[gt])
+        if detections.masks is not None and truth.masks is not None:
+            touching = iou > 0
+            det, gt = det[touching], gt[touching]
+            iou = _pair_mask_iou(detections.masks[det], truth.masks[gt], truth.crowd[gt])
         near = iou >= IOU_THRESHOLDS[0]
         parts.append((det[near], gt[near], iou[near]))
     det, gt, iou = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -200,6 +208,14 @@ def _pair_iou(a: NDArray[np.float64], b: NDArray[np.float64], crowd: NDArray[np.
     intersection, area = width * height, a[:, 2] * a[:, 3]
     union = np.where(crowd, area, area + b[:, 2] * b[:, 3] - intersection)
     return np.asarray(np.divide(intersection, union, out=np.zeros(len(a)), where=overlap))
+
+
+def _pair_mask_iou(a: NDArray[np.object_], b: NDArray[np.object_], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """As :func:`_pair_iou`, of run-length coded masks."""
+    from pycocotools import mask as codes
+
+    pairs = zip(a.tolist(), b.tolist(), crowd.tolist(), strict=True)
+    return np.array([codes.iou([one], [other], [is_crowd])[0, 0] for one, other, is_crowd in pairs], np.float64)
 
 
 def _accumulate(

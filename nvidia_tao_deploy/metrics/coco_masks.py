@@ -59,7 +59,7 @@ def encode_part(part: NDArray[np.bool_], corner: tuple[int, int], size: tuple[in
 def encode_masks(detections: Detections) -> list[Code]:
     """The run-length codes of an image's masks, one per detection, the size of the source image."""
     if isinstance(detections, RoiMaskDetections):
-        return [encode_part(*pasted, detections.size) for pasted in detections.pasted()]
+        return [encode_part(part, corner, detections.size) for part, corner in detections.pasted()]
     assert detections.masks is not None
     return [encode_mask(mask) for mask in detections.masks]
 

@@ -1,0 +1,59 @@
+"""EfficientDet of the TensorFlow 1 trainer: COCO data, protobuf specs, NHWC images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.cv.efficientdet_tf1.spec import Spec
+from nvidia_tao_deploy.data.coco import CocoDetection
+from nvidia_tao_deploy.data.folder import ImageFolder
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.families import efficientdet as family
+from nvidia_tao_deploy.families.class_map import ClassMapWriter, labels, read_class_map
+from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.network import Decoder, Network, Ports
+
+
+def dataset(spec: Spec, action: str) -> Dataset:
+    """evaluate: ``dataset_config.validation_json_file`` and the images of -i; inference: the images of -i."""
+    if action == "inference":
+        return ImageFolder(spec.require("inference.image_dir"))
+    json_file = spec.require("dataset_config.validation_json_file")
+    images = spec.require("evaluate.image_dir")
+    return CocoDetection(json_file, images, limit=spec.eval_config.eval_samples, strict=spec.strict)
+
+
+def decode(spec: Spec, _ports: Ports, action: str) -> Decoder:
+    """The first ``eval_config.max_detections_per_image`` detections; inference clips them to the image."""
+    limit = spec.eval_config.max_detections_per_image or family.MAX_DETECTIONS
+    return family.decoder(limit, clip=action == "inference")
+
+
+def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> ClassMapWriter:
+    """What reaches ``inference.threshold``, by the names of ``inference.class_map``."""
+    section = spec.inference
+    names = read_class_map(section.class_map) if section.class_map else None
+    return ClassMapWriter(folder, names, section.threshold, data.root)
+
+
+def batch_size(spec: Spec, action: str) -> int:
+    """``<action>.batch_size``, else ``eval_config.eval_batch_size``, else 1."""
+    own = int(getattr(spec, action).batch_size)
+    return own if own > 0 else max(1, spec.eval_config.eval_batch_size)
+
+
+NETWORK = Network(
+    name="efficientdet_tf1",
+    spec=Spec,
+    bind=family.bind,
+    calibration=calibration_images,
+    transform=family.transform,
+    dataset=dataset,
+    decode=decode,
+    metric=family.metric,
+    writer=writer,
+    batch_size=batch_size,
+    labels=labels,
+)
+gen_trt_engine, evaluate, inference = verbs(NETWORK)

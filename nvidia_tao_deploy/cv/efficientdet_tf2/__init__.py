@@ -1,0 +1,59 @@
+"""EfficientDet of the TensorFlow 2 trainer: COCO data, YAML specs, NHWC images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.cv.efficientdet_tf2.label_map import read_label_map
+from nvidia_tao_deploy.cv.efficientdet_tf2.spec import Spec
+from nvidia_tao_deploy.data.coco import CocoDetection
+from nvidia_tao_deploy.data.folder import ImageFolder
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.families import efficientdet as family
+from nvidia_tao_deploy.families.class_map import ClassMapWriter
+from nvidia_tao_deploy.families.images import batch_size, calibration_images
+from nvidia_tao_deploy.network import Decoder, Network, Ports
+
+
+def dataset(spec: Spec, action: str) -> Dataset:
+    """evaluate: ``dataset.val_json_file`` and ``val_dirs``; inference: ``inference.image_dir``."""
+    if action == "inference":
+        return ImageFolder(spec.require("inference.image_dir"))
+    json_file, folders = spec.require("dataset.val_json_file"), spec.require("dataset.val_dirs")
+    return CocoDetection(json_file, folders, limit=spec.evaluate.num_samples, strict=spec.strict)
+
+
+def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:
+    """The first ``evaluate.max_detections_per_image`` detections, not clipped to the image."""
+    return family.decoder(spec.evaluate.max_detections_per_image, clip=False)
+
+
+def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> ClassMapWriter:
+    """What reaches ``inference.min_score_thresh``, by the names of ``inference.label_map``."""
+    section = spec.inference
+    names = read_label_map(section.label_map) if section.label_map else None
+    return ClassMapWriter(folder, names, section.min_score_thresh, data.root)
+
+
+def labels(spec: Spec) -> Sequence[str]:
+    """Names of the label map where it is there, for the manifest."""
+    path = spec.inference.label_map
+    return list(read_label_map(path).values()) if path and Path(path).is_file() else ()
+
+
+NETWORK = Network(
+    name="efficientdet_tf2",
+    spec=Spec,
+    bind=family.bind,
+    calibration=calibration_images,
+    transform=family.transform,
+    dataset=dataset,
+    decode=decode,
+    metric=family.metric,
+    writer=writer,
+    batch_size=batch_size,
+    labels=labels,
+)
+gen_trt_engine, evaluate, inference = verbs(NETWORK)

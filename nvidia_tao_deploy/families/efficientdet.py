@@ -1,0 +1,100 @@
+"""EfficientDet as both TensorFlow trainers export it: raw RGB in, the four outputs of EfficientNMS_TRT out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.data.coco import CocoDetection
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.families.classification import image_layout, require_fixed_size
+from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric
+from nvidia_tao_deploy.families.kitti_detection import binder, require_finite, valid_counts
+from nvidia_tao_deploy.network import Decoder, Port, Ports
+from nvidia_tao_deploy.predictions.types import Detections
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+MAX_DETECTIONS = 100
+_ports = binder(
+    Port("num_detections", rank=2),
+    Port("detection_boxes", rank=3),
+    Port("detection_scores", rank=2),
+    Port("detection_classes", rank=2),
+    image=Port("input", ("image_arrays:0",)),
+)
+
+
+def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
+    """An image of either layout, and counts, boxes, scores and classes.
+
+    Raises:
+        ModelError: the model is another, or its image size is open.
+    """
+    ports = _ports(inputs, outputs)
+    require_fixed_size(ports, "input", image_layout(ports, "input", "NHWC")[0])
+    return ports
+
+
+def transform(spec: Any, ports: Ports) -> ImageTransform:
+    """RGB levels 0..255, aspect kept, top left, the rest ImageNet's mean colour; the graph normalizes."""
+    return ImageTransform(
+        resize="resize_pad",
+        layout=image_layout(ports, "input", "NHWC")[0],
+        input_name=ports.inputs["input"].name,
+        backend=spec.runtime.image_backend,
+    )
+
+
+def decode_efficient_nms(
+    outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry], limit: int, *, clip: bool
+) -> list[Detections]:
+    """Decode one batch.
+
+    Args:
+        outputs: ``num_detections`` (B, 1), ``detection_boxes`` (B, K, 4) rows y1, x1, y2, x2 in network pixels,
+            ``detection_scores`` (B, K), ``detection_classes`` (B, K) indices from 0.
+        geometries: how each of the first ``len(geometries)`` images was placed.
+        limit: detections per image.
+        clip: bring boxes into the source image.
+
+    Returns:
+        Per image, in the model's order (descending score); class ids are indices + 1.
+
+    Raises:
+        ModelError: counts, classes or values that the contract does not allow.
+    """
+    boxes, scores, classes = (outputs[f"detection_{name}"] for name in ("boxes", "scores", "classes"))
+    counts = valid_counts(outputs["num_detections"], len(geometries), scores.shape[1])
+    found = []
+    for image, (geometry, count) in enumerate(zip(geometries, counts.tolist(), strict=True)):
+        rows = slice(0, min(count, limit))
+        box, score, label = (array[image, rows] for array in (boxes, scores, classes))
+        require_finite(box, score, label)
+        if (label < 0).any():
+            raise ModelError(f"the model detects class {label.min()}", remedy="Classes are counted from 0.")
+        corners = geometry.to_source(box[:, [1, 0, 3, 2]])
+        if clip:
+            corners = np.clip(corners, 0.0, geometry.source_size * 2)
+        found.append(Detections(corners, score.astype(np.float64), np.rint(label).astype(np.int64) + 1))
+    return found
+
+
+def decoder(limit: int, *, clip: bool) -> Decoder:
+    """:func:`decode_efficient_nms` with its settings."""
+
+    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Detections]:
+        return decode_efficient_nms(outputs, geometries, limit, clip=clip)
+
+    return run
+
+
+def metric(_spec: Any, data: Dataset) -> MatchedCocoMetric:
+    """COCO mAP; class index + 1 is the category id."""
+    assert isinstance(data, CocoDetection)
+    return MatchedCocoMetric(data)
