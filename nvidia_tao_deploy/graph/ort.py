@@ -12,6 +12,9 @@ from onnx import ModelProto, TensorProto
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.graph.tensors import INLINE_PROTO_LIMIT, copy_model, serialized_size
 
+# Drops a ReLU in front of QuantizeLinear, taking an FP8 zero point for the smallest number of its type (1.31 seen).
+WRONG_REWRITES = ("ReluQuantRewrite",)
+
 
 def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU provider.
@@ -30,17 +33,21 @@ def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) 
     options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    disabled: list[str] = []
     if needs_plain_pairs(model):
         # ONNX Runtime would turn FP8 pairs into QLinearConv (int8 only), and round biases next to FP16 scales in FP16.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        disabled = list(WRONG_REWRITES)
     providers = ["CPUExecutionProvider"]
     try:
         if serialized_size(model) <= INLINE_PROTO_LIMIT:
-            return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
+            return ort.InferenceSession(
+                model.SerializeToString(), options, providers=providers, disabled_optimizers=disabled
+            )
         with tempfile.TemporaryDirectory(prefix="tao_deploy_") as folder:
             path = Path(folder) / "model.onnx"
             onnx.save(copy_model(model), str(path), save_as_external_data=True, location="weights.bin")
-            return ort.InferenceSession(str(path), options, providers=providers)
+            return ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled)
     except Exception as error:  # ONNX Runtime's exception classes are private to its extension module
         text = " ".join(str(error).split())[:300]
         raise ModelError(

@@ -17,12 +17,13 @@ def runnable(model: ModelProto) -> ModelProto:
     """
     if any(node.op_type in PLUGIN_OPS for node in all_nodes(model.graph)):
         model = lower_plugins(model).model
-    if _holds_bfloat16(model):
+    if holds_bfloat16(model):
         model = _widen(model)
     return model
 
 
-def _holds_bfloat16(model: ModelProto) -> bool:
+def holds_bfloat16(model: ModelProto) -> bool:
+    """Whether anything in the model is bfloat16."""
     if any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer):
         return True
     return any(

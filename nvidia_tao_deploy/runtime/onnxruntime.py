@@ -86,8 +86,12 @@ class OnnxRuntimeSession:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        disabled: list[str] = []
         if plain_pairs:
+            from nvidia_tao_deploy.graph.ort import WRONG_REWRITES
+
             options.add_session_config_entry("session.disable_quant_qdq", "1")
+            disabled = list(WRONG_REWRITES)
         # Idle threads that spin would take the cores that decode the next images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
@@ -100,7 +104,9 @@ class OnnxRuntimeSession:
                 if isinstance(entry, tuple) and entry[0] == SHORT_NAMES["cuda"]:
                     entry[1].setdefault("enable_cuda_graph", "1")
         try:
-            self._session = ort.InferenceSession(content or str(path), options, providers=chosen)
+            self._session = ort.InferenceSession(
+                content or str(path), options, providers=chosen, disabled_optimizers=disabled
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no base class of its own
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"ONNX Runtime cannot load the model: {reason}", where=str(path)) from error
@@ -126,7 +132,9 @@ class OnnxRuntimeSession:
         # Outputs whose first axis is fixed or has the name of the input's: their size is known before the run.
         axis = self._session.get_inputs()[0].shape[:1] if self.inputs else []
         nodes = self._session.get_outputs()
-        self._batched = {node.name for node in nodes if isinstance((node.shape or [None])[0], int) or node.shape[:1] == axis}
+        self._batched = {
+            node.name for node in nodes if isinstance((node.shape or [None])[0], int) or node.shape[:1] == axis
+        }
         self._bindable = all(info.dtype != np.object_ for info in (*self.inputs, *self.outputs))
         self._under_way: set[Any] = set()
         self._lock = threading.Lock()
@@ -242,7 +250,9 @@ def _checked(inputs: Sequence[TensorInfo], feeds: Mapping[str, NDArray[Any]]) ->
     """The feeds in the model's order, contiguous; binding goes by address, so types and shapes are compared here."""
     unknown = sorted(set(feeds) - {info.name for info in inputs})
     if unknown:
-        raise ModelError(f"the model has no input {', '.join(unknown)}", remedy=f"It has {', '.join(map(str, inputs))}.")
+        raise ModelError(
+            f"the model has no input {', '.join(unknown)}", remedy=f"It has {', '.join(map(str, inputs))}."
+        )
     arrays = {}
     for info in inputs:
         if info.name not in feeds:

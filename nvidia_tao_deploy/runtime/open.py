@@ -45,6 +45,8 @@ def open_session(
         from nvidia_tao_deploy.graph.load import load_model
         from nvidia_tao_deploy.graph.lower import PLUGIN_OPS, lower_plugins
         from nvidia_tao_deploy.graph.ort import needs_plain_pairs
+        from nvidia_tao_deploy.graph.runnable import holds_bfloat16, runnable
+        from nvidia_tao_deploy.runtime.cuda import gpu_available
         from nvidia_tao_deploy.runtime.onnxruntime import OnnxRuntimeSession
 
         model = load_model(path)  # says clearly what is wrong with a broken file
@@ -58,6 +60,8 @@ def open_session(
                     remedy="Build an engine with a TensorRT that has this plugin, and give that.",
                 )
             content = lowered.model.SerializeToString()
+        elif holds_bfloat16(model) and not gpu_available():  # no CPU kernels: rounded by casts, computed in float32
+            content = runnable(model).SerializeToString()
         return OnnxRuntimeSession(
             path,
             content=content,
