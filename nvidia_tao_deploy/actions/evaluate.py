@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nvidia_tao_deploy.actions.model import opened
+from nvidia_tao_deploy.actions.rank_process import job
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.files import plain, write_json
 from nvidia_tao_deploy.network import Network
@@ -34,6 +36,7 @@ def evaluate(
 
     Returns:
         What results.json holds: the metric's keys, then the figures of the run (images, images/s, time shares).
+        Of several ranks only rank 0 has it; the others return {}.
 
     Raises:
         TaoDeployError: anything the user can mend.
@@ -44,10 +47,13 @@ def evaluate(
             say(f"note: {issue}")
         metric = network.metric(run.spec, dataset)
         tally = Tally()
-        with opened(network, run.spec, "evaluate") as model:
-            device = model.session.device
+        call = partial(job, network.name, "evaluate", source, overrides, flags)
+        with opened(network, run.spec, "evaluate", call) as model:
+            device, leads = model.session.device, model.team.leads
             for sample, prediction in model.predict(dataset, tally):
                 metric.update(sample, prediction)
+        if not leads:
+            return {}
         numbers = metric.compute()
         figures = {**tally.report(), "runtime": device, "model": run.spec.evaluate.trt_engine}
         # A metric's key wins: multitask_classification names its keys after the user's tasks.
@@ -55,6 +61,7 @@ def evaluate(
         say(metric.report())
         skipped = f", {len(tally.skipped)} skipped" if tally.skipped else ""
         say(f"{tally.images} images evaluated{skipped}, {tally.images_per_second:.1f} images/s on {device}")
+        say(tally.summary())
         write_json(run.folder / "results.json", results)
         say(f"Results: {run.folder / 'results.json'}")
         run.status.record("RUNNING", "Evaluation metrics generated.", kpi=numbers)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nvidia_tao_deploy.actions.model import opened
+from nvidia_tao_deploy.actions.rank_process import job
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.files import plain
 from nvidia_tao_deploy.network import Network
@@ -43,14 +45,18 @@ def inference(
         for issue in getattr(dataset, "issues", ()):
             say(f"note: {issue}")
         tally = Tally()
-        with opened(network, run.spec, "inference") as model:
-            device = model.session.device
+        call = partial(job, network.name, "inference", source, overrides, flags)
+        with opened(network, run.spec, "inference", call) as model:
+            device, leads = model.session.device, model.team.leads
             writer = network.writer(run.spec, run.folder, dataset, model.ports)
             for sample, prediction in model.predict(dataset, tally):
                 writer.write(sample, prediction)
+        if not leads:
+            return {}
         outputs = writer.close()
         skipped = f", {len(tally.skipped)} skipped" if tally.skipped else ""
         say(f"{tally.images} images{skipped}, {tally.images_per_second:.1f} images/s on {device}")
+        say(tally.summary())
         for path in outputs:
             say(f"Written: {path}")
         report = tally.report()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.network import Decoder, Network, Ports
+from nvidia_tao_deploy.pipeline.gather import gather, send_all
 from nvidia_tao_deploy.pipeline.progress import progress, say
+from nvidia_tao_deploy.pipeline.ranks import Team, joined
 from nvidia_tao_deploy.pipeline.stream import Tally, run_stream
+from nvidia_tao_deploy.pipeline.workers import worker_count
 from nvidia_tao_deploy.runtime.open import open_session
 from nvidia_tao_deploy.runtime.session import Session
 from nvidia_tao_deploy.transforms.transform import Transform
@@ -28,35 +33,82 @@ class OpenModel:
     ports: Ports
     transform: Transform
     decode: Decoder
+    team: Team
 
     def predict(self, dataset: Dataset, tally: Tally) -> Iterator[tuple[Sample, Any]]:
-        """(sample, prediction) in dataset order, with progress shown and skipped images named at the end."""
-        wanted = self.network.batch_size(self.spec, self.action)
+        """(sample, prediction) in dataset order, with progress shown and skipped images named at the end.
+
+        Of several ranks, rank 0 yields what all of them found and the others yield nothing.
+        """
+        team, runtime = self.team, self.spec.runtime
+        batch_size = self.session.batch.clamp(max(1, min(self.network.batch_size(self.spec, self.action), len(dataset))))
+        workers = runtime.workers or (max(1, worker_count(0) // team.count) if team.count > 1 else 0)
         stream = run_stream(
             dataset,
             self.transform,
             self.session,
             self.ports,
             self.decode,
-            batch_size=wanted,
-            workers=self.spec.runtime.workers,
+            batch_size=batch_size,
+            workers=workers,
+            worker_kind=runtime.worker_kind,
             strict=self.spec.strict,
             tally=tally,
+            batches=team.share(ceil(len(dataset) / batch_size)) if team.count > 1 else None,
         )
+        if not team.leads:
+            send_all(team, stream, tally)
+            return
+        if team.count > 1:
+            stream = gather(team, dataset, stream, tally)
         yield from progress(stream, len(dataset), self.action)
         for name, reason in tally.skipped:
             say(f"skipped: {name}: {reason}")
+        if not tally.images:
+            name, reason = tally.skipped[0] if tally.skipped else ("the dataset", "it is empty")
+            raise DataError(f"not one image could be read; the first: {name}: {reason}")
 
 
 @contextmanager
-def opened(network: Network, spec: Any, action: str) -> Iterator[OpenModel]:
-    """Open ``<action>.trt_engine`` (an engine or an ONNX file) for ``network``.
+def opened(
+    network: Network, spec: Any, action: str, call: Callable[[], Any] | None = None
+) -> Iterator[OpenModel]:
+    """Open ``<action>.trt_engine`` (an engine or an ONNX file) for ``network``, on every rank of the run.
+
+    Args:
+        network: which network.
+        spec: its typed spec.
+        action: "evaluate" or "inference".
+        call: the job of a rank that is started for another GPU; None: this process stays alone.
 
     Raises:
         SpecError: the spec names no model.
         ModelError: the file is broken or does not fit the network.
         RuntimeUnavailableError: an engine whose GPU or runtime is not here.
     """
+    wanted = wanted_ranks(spec, action) if call is not None else 1
+    with joined(wanted, call or dict) as team, _opened(network, spec, action, team) as model:
+        yield model
+
+
+def wanted_ranks(spec: Any, action: str) -> int:
+    """``runtime.ranks`` where set; else one per GPU that the action asks for and that is here."""
+    if spec.runtime.ranks:
+        return int(spec.runtime.ranks)
+    section = getattr(spec, action)
+    asked = max(section.num_gpus, len(set(section.gpu_ids)))
+    if asked == 1:
+        return 1
+    from nvidia_tao_deploy.runtime.cuda import gpus
+
+    here = len(gpus())
+    if asked > max(here, 1):
+        say(f"note: {action} asks for {asked} GPUs, {here} are here")
+    return max(1, min(asked, here))
+
+
+@contextmanager
+def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[OpenModel]:
     key = f"{action}.trt_engine"
     path = Path(spec.require(key))
     section = getattr(spec, action)
@@ -64,13 +116,15 @@ def opened(network: Network, spec: Any, action: str) -> Iterator[OpenModel]:
         path,
         providers=spec.runtime.providers,
         provider_options=spec.runtime.provider_options,
-        gpu=section.gpu_ids[0] if section.gpu_ids else 0,
+        gpu=team.gpu(section.gpu_ids),
+        cuda_graph=spec.runtime.cuda_graph,
         where=spec.where(key),
     )
     try:
         ports = network.bind(session.inputs, session.outputs)
         say(f"{path} on {session.device}")
         transform = network.transform(spec, ports)
-        yield OpenModel(network, spec, action, session, ports, transform, network.decode(spec, ports, action))
+        decode = network.decode(spec, ports, action)
+        yield OpenModel(network, spec, action, session, ports, transform, decode, team)
     finally:
         session.close()

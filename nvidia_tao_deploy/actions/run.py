@@ -12,6 +12,7 @@ from nvidia_tao_deploy.errors import SpecError, TaoDeployError
 from nvidia_tao_deploy.files import write_text
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.pipeline.ranks import current
 from nvidia_tao_deploy.pipeline.status import StatusLog
 from nvidia_tao_deploy.spec.load import load_spec
 
@@ -55,7 +56,8 @@ def started(
         raise
     status = StatusLog(folder)
     say(f"{task.capitalize()} results will be saved at: {folder}")
-    write_text(folder / "experiment.yaml", spec.to_yaml())
+    if current().leads:
+        write_text(folder / "experiment.yaml", spec.to_yaml())
     for note in spec.notes:
         say(f"note: {note}")
     status.record("STARTED", f"Starting {network.name} {task}.")

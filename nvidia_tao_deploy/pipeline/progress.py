@@ -7,17 +7,23 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from nvidia_tao_deploy.pipeline.ranks import current
+
 T = TypeVar("T")
 LINE_EVERY_SECONDS = 10.0
 
 
 def say(text: str) -> None:
-    """One line for the person at the shell (standard output; standard error with --json)."""
-    print(text, flush=True)
+    """One line for the person at the shell (standard output; standard error with --json); rank 0 speaks for all."""
+    if current().leads:
+        print(text, flush=True)
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Pass ``items`` on, showing how many of ``total`` are done."""
+    if not current().leads:
+        yield from items
+        return
     if sys.stderr.isatty():
         from tqdm import tqdm
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.files import plain
+from nvidia_tao_deploy.pipeline.ranks import current
 
 
 class StatusLog:
     """Appends records to ``<folder>/status.json``; each is on disk before the call returns.
 
-    ``kpi`` numbers, once given, are repeated in every later record, so the closing record carries them.
+    ``kpi`` numbers, once given, are repeated in every later record, so the closing record carries them. Of several
+    ranks, rank 0 alone writes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,6 +27,8 @@ class StatusLog:
         """
         self.path = folder / "status.json"
         self._kpi: dict[str, float] = {}
+        if not current().leads:
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.path.open("a", encoding="utf-8").close()
@@ -44,6 +48,8 @@ class StatusLog:
         kpi: Mapping[str, float] | None = None,
     ) -> None:
         """Append one record; ``status`` is STARTED, RUNNING, SUCCESS or FAILURE."""
+        if not current().leads:
+            return
         self._kpi.update(kpi or {})
         now = datetime.now()
         entry: dict[str, object] = {

