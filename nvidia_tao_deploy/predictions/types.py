@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nvidia_tao_deploy.transforms.transform import Geometry
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,31 @@ class Classification:
     def class_id(self) -> int:
         """Index of the best score, the lowest index among ties."""
         return int(np.argmax(self.scores))
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A class for every pixel of the network's canvas.
+
+    Attributes:
+        class_ids: (H, W) unsigned integers, the canvas being ``geometry.network_size``.
+        geometry: how the source image lies on that canvas.
+    """
+
+    class_ids: NDArray[Any]
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class PanopticMap:
+    """A segment for every pixel of the network's canvas.
+
+    Attributes:
+        segment_ids: (H, W) int32; 0 is no segment, k is row k - 1 of ``class_ids``.
+        class_ids: (S,) int64.
+        geometry: how the source image lies on the canvas.
+    """
+
+    segment_ids: NDArray[np.int32]
+    class_ids: NDArray[np.int64]
+    geometry: Geometry

@@ -1,0 +1,147 @@
+"""Figures of label maps against scikit-learn, panoptic quality against its definition, and the speed of counting."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn import metrics as reference
+
+from nvidia_tao_deploy.data.masks import IGNORE, MaskCodes, MaskFile
+from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.errors import DataError, ModelError
+from nvidia_tao_deploy.metrics.segmentation import IouMetric, SemSegMetric, confusion_matrix, segmentation_figures
+from nvidia_tao_deploy.predictions.segmentation import to_canvas, to_source
+from nvidia_tao_deploy.predictions.types import LabelMap
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+
+@pytest.mark.parametrize("classes", [1, 2, 19, 133, 255, 300])
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_are_scikit_learns(classes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes + 3, (37, 53)).astype(np.uint16)
+    labels[rng.random(labels.shape) < 0.1] = IGNORE
+    predicted = rng.integers(0, classes, labels.shape).astype(np.uint8 if classes < 256 else np.uint16)
+    kept = labels < classes
+    wanted = reference.confusion_matrix(labels[kept], predicted[kept], labels=range(classes))
+    np.testing.assert_array_equal(confusion_matrix(labels, predicted, classes), wanted)
+
+
+def test_figures_are_scikit_learns_and_undefined_is_nan() -> None:
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.choice([0, 1, 3, 4], 500), rng.choice([0, 1, 2, 3], 500)
+    figures = segmentation_figures(confusion_matrix(labels.astype(np.uint8), predicted.astype(np.uint8), 6))
+    some = {"labels": range(5), "average": None, "zero_division": np.nan}
+    np.testing.assert_allclose(
+        figures.iou[:5], reference.jaccard_score(labels, predicted, **some | {"zero_division": 0})
+    )
+    np.testing.assert_allclose(figures.f1[:5], reference.f1_score(labels, predicted, **some))
+    np.testing.assert_allclose(figures.precision[:5], reference.precision_score(labels, predicted, **some))
+    np.testing.assert_allclose(figures.recall[:5], reference.recall_score(labels, predicted, **some))
+    assert figures.f1[4] == 0  # occurs, never predicted: the established metric drops it from the mean
+    assert np.isnan([figures.iou[5], figures.f1[5], figures.precision[5], figures.recall[5]]).all()
+
+
+def test_more_pixels_than_float32_can_count() -> None:
+    metric = SemSegMetric(["a"])
+    metric.matrix[0, 0], metric._images = 2**24, 1
+    metric.matrix += confusion_matrix(np.zeros(1, np.uint8), np.zeros(1, np.uint8), 1)
+    assert metric.matrix[0, 0] == 2**24 + 1
+
+
+def test_a_large_image_counts_in_thirty_milliseconds() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(rng.integers(0, 19, (1024, 256)).astype(np.uint16), 8, axis=1)
+    predicted = labels.astype(np.uint8)
+    times = []
+    for _ in range(7):
+        start = time.process_time()
+        confusion_matrix(labels, predicted, 19)
+        times.append(time.process_time() - start)
+    assert min(times) < 0.030, times
+
+
+def test_wrong_shapes_and_predictions_are_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        confusion_matrix(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
+    with pytest.raises(ValueError, match="prediction 2"):
+        confusion_matrix(np.zeros(3, np.uint8), np.full(3, 2, np.uint8), 2)
+
+
+def stretched(source: tuple[int, int], net: tuple[int, int]) -> Geometry:
+    return Geometry(source, net, (net[0] / source[0], net[1] / source[1]))
+
+
+@pytest.mark.parametrize("source", [(7, 5), (97, 61), (640, 480), (3, 200), (64, 64)])
+def test_canvas_and_source_meet_by_pillows_nearest(source: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    net = (64, 48)
+    labels, canvas = rng.integers(0, 9, source[::-1], np.uint8), rng.integers(0, 9, net[::-1], np.uint8)
+    geometry = stretched(source, net)
+    nearest = Image.Resampling.NEAREST
+    np.testing.assert_array_equal(
+        to_canvas(labels, geometry, 255), np.asarray(Image.fromarray(labels).resize(net, nearest))
+    )
+    np.testing.assert_array_equal(
+        to_source(canvas, geometry), np.asarray(Image.fromarray(canvas).resize(source, nearest))
+    )
+
+
+def test_padding_is_no_part_of_the_image() -> None:
+    labels = np.full((10, 20), 3, np.uint16)
+    geometry = Geometry((20, 10), (40, 40), (2.0, 2.0), (0.0, 10.0))
+    canvas = to_canvas(labels, geometry, IGNORE)
+    assert (canvas[10:30] == 3).all()
+    assert (canvas[:10] == IGNORE).all()
+    assert (canvas[30:] == IGNORE).all()
+    assert to_source(canvas, geometry).shape == (10, 20)
+    assert (to_source(canvas, geometry) == 3).all()
+
+
+def sample(tmp_path: Path, mask: np.ndarray, codes: MaskCodes) -> Sample:
+    path = tmp_path / "mask.png"
+    Image.fromarray(mask).save(path)
+    return Sample("mask", (path,), MaskFile(path, codes))
+
+
+def test_values_without_a_class_are_counted_and_named(tmp_path: Path) -> None:
+    mask = np.array([[0, 1, 7], [7, 255, 1]], np.uint8)
+    found = LabelMap(np.array([[0, 0, 0], [1, 1, 1]], np.uint8), stretched((3, 2), (3, 2)))
+    ignoring, counting = SemSegMetric(["a", "b"]), SemSegMetric(["a", "b"], "they count as class 0")
+    ignoring.update(sample(tmp_path, mask, MaskCodes({0: 0, 1: 1})), found)
+    counting.update(sample(tmp_path, mask, MaskCodes({0: 0, 1: 1}, unmapped=0)), found)
+    assert ignoring.matrix.tolist() == [[1, 0], [1, 1]]
+    assert counting.matrix.tolist() == [[2, 2], [1, 1]]
+    for metric in (ignoring, counting):
+        assert metric.compute()["unmapped_pixels"] == 3
+        assert "3 pixels of 1 masks" in metric.report()
+        assert "7 (2 pixels), 255 (1 pixels)" in metric.report()
+    assert "count as class 0" in counting.report()
+
+
+def test_bad_masks_and_predictions_are_errors(tmp_path: Path) -> None:
+    codes, found = MaskCodes({0: 0}), LabelMap(np.zeros((2, 3), np.uint8), stretched((3, 2), (3, 2)))
+    with pytest.raises(DataError, match="4 x 2 pixels, its image 3 x 2"):
+        SemSegMetric(["a"]).update(sample(tmp_path, np.zeros((2, 4), np.uint8), codes), found)
+    strange = LabelMap(np.full((2, 3), 4, np.uint8), found.geometry)
+    with pytest.raises(ModelError, match="predicts class 4"):
+        SemSegMetric(["a"]).update(sample(tmp_path, np.zeros((2, 3), np.uint8), codes), strange)
+    with pytest.raises(DataError, match="no image"):
+        IouMetric(["a"]).compute()
+
+
+def test_means_leave_out_classes_that_do_not_occur(tmp_path: Path) -> None:
+    mask = np.array([[0, 1, 1, 2]], np.uint8)
+    found = LabelMap(np.array([[0, 1, 0, 0]], np.uint8), stretched((4, 1), (4, 1)))
+    metric = IouMetric(["a", "b", "c", "never"])
+    metric.update(sample(tmp_path, mask, MaskCodes({i: i for i in range(4)})), found)
+    numbers = metric.compute()
+    assert numbers["mIoU"] == pytest.approx((1 / 3 + 1 / 2 + 0) / 3)
+    assert numbers["ACC_all"] == 0.5
+    assert np.isnan(numbers["IoU"]["never"])
+    assert "mIOU: 0.28" in metric.report()
+    assert "never" not in metric.report()
