@@ -188,11 +188,12 @@ def _masked(boxes: Boxes, codes: Sequence[Code]) -> Boxes:
 
     masks = np.empty(len(codes), object)
     masks[:] = codes
-    enclosing = np.asarray(coco.toBbox(list(codes)), np.float64) if len(codes) else np.zeros((0, 4))
+    enclosing = np.array([coco.toBbox(code) for code in codes], np.float64)
     return replace(boxes, masks=masks, boxes_xywh=enclosing.reshape(-1, 4))
 
 
 def _areas(codes: Sequence[Code]) -> NDArray[np.float64]:
     from pycocotools import mask as coco
 
-    return np.asarray(coco.area(list(codes)), np.float64) if len(codes) else np.zeros(0)
+    # one at a time: given a list of more than 255 codes, pycocotools 2.0.11 overflows on numpy 2
+    return np.array([coco.area(code) for code in codes], np.float64)
