@@ -44,18 +44,22 @@ NETWORKS: dict[str, Entry] = {
     "mae": Entry("nvidia_tao_deploy.cv.mae", "Masked auto-encoder (engines only)", actions=("gen_trt_engine",)),
     "mask_grounding_dino": Entry("nvidia_tao_deploy.cv.mask_grounding_dino", "Grounding DINO with masks"),
     "mask_rcnn": Entry("nvidia_tao_deploy.cv.mask_rcnn", "Mask R-CNN: boxes and masks", protobuf=True),
+    "ml_recog": Entry("nvidia_tao_deploy.cv.ml_recog", "Recognition against a gallery by embeddings"),
     "multitask_classification": Entry(
         "nvidia_tao_deploy.cv.multitask_classification", "Several classifications of one image", protobuf=True
     ),
     "nvdinov2": Entry(
         "nvidia_tao_deploy.cv.nvdinov2", "Self-supervised ViT backbone (engines only)", actions=("gen_trt_engine",)
     ),
+    "ocdnet": Entry("nvidia_tao_deploy.cv.ocdnet", "Text detection"),
     "ocrnet": Entry("nvidia_tao_deploy.cv.ocrnet", "Text recognition (CTC or attention)"),
+    "optical_inspection": Entry("nvidia_tao_deploy.cv.optical_inspection", "Optical inspection against golden images"),
     "retinanet": Entry("nvidia_tao_deploy.cv.retinanet", "RetinaNet detector", protobuf=True),
     "rtdetr": Entry("nvidia_tao_deploy.cv.rtdetr", "RT-DETR real-time detection transformer"),
     "segformer": Entry("nvidia_tao_deploy.cv.segformer", "SegFormer semantic segmentation"),
     "ssd": Entry("nvidia_tao_deploy.cv.ssd", "SSD detector", protobuf=True),
     "unet": Entry("nvidia_tao_deploy.cv.unet", "U-Net semantic segmentation", protobuf=True),
+    "visual_changenet": Entry("nvidia_tao_deploy.cv.visual_changenet", "Change between two images"),
     "yolo_v3": Entry("nvidia_tao_deploy.cv.yolo_v3", "YOLOv3 detector", protobuf=True),
     "yolo_v4": Entry("nvidia_tao_deploy.cv.yolo_v4", "YOLOv4 detector", protobuf=True),
     "yolo_v4_tiny": Entry("nvidia_tao_deploy.cv.yolo_v4_tiny", "YOLOv4-tiny detector", protobuf=True),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.network import Ports
+from nvidia_tao_deploy.runtime.session import TensorInfo
 
 
 def calibration_images(spec: Any) -> ImageFolder:
@@ -25,6 +28,23 @@ def batch_size(spec: Any, action: str) -> int:
     if own > 0:
         return int(own)
     return max(1, int(spec.get("dataset.batch_size", 1) or 1))
+
+
+class OpenInputs(dict[str, TensorInfo]):
+    """A model's inputs whose dynamic height and width a run decides.
+
+    A binder puts them into its :class:`Ports`; :meth:`set_size` may be called again, the last call counts.
+    """
+
+    def __init__(self, declared: Mapping[str, TensorInfo]) -> None:
+        super().__init__(declared)
+        self._declared = dict(declared)
+
+    def set_size(self, width: int, height: int) -> None:
+        """Give every NCHW input the size where the model declares none; declared sides stay."""
+        for role, info in self._declared.items():
+            sides = [own or given for own, given in zip(info.shape[2:4], (height, width), strict=True)]
+            self[role] = replace(info, shape=(*info.shape[:2], *sides))
 
 
 def check_size(spec: Any, ports: Ports, role: str, width_key: str, height_key: str) -> None:

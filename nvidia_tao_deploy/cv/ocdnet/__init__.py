@@ -1,0 +1,188 @@
+"""OCDNet: where text stands, from a probability map (differentiable binarization)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.cv.ocdnet.spec import Spec
+from nvidia_tao_deploy.data.folder import ImageFolder
+from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.text_regions import TextRegionLabels
+from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.families.images import OpenInputs, batch_size, calibration_images, check_size
+from nvidia_tao_deploy.families.upright import UprightTransform
+from nvidia_tao_deploy.metrics.text_regions import RegionMetric
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.predictions.polygon_writer import PolygonWriter
+from nvidia_tao_deploy.predictions.polygons import TextRegions, find_regions, require_polygon_libraries
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+# Subtracted from the channels in the order they arrive in, whichever that is: so the trainer does.
+MEAN = (122.67891434, 116.66876762, 104.00698793)
+DEFAULT_SIZE = (1280, 736)
+STEPS = "dataset.validate_dataset.args.pre_processes"
+
+
+def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
+    """The image, and the output `pred`, else the first one; only its channel 0 counts."""
+    named = [output for output in outputs if output.name == "pred"] or list(outputs[:1])
+    ports = expect((Port("input", channels=(3,)),), (Port("pred"),))(inputs, named)
+    return Ports(OpenInputs(ports.inputs), ports.outputs)
+
+
+class InMode:
+    """A dataset whose samples say in which channel order they are read: the actions may differ in that."""
+
+    def __init__(self, data: Dataset, mode: str, where: str) -> None:
+        if mode == "GRAY":
+            raise SpecError("img_mode GRAY fits no model of this network, they take three channels", where=where)
+        self._data, self._mode = data, mode
+        self.root: Path | None = data.root
+        self.issues: Sequence[str] = getattr(data, "issues", ())
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return replace(self._data[index], meta={"img_mode": self._mode})
+
+
+class ModeTransform:
+    """Stretched with OpenCV on float pixels, (x - mean) / 255, in the channel order that the sample names."""
+
+    def __init__(self, default: str, **settings: Any) -> None:
+        self._default = default
+        self._by_mode = {
+            color: UprightTransform(mean=MEAN, std=(255.0,), color=color, **settings) for color in ("BGR", "RGB")
+        }
+
+    def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
+        """Write the sample into its row."""
+        return self._by_mode[sample.meta.get("img_mode", self._default)](sample, out)
+
+    def describe(self) -> dict[str, Any]:
+        """Every constant that shapes the numbers, JSON-ready."""
+        return self._by_mode[self._default].describe()
+
+
+def dataset(spec: Spec, action: str) -> Dataset:
+    """evaluate: annotated images; inference: the images of the folders, img2 before img10."""
+    if action == "inference":
+        folder = ImageFolder(spec.require("inference.input_folder"), recursive=False)
+        folder.paths.sort(key=_natural)
+        return InMode(folder, spec.require("inference.img_mode"), spec.where("inference.img_mode"))
+    data, key = spec.dataset.validate_dataset, "dataset.validate_dataset"
+    labels = TextRegionLabels(
+        spec.require(f"{key}.data_path"),
+        data.data_name,
+        data.args.ignore_tags,
+        keep_empty=data.args.keep_empty,
+        strict=spec.strict,
+    )
+    return InMode(labels, data.args.img_mode, spec.where(f"{key}.args.img_mode"))
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in parts if part]
+
+
+def transform(spec: Spec, ports: Ports) -> ModeTransform:
+    """Calibration reads in the mode of the build, else of the evaluation set.
+
+    Raises:
+        SpecError: a size is set for the build that is not the model's.
+    """
+    inputs = ports.inputs
+    assert isinstance(inputs, OpenInputs)
+    inputs.set_size(spec.gen_trt_engine.width, spec.gen_trt_engine.height)
+    check_size(spec, ports, "input", "gen_trt_engine.width", "gen_trt_engine.height")
+    mode = spec.gen_trt_engine.img_mode or spec.dataset.validate_dataset.args.img_mode
+    return ModeTransform(
+        "RGB" if mode == "RGB" else "BGR", input_name=inputs["input"].name, backend=spec.runtime.image_backend
+    )
+
+
+def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
+    """Contours of the probability map, with the action's settings.
+
+    Raises:
+        SpecError: a size is set for this action that is not the model's.
+        RuntimeUnavailableError: pyclipper or shapely is not installed.
+    """
+    require_polygon_libraries()
+    inputs = ports.inputs
+    assert isinstance(inputs, OpenInputs)
+    if action == "inference":
+        inputs.set_size(spec.inference.width, spec.inference.height)
+        check_size(spec, ports, "input", "inference.width", "inference.height")
+        polygons, settings = spec.inference.polygon, spec.inference.post_processing.args
+    else:
+        _check_steps(spec, ports, inputs)
+        polygons, settings = spec.evaluate.metric.args.is_output_polygon, spec.evaluate.post_processing.args
+
+    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[TextRegions]:
+        maps = outputs["pred"][:, 0].astype(np.float32)
+        if not np.isfinite(maps).all():
+            raise ModelError("the model's probabilities hold NaN or infinities")
+        found = []
+        for probability, geometry in zip(maps, geometries, strict=True):
+            if probability.shape[::-1] != geometry.network_size:
+                raise ModelError(f"the map {probability.shape} is not of the input's size {geometry.network_size}")
+            regions, scores = find_regions(
+                probability,
+                threshold=settings.thresh,
+                box_threshold=settings.box_thresh,
+                max_candidates=settings.max_candidates,
+                unclip_ratio=settings.unclip_ratio,
+                polygons=polygons,
+            )
+            picture = np.clip(probability * 255, 0, 255).astype(np.uint8) if action == "inference" else None
+            found.append(TextRegions(regions, scores, geometry, picture))
+        return found
+
+    return run
+
+
+def _check_steps(spec: Spec, ports: Ports, inputs: OpenInputs) -> None:
+    """The evaluation set's Resize2D names the model's size; without one the model's own counts."""
+    steps = spec.dataset.validate_dataset.args.pre_processes
+    sizes = [step.args.short_size for step in steps or [] if "short_size" in step.args.model_fields_set]
+    inputs.set_size(*(sizes[-1] if sizes and isinstance(sizes[-1], list) and len(sizes[-1]) == 2 else DEFAULT_SIZE))
+    size = ports.image_size("input")
+    for given in sizes:
+        if given != list(size):
+            raise SpecError(
+                f"short_size {given} is not the size of the model's input {ports.inputs['input']}",
+                where=spec.where(STEPS),
+                remedy=f"Set it to {list(size)} (width, height), or remove the step.",
+            )
+
+
+def writer(_spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> PolygonWriter:
+    """Corners, outlines and the probability map."""
+    return PolygonWriter(folder, data.root)
+
+
+NETWORK = Network(
+    name="ocdnet",
+    spec=Spec,
+    bind=bind,
+    calibration=calibration_images,
+    transform=transform,
+    dataset=dataset,
+    decode=decode,
+    metric=lambda spec, _data: RegionMetric(spec.evaluate.post_processing.args.box_thresh),
+    writer=writer,
+    batch_size=batch_size,
+)
+gen_trt_engine, evaluate, inference = verbs(NETWORK)
