@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nvidia_tao_deploy.engine.backend import Backend
 
 QUANTIZED = ("int8", "fp8")
+# The Loop of these gave wrong rows on TensorRT 8.5.3.1; ONNX Runtime runs the same graph right.
+MISCOMPUTED_ON_8 = frozenset({"BatchedNMS_TRT", "BatchedNMSDynamic_TRT", "NMS_TRT", "NMSDynamic_TRT"})
 PARITY_BATCHES = 4
 NAMED = 5  # so many of a list are named in a note, the rest is counted
 
@@ -55,6 +57,7 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
         DataError: calibration images are missing or unreadable.
         BuildError: the builder does not know an operator, or the precision cannot be put into this graph.
     """
+    from nvidia_tao_deploy.engine.backend import known_plugins
     from nvidia_tao_deploy.graph import load, precision, simplify
     from nvidia_tao_deploy.graph.lower import lower_plugins
     from nvidia_tao_deploy.graph.verify import is_quantized
@@ -69,7 +72,10 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
         prepared.model = report.model
         prepared.notes += [report.note] if report.note else []
     if options.plugins != "keep":
-        lowered = lower_plugins(prepared.model)
+        # auto: a plugin that the builder has is faster and exact; the others become standard operators.
+        keep = known_plugins(backend) if options.plugins == "auto" else frozenset[str]()
+        lowered = lower_plugins(prepared.model, keep=keep)
+        _refuse_miscomputed(lowered.lowered, backend, spec)
         prepared.model = lowered.model
         prepared.notes += [f"lowered {kind} '{name}' to standard operators" for name, kind in lowered.lowered]
         prepared.notes += [f"kept {kind} '{name}': {reason}" for name, kind, reason in lowered.unsupported]
@@ -102,6 +108,22 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     if backend.features.typing == "weak":
         _older_opset(prepared, backend)
     return prepared
+
+
+def _refuse_miscomputed(lowered: list[tuple[str, str]], backend: Backend, spec: Any) -> None:
+    """Lowered forms that a release was seen to compute wrongly (docs/verification.md).
+
+    Raises:
+        BuildError: one of them is among ``lowered``.
+    """
+    wrong = [(name, kind) for name, kind in lowered if kind in MISCOMPUTED_ON_8]
+    if backend.features.typing == "weak" and wrong:
+        name, kind = wrong[0]
+        raise BuildError(
+            f"{backend.title} computes the lowered form of {kind} ('{name}') wrongly",
+            where=spec.where("gen_trt_engine.tensorrt.plugins"),
+            remedy="Leave plugins at auto: this release has the plugin itself.",
+        )
 
 
 def _float_globs() -> tuple[str, ...]:
@@ -189,10 +211,8 @@ def _images(network: Network, spec: Any, prepared: Prepared) -> CalibrationImage
     options = spec.gen_trt_engine.tensorrt
     calibration = options.calibration
     quantized = options.data_type in QUANTIZED
-    elsewhere = any(
-        name and Path(name).is_file()
-        for name in (calibration.cal_cache_file, calibration.cal_data_file, calibration.cal_json_file)
-    )
+    elsewhere = any(name and Path(name).is_file() for name in (calibration.cal_cache_file, calibration.cal_data_file))
+    elsewhere = elsewhere or bool(calibration.cal_json_file and not calibration.force_ptq)
     if not calibration.cal_image_dir and (not quantized or elsewhere):
         return None
     limit = None if quantized else PARITY_BATCHES * calibration.cal_batch_size

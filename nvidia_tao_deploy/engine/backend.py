@@ -226,6 +226,17 @@ def version_tuple(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def known_plugins(backend: Backend) -> frozenset[str]:
+    """Names of the plugins that the builder's library registers; empty for TensorRT-RTX, which has none to speak of."""
+    if not backend.features.plugins:
+        return frozenset()
+    trt = backend.module
+    trt.init_libnvinfer_plugins(trt.Logger(trt.Logger.ERROR), "")
+    registry = trt.get_plugin_registry()
+    creators = registry.all_creators if hasattr(registry, "all_creators") else registry.plugin_creator_list
+    return frozenset(creator.name for creator in creators)
+
+
 def network_flags(backend: Backend, *, strongly_typed: bool) -> int:
     """The flags for ``Builder.create_network``, composed by name: the numbers changed between releases."""
     names = backend.module.NetworkDefinitionCreationFlag

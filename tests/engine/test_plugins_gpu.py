@@ -49,8 +49,12 @@ def test_the_engine_gives_what_the_plugin_gave(case: Any, kept: bool, tmp_path: 
     model = plugin_graph.plugin_model(
         case.op, case.attrs, case.inputs, list(case.outputs), case.constants, dynamic=False
     )
+    if not kept and case.op.startswith(("BatchedNMS", "NMS")) and choose_runtime("tensorrt").features.typing == "weak":
+        pytest.skip("TensorRT 8 computes this lowered form wrongly, so gen_trt_engine refuses it")
     if not kept:
         model = plugin_graph.lower_checked(model)
+    elif case.op == "NMSDynamic_TRT":  # exporters declare its count float; the bytes are int32
+        model.graph.output[1].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     path = tmp_path / "plugin.onnx"
     onnx.save(model, str(path))
     options = BuildOptions(runtime="tensorrt", profiles=propose(model_inputs(model)), timeout_s=LIMIT)
