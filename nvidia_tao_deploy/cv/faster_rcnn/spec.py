@@ -96,9 +96,8 @@ class Range(Section):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Range:
-        if self.model_fields_set and not (
-            0 < self.start <= self.end and self.end - self.start < MANY_THRESHOLDS * self.step
-        ):
+        unset = not (self.start or self.end or self.step)
+        if not unset and not (0 < self.start <= self.end and self.end - self.start < MANY_THRESHOLDS * self.step):
             raise ValueError(f"{self.start:g} to {self.end:g} in steps of {self.step:g} is no range of IoU thresholds")
         return self
 
