@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, helper
 from nvidia_tao_deploy.calibration.histogram import entropy_amax, mse_amax, percentile_amax
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.graph.load import model_inputs
-from nvidia_tao_deploy.graph.ort import open_session
+from nvidia_tao_deploy.graph.ort import open_session, run
 from nvidia_tao_deploy.graph.tensors import GraphIndex, copy_model
 
 METHODS = ("minmax", "entropy", "percentile", "mse")
@@ -93,7 +93,7 @@ def collect_minmax(
     low = np.full(len(names), np.inf)
     high = np.full(len(names), -np.inf)
     for feeds in _slices(model, batches, progress):
-        values = np.asarray([np.asarray(v).item() for v in session.run(outputs, dict(feeds))]).reshape(-1, 2)
+        values = np.asarray([np.asarray(v).item() for v in run(session, outputs, feeds, "the model")]).reshape(-1, 2)
         nan = np.isnan(values).any(axis=1)
         low = np.where(nan, -np.inf, np.minimum(low, values[:, 0]))
         high = np.where(nan, np.inf, np.maximum(high, values[:, 1]))
@@ -119,7 +119,7 @@ def collect_histograms(
     session = open_session(_with_outputs(model, fetched), threads=threads)
     histograms = {name: Histogram(bins) for name in names}
     for feeds in _slices(model, batches, progress):
-        arrays = session.run(fetched, dict(feeds)) if fetched else []
+        arrays = run(session, fetched, feeds, "the model") if fetched else []
         values = dict(zip(fetched, arrays, strict=True))
         del arrays
         for name in names:

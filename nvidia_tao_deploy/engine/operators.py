@@ -6,7 +6,7 @@ Sources: the operator tables of the ONNX parser's releases 8.5 and 8.6, "Support
 
 from __future__ import annotations
 
-from nvidia_tao_deploy.engine.backend import Backend, version_tuple
+from nvidia_tao_deploy.engine.backend import Backend, known_plugins, version_tuple
 
 
 def _names(text: str) -> frozenset[str]:
@@ -41,44 +41,16 @@ _NEVER = _names(
 )
 _NOT_RTX = _NEVER | {"AffineGrid", "DFT", "DeformConv", "NonMaxSuppression", "NonZero"}
 
-# Plugins that come with TensorRT (op type = plugin name), by when they end.
-PLUGINS_TO_10 = _names(
-    """
-    BatchTilePlugin_TRT BatchedNMSDynamic_TRT BatchedNMS_TRT Clip_TRT CoordConvAC CropAndResize CustomGelu
-    EfficientNMS_ONNX_TRT LReLU_TRT NMSDynamic_TRT NMS_TRT Normalize_TRT Proposal ProposalDynamic SpecialSlice_TRT
-    SingleStepLSTMPlugin
-    """
-)
-PLUGINS = _names(
-    """
-    CropAndResizeDynamic DecodeBbox3DPlugin DetectionLayer_TRT DisentangledAttention_TRT EfficientNMS_TRT
-    EfficientNMS_Explicit_TF_TRT EfficientNMS_Implicit_TF_TRT FlattenConcat_TRT GenerateDetection_TRT GridAnchor_TRT
-    GridAnchorRect_TRT InstanceNormalization_TRT ModulatedDeformConv2d MultilevelCropAndResize_TRT
-    MultilevelProposeROI_TRT MultiscaleDeformableAttnPlugin_TRT PillarScatterPlugin PriorBox_TRT ProposalLayer_TRT
-    PyramidROIAlign_TRT ROIAlign_TRT RPROI_TRT Region_TRT Reorg_TRT ResizeNearest_TRT ScatterElements ScatterND
-    VoxelGeneratorPlugin
-    """
-)
-
 
 def known_operators(backend: Backend, opset: int) -> frozenset[str]:
-    """Standard operators, and plugins by their name, that ``backend`` can parse in a graph of ``opset``."""
+    """Standard operators, and the registered plugins by name, that ``backend`` can parse in a graph of ``opset``."""
     from nvidia_tao_deploy.graph.inspect import standard_ops
 
     if backend.name == "tensorrt_rtx":
         return standard_ops(opset) - _NOT_RTX
-    plugins = PLUGINS | registered_plugins(backend)
-    if version_tuple(backend.version) < (11, 0):
-        plugins |= PLUGINS_TO_10
+    plugins = known_plugins(backend)
     if not backend.features.layer_normalization:
         return TENSORRT_8_5 | plugins
     if version_tuple(backend.version) < (10, 0):
         return TENSORRT_8_6 | plugins
     return (standard_ops(opset) - _NEVER) | plugins
-
-
-def registered_plugins(backend: Backend) -> frozenset[str]:
-    """Names in the plugin registry of this process: plugin libraries of the user's own, when they are loaded."""
-    registry = getattr(backend.module, "get_plugin_registry", lambda: None)()
-    creators = getattr(registry, "all_creators", None) or getattr(registry, "plugin_creator_list", None) or []
-    return frozenset(str(creator.name) for creator in creators)

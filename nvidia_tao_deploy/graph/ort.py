@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from nvidia_tao_deploy.errors import ModelError
@@ -53,6 +56,24 @@ def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) 
         raise ModelError(
             f"ONNX Runtime cannot load the model: {text}",
             remedy="Lower plugin nodes to standard operators first (plugins: lower).",
+        ) from error
+
+
+def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], what: str) -> list[NDArray[Any]]:
+    """The ``outputs`` of one batch.
+
+    Raises:
+        ModelError: the batch does not fit the model; ``what`` names it ("the model", "the prepared graph").
+    """
+    try:
+        return list(session.run(list(outputs), dict(feeds)))
+    except Exception as error:  # as above
+        shapes = ", ".join(f"{name} {tuple(np.shape(array))}" for name, array in feeds.items())
+        text = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{what} cannot run on calibration images ({shapes}): {text}",
+            remedy="A batch may be baked into the model: export it with a dynamic batch, or set cal_batch_size to the "
+            "one it was exported with.",
         ) from error
 
 

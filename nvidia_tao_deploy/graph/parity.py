@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from nvidia_tao_deploy.errors import DataError, ModelError
-from nvidia_tao_deploy.graph.ort import open_session
+from nvidia_tao_deploy.graph.ort import open_session, run
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,10 @@ def compare(reference: ModelProto, candidate: ModelProto, batches: Iterable[Mapp
     sums = {name: _Sums() for name in names}
     count = samples = 0
     for feeds in batches:
-        results = [session.run(names, dict(feeds)) for session in sessions]
+        results = [
+            run(session, names, feeds, what)
+            for session, what in zip(sessions, ("the model", "the prepared graph"), strict=True)
+        ]
         for name, expected, actual in zip(names, *results, strict=True):
             sums[name].add(name, np.asarray(expected), np.asarray(actual))
         count += 1

@@ -110,6 +110,7 @@ def surface(version: str, *, fail: str | None = None) -> Any:
             pass
 
     trt.ILogger = ILogger
+    trt.Logger = type("Logger", (ILogger,), {"__init__": lambda self, severity=None: None})
     if major >= 10:
         trt.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
 

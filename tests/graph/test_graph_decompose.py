@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
 from graph_models import Builder, residual_cnn, transformer_block
+from repository import MODELS
 
 from nvidia_tao_deploy.engine.operators import TENSORRT_8_5
 from nvidia_tao_deploy.graph.decompose import decompose_norms, set_kernel_shapes
@@ -19,8 +18,6 @@ from nvidia_tao_deploy.graph.precision import cast_float
 from nvidia_tao_deploy.graph.quantize import quantizable_tensors, quantize
 from nvidia_tao_deploy.graph.simplify import simplify
 from nvidia_tao_deploy.graph.tensors import attribute
-
-MODELS = Path(__file__).resolve().parents[2] / "samples" / "models"
 
 
 def layer_norm(axis: int, *, opset: int = 17, bias: bool = True, all_outputs: bool = False) -> onnx.ModelProto:
