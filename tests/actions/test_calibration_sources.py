@@ -425,7 +425,7 @@ def test_int8_of_the_transformer_keeps_its_ap(shell: Shell, tmp_path: Path, scen
         },
     )
     measured = {}
-    for precision in ("fp32", "int8", "fp8", "bf16"):
+    for precision in ("fp32", "int8", "fp8"):
         data_type = f"gen_trt_engine.tensorrt.data_type={precision}"
         assert shell("rtdetr", "gen_trt_engine", "-e", spec, data_type) == 0, shell.err
         model = f"evaluate.trt_engine={tmp_path}/model.engine.onnx"
