@@ -23,7 +23,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     listed = subprocess.run(["git", "ls-files", "-z", "nvidia_tao_deploy"], cwd=ROOT, capture_output=True, check=True)
     files = [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
-    for name in (*files, "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in (*files, "setup.py", "pyproject.toml", "README.md", "LICENSE", "docker/manifest.json"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
