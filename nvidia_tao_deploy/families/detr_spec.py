@@ -81,14 +81,15 @@ class BackboneModel(Model):
 
 
 class LargeBackboneSpec(NetworkSpec):
-    """A spec whose ``model.backbone`` may be a ViT-L: the workspace is then at least ``LARGE_VIT_WORKSPACE``."""
+    """A spec whose ``model.backbone`` (or its ``type``) may be a ViT-L: at least ``LARGE_VIT_WORKSPACE`` is used."""
 
     _raised_from: int | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _room_for_large_vit(self) -> LargeBackboneSpec:
         options, model = self.gen_trt_engine.tensorrt, getattr(self, "model", None)
-        if getattr(model, "backbone", "") in LARGE_VIT and 0 < options.workspace_size < LARGE_VIT_WORKSPACE:
+        backbone = getattr(model, "backbone", "")
+        if getattr(backbone, "type", backbone) in LARGE_VIT and 0 < options.workspace_size < LARGE_VIT_WORKSPACE:
             self._raised_from = options.workspace_size
             # Through __dict__: it must not count as set by the user.
             options.__dict__["workspace_size"] = LARGE_VIT_WORKSPACE

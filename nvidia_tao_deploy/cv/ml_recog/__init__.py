@@ -1,0 +1,122 @@
+"""Recognition by metric learning: an image's embedding is compared with those of a gallery of known classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.cv.ml_recog.gallery import GalleryAndQueries, GalleryClasses, NeighbourWriter, gallery_classes
+from nvidia_tao_deploy.cv.ml_recog.spec import Spec
+from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.errors import DataError, ModelError
+from nvidia_tao_deploy.families.images import batch_size, calibration_images
+from nvidia_tao_deploy.metrics.retrieval import RetrievalMetric
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.transforms.image import ImageTransform
+
+
+def classes(spec: Spec) -> GalleryClasses:
+    """The gallery's classes."""
+    return gallery_classes(spec.require("dataset.val_dataset.reference"), spec.dataset.class_map)
+
+
+def labels(spec: Spec) -> Sequence[str]:
+    """Shown class names where they are known at build time."""
+    reference, listed = spec.dataset.val_dataset.reference, spec.dataset.class_map
+    if not reference or not Path(reference).is_dir() or (listed and not Path(listed).is_file()):
+        return ()
+    return gallery_classes(reference, listed).shown
+
+
+def dataset(spec: Spec, action: str) -> GalleryAndQueries:
+    """The gallery, then the annotated queries (evaluate) or the user's images (inference).
+
+    Raises:
+        SpecError: a folder is not named.
+        DataError: gallery or queries are missing or hold no image of a class.
+    """
+    reference = spec.require("dataset.val_dataset.reference")
+    query = spec.require("dataset.val_dataset.query" if action == "evaluate" else "inference.input_path")
+    names = classes(spec).folders
+    if not names and Path(reference).is_dir():
+        raise DataError(
+            "the gallery has no class folder",
+            where=spec.where("dataset.val_dataset.reference"),
+            remedy=f"Put the gallery's images into {reference}/<class name>/.",
+        )
+    gallery = ClassFolder(reference, names, strict=spec.strict)
+    if action == "evaluate":
+        return GalleryAndQueries(gallery, ClassFolder(query, names, strict=spec.strict))
+    kind = spec.inference.inference_input_type
+    if kind == "image" and not Path(query).is_file():
+        raise DataError(
+            "no such image file",
+            where=spec.where("inference.input_path"),
+            remedy="For a folder set inference.inference_input_type to image_folder or classification_folder.",
+        )
+    return GalleryAndQueries(gallery, ImageFolder(query, recursive=kind == "classification_folder"))
+
+
+def transform(spec: Spec, ports: Ports) -> ImageTransform:
+    """Pillow bilinear to 1.14 times the input size, the centre cut out, (x / 255 - mean) / std.
+
+    Raises:
+        ModelError: the model's input has no fixed size, or another one than the spec states.
+    """
+    width, height = ports.image_size("input")
+    channels = ports.inputs["input"].shape[1]
+    for key, size in (("input_width", width), ("input_height", height), ("input_channels", channels)):
+        stated = getattr(spec.model, key)
+        if key in spec.model.model_fields_set and stated != size:
+            raise ModelError(
+                f"the model's {key} is {size}, the spec says {stated}",
+                where=spec.where(f"model.{key}"),
+                remedy="Leave the key out, or name the model it belongs to.",
+            )
+    return ImageTransform(
+        resize="enlarge_crop",
+        scale=1 / 255,
+        mean=spec.dataset.pixel_mean,
+        std=spec.dataset.pixel_std,
+        input_name=ports.inputs["input"].name,
+        backend=spec.runtime.image_backend,
+    )
+
+
+def decode(_spec: Spec, _ports: Ports, _action: str) -> Decoder:
+    """Embeddings as they are, one copied row per image: a run keeps the whole gallery."""
+    return lambda outputs, _geometries: [row.astype(np.float32) for row in outputs["fc_pred"]]
+
+
+def metric(spec: Spec, _data: Dataset) -> RetrievalMetric:
+    """Top-k and top-1 accuracy of the nearest gallery images."""
+    return RetrievalMetric(classes(spec).shown, spec.evaluate.topk)
+
+
+def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> NeighbourWriter:
+    """trt_result.csv."""
+    assert isinstance(data, GalleryAndQueries)
+    for issue in data.issues:
+        say(f"note: {issue}")
+    return NeighbourWriter(folder, classes(spec).shown, spec.inference.topk)
+
+
+NETWORK = Network(
+    name="ml_recog",
+    spec=Spec,
+    bind=expect(inputs=(Port("input", channels=(1, 3)),), outputs=(Port("fc_pred", rank=2),)),
+    calibration=calibration_images,
+    transform=transform,
+    dataset=dataset,
+    decode=decode,
+    metric=metric,
+    writer=writer,
+    batch_size=batch_size,
+    labels=labels,
+)
+gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -1,0 +1,92 @@
+"""Task classify: a unit against one or several golden images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.actions.run import results_folder
+from nvidia_tao_deploy.cv.visual_changenet.spec import Spec
+from nvidia_tao_deploy.data.pairs import Listed, PairTable
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.families import inspection as family
+from nvidia_tao_deploy.metrics.inspection import InspectionMetric
+from nvidia_tao_deploy.network import Decoder, Ports
+from nvidia_tao_deploy.predictions.score_table import ScoreTable
+from nvidia_tao_deploy.transforms.tiled import TiledTransform
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+KEY = "dataset.classify"
+
+
+def dataset(spec: Spec, action: str) -> PairTable:
+    """The table's pairs."""
+    return family.pairs(spec, KEY, action, spec.dataset.classify.num_golden)
+
+
+def calibration(spec: Spec) -> Listed:
+    """Pairs for calibration."""
+    return family.calibration_pairs(spec, KEY, spec.dataset.classify.num_golden)
+
+
+def transform(spec: Spec, ports: Ports) -> TiledTransform:
+    """Unit and golden images, each with all lightings."""
+    return family.pair_transform(
+        spec.dataset.classify,
+        ports,
+        "unit",
+        "golden",
+        backend=spec.runtime.image_backend,
+        golden_count=spec.dataset.classify.num_golden,
+        stacked=len(ports.inputs["golden"].shape) == 5,
+    )
+
+
+def decode(spec: Spec, ports: Ports) -> Decoder:
+    """The score of every pair.
+
+    Raises:
+        ModelError: images, golden images or difference_module are not those of the model.
+    """
+    transform(spec, ports).check(family.input_shapes(ports))
+    output, module = ports.outputs["output"], spec.model.classify.difference_module
+    logits = len(output.shape) == 2 and output.shape[1] == 2
+    if logits != (module == "learnable"):
+        raise ModelError(
+            f"output {output} {'holds two logits' if logits else 'is no pair of logits'}, and difference_module is "
+            f"{module}",
+            where=spec.where("model.classify.difference_module"),
+            remedy=f"Set it to {'learnable' if logits else 'euclidean'}, or check the model.",
+        )
+    return probabilities if logits else distances
+
+
+def probabilities(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometry]) -> list[np.float32]:
+    """Softmax of the logits (n, 2), float32: the probability of a defect."""
+    logits = outputs["output"].astype(np.float32)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return list(odds[:, 1] / odds.sum(axis=1))
+
+
+def distances(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometry]) -> list[np.float32]:
+    """Distances as the graph computed them, (n) or (n, 1)."""
+    return list(outputs["output"].astype(np.float32).reshape(-1))
+
+
+def metric(spec: Spec, data: Dataset) -> family.ReportedMetric:
+    """Accuracy at the margin; evaluate.csv."""
+    assert isinstance(data, PairTable)
+    table = ScoreTable(results_folder(spec, "evaluate") / "evaluate.csv", data.columns)
+    return family.ReportedMetric(InspectionMetric(spec.model.classify.eval_margin), table)
+
+
+def writer(folder: Path, data: Dataset) -> ScoreTable:
+    """inference.csv."""
+    assert isinstance(data, PairTable)
+    family.say_issues(data)
+    return ScoreTable(folder / "inference.csv", data.columns)

@@ -1,0 +1,104 @@
+"""The spec sections of networks that compare a unit with its golden image."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from nvidia_tao_deploy.spec.sections import BatchSize, Section
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+class PairSource(Section):
+    """A table of units and the folder its files are in."""
+
+    csv_path: str | None = Field(
+        default=None, description="CSV with input_path, golden_path, object_name and, for evaluate, label."
+    )
+    images_dir: str | None = Field(default=None, description="Folder that the table's paths are relative to.")
+
+
+class Grid(Section):
+    """Arrangement of the lightings with concat_type grid."""
+
+    x: int = Field(default=1, ge=1, description="Images side by side.")
+    y: int = Field(default=1, ge=1, description="Rows of images.")
+
+
+class Augmentation(Section):
+    """Normalisation of images."""
+
+    rgb_input_mean: list[float] = Field(
+        default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="Mean per channel on the scale 0..1."
+    )
+    rgb_input_std: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[0.229, 0.224, 0.225], min_length=1, max_length=3, description="Deviation per channel, scale 0..1."
+    )
+
+
+class PairData(Section):
+    """Tables of units and golden images, and how their images are put together."""
+
+    train_dataset: PairSource = Field(default_factory=PairSource, description="Pairs for INT8 calibration.")
+    validation_dataset: PairSource = Field(
+        default_factory=PairSource, description="Pairs for INT8 calibration where there is no training table."
+    )
+    test_dataset: PairSource = Field(
+        default_factory=PairSource, description="Labelled pairs for evaluate; else those of infer_dataset."
+    )
+    infer_dataset: PairSource = Field(default_factory=PairSource, description="Pairs for inference.")
+    image_ext: str | None = Field(default=None, description="Suffix of the image files, like .jpg.")
+    batch_size: BatchSize = Field(default=-1, description="Pairs per batch where the action sets none.")
+    num_input: int | None = Field(
+        default=None, ge=1, description="Images per unit: 1, or as many as input_map has lightings, which null means."
+    )
+    input_map: dict[str, int] | None = Field(
+        default=None, description="Names of the lightings in their order; the numbers are not used."
+    )
+    concat_type: Annotated[Literal["linear", "grid"], BeforeValidator(_lower)] | None = Field(
+        default=None, description="linear: below each other; grid: as grid_map says."
+    )
+    grid_map: Grid | None = Field(default=None, description="Arrangement of the lightings with concat_type grid.")
+    image_width: int = Field(default=128, ge=1, description="Width of one image in pixels.")
+    image_height: int = Field(default=128, ge=1, description="Height of one image in pixels.")
+    resize: Literal["bilinear", "antialias"] = Field(
+        default="bilinear",
+        description="bilinear: OpenCV, as earlier deployments did; antialias: Pillow bilinear, as the trainer does.",
+    )
+    augmentation_config: Augmentation = Field(default_factory=Augmentation, description="Normalisation of images.")
+
+    @property
+    def images_per_unit(self) -> int:
+        """``num_input`` where it is given, else one per lighting."""
+        return self.num_input or max(len(self.input_map or ()), 1)
+
+    @property
+    def lights(self) -> tuple[str, ...]:
+        """Names of the lightings that are used, in order."""
+        return tuple(self.input_map or ())[: self.images_per_unit]
+
+    @property
+    def columns(self) -> int:
+        """Images side by side; those of a linear arrangement stand below each other."""
+        return self.grid_map.x if self.concat_type == "grid" and self.grid_map and self.images_per_unit > 1 else 1
+
+    def problem(self) -> tuple[str, str] | None:
+        """(key, what is wrong) where the images of a unit do not fit together; building an engine does not mind."""
+        count, lights = self.images_per_unit, len(self.input_map or ())
+        if count not in (1, max(lights, 1)):
+            named = f"input_map names {lights} lightings" if lights else "input_map names no lighting"
+            return "num_input", f"num_input is {count} and {named}; it must be 1 or as many"
+        if self.concat_type != "grid" or count == 1:
+            return None
+        if self.grid_map is None:
+            return "grid_map", "concat_type grid needs grid_map with x (columns) and y (rows)"
+        if count % 2:
+            odd = "the trainer stacks an odd number of images, which is concat_type linear"
+            return "concat_type", f"concat_type grid needs an even number of images, not {count}: {odd}"
+        if self.grid_map.x * self.grid_map.y != count:
+            return "grid_map", f"grid_map of {self.grid_map.x} x {self.grid_map.y} does not hold {count} images"
+        return None
