@@ -5,32 +5,14 @@ Messages cannot tell 0 from unset, so 0 means the default wherever 0 makes no se
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.flags import THRESHOLDS
-from nvidia_tao_deploy.spec.known import float32
+from nvidia_tao_deploy.spec.messages import enum_of, zero_means
 from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
-
-
-def enum_of(*names: str) -> BeforeValidator:
-    """Accept an enum value by name in any case or by number, as protobuf text does."""
-
-    def name_of(value: Any) -> Any:
-        if isinstance(value, str) and not value.isdigit():
-            return value.upper()
-        if isinstance(value, bool) or not str(value).isdigit() or int(value) >= len(names):
-            return value
-        return names[int(value)]
-
-    return BeforeValidator(name_of)
-
-
-def zero_means(default: float) -> BeforeValidator:
-    """0 is unset, as in a message; the default as a message's float32 is the default itself."""
-    return BeforeValidator(lambda value: default if value in (0, "0", "0.0", float32(default)) else value)
 
 
 def _whole_mean(mean: dict[str, float]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.kitti import KittiDetection
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.kitti_detection import calibration
 from nvidia_tao_deploy.metrics.kitti import BoxLimits, KittiMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
@@ -81,14 +81,6 @@ def dataset(spec: Spec, action: str) -> Dataset:
         round_boxes=True,
         strict=spec.strict,
     )
-
-
-def calibration(spec: Spec) -> Dataset:
-    """The calibration folders, else the training images of the spec."""
-    if spec.gen_trt_engine.tensorrt.calibration.cal_image_dir:
-        return calibration_images(spec)
-    sources = [source.image_directory_path for source in spec.dataset_config.data_sources]
-    return ImageFolder([folder for folder in sources if folder]) if any(sources) else calibration_images(spec)
 
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
@@ -184,7 +176,7 @@ def _color(entry: Any) -> tuple[int, int, int]:
 
 
 def batch_size(spec: Spec, action: str) -> int:
-    """``<action>.batch_size``, else ``inferencer_config.batch_size`` or ``training_config.batch_size_per_gpu``, else 1."""
+    """``<action>.batch_size``, else the inferencer's or the training's batch size, else 1."""
     own = getattr(spec, action).batch_size
     if own > 0:
         return int(own)

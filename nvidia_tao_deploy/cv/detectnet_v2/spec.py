@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.messages import enum_of, zero_means
 from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-def _named(*names: str) -> BeforeValidator:
-    """Accept an enum value by name in any case or by number, as protobuf text does."""
-
-    def name_of(value: Any) -> Any:
-        if isinstance(value, str) and not value.isdigit():
-            return value.upper()
-        if isinstance(value, bool) or not str(value).isdigit() or int(value) >= len(names):
-            return value
-        return names[int(value)]
-
-    return BeforeValidator(name_of)
-
-
-def _zero_is_unset(default: float) -> BeforeValidator:
-    """Messages cannot tell 0 from unset, so 0 means the default."""
-    return BeforeValidator(lambda value: default if value in (0, "0", 0.0) else value)
 
 
 class GenTrtEngine(sections.GenTrtEngine):
@@ -53,7 +36,7 @@ class Clustering(Section):
     """How cells become boxes."""
 
     coverage_threshold: Fraction = Field(default=0.0, description="Cells must have more coverage than this.")
-    clustering_algorithm: Annotated[Literal["DBSCAN", "NMS", "HYBRID"], _named("DBSCAN", "NMS", "HYBRID")] = Field(
+    clustering_algorithm: Annotated[Literal["DBSCAN", "NMS", "HYBRID"], enum_of("DBSCAN", "NMS", "HYBRID")] = Field(
         default="DBSCAN", description="How cells become boxes."
     )
     dbscan_eps: float = Field(default=0.0, ge=0, description="Largest distance (1 - IoU) of neighbours.")
@@ -154,7 +137,7 @@ class Evaluation(Section):
     minimum_detection_ground_truth_overlap: dict[str, Fraction] = Field(
         default={}, description="Least IoU of a match by class name; 0.5 where none is given."
     )
-    average_precision_mode: Annotated[Literal["SAMPLE", "INTEGRATE"], _named("SAMPLE", "INTEGRATE")] = Field(
+    average_precision_mode: Annotated[Literal["SAMPLE", "INTEGRATE"], enum_of("SAMPLE", "INTEGRATE")] = Field(
         default="SAMPLE", description="SAMPLE: 11 points of recall; INTEGRATE: area under the curve."
     )
     evaluation_box_config: dict[str, EvaluationBox] = Field(
@@ -165,10 +148,10 @@ class Evaluation(Section):
 class BboxObjective(Section):
     """How box offsets are encoded."""
 
-    scale: Annotated[float, _zero_is_unset(35.0), Field(gt=0)] = Field(
+    scale: Annotated[float, zero_means(35.0), Field(gt=0)] = Field(
         default=35.0, description="Factor of the offsets; 0 means 35."
     )
-    offset: Annotated[float, _zero_is_unset(0.5)] = Field(default=0.5, description="Centre of a cell; 0 means 0.5.")
+    offset: Annotated[float, zero_means(0.5)] = Field(default=0.5, description="Centre of a cell; 0 means 0.5.")
 
 
 class ObjectiveSet(Section):

@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from nvidia_tao_deploy.families.kitti_detection_spec import ImageMean, TrainingConfig, zero_means
+from nvidia_tao_deploy.families.kitti_detection_spec import ImageMean, TrainingConfig
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.messages import zero_means
 from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
 
 MANY_THRESHOLDS = 1000

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from nvidia_tao_deploy.families import kitti_detection_spec as family
-from nvidia_tao_deploy.families.kitti_detection_spec import KittiDetectionSpec, zero_means
+from nvidia_tao_deploy.families.kitti_detection_spec import KittiDetectionSpec
+from nvidia_tao_deploy.spec.messages import zero_means
 
 
 class AugmentationConfig(family.AugmentationConfig):
