@@ -171,7 +171,7 @@ class Bench:
         return results["images_per_second"], detail
 
     def reference(self) -> float:
-        """One thread: Pillow decodes and resizes, numpy normalizes, the model waits for the batch and it for the model."""
+        """One thread: Pillow decodes and resizes, numpy normalizes, then the model runs, then the metric."""
         from PIL import Image
 
         from nvidia_tao_deploy.transforms.transform import Geometry
@@ -274,18 +274,18 @@ def _bare_engine(path: Path, batch: int) -> float:
     from nvidia_tao_deploy.runtime import cuda
     from nvidia_tao_deploy.runtime.tensorrt import TensorRTSession
 
-    session = TensorRTSession(path)  # for its engine and buffers only
-    slot = session.slot_list[0]
+    session = TensorRTSession(path)  # for its context and device buffers only
+    context, stream = session._context, session._execution
     for info in session.inputs:
-        slot.context.set_input_shape(info.name, (batch, *(d or 1 for d in info.shape[1:])))
+        context.set_input_shape(info.name, (batch, *(d or 1 for d in info.shape[1:])))
     runs = 400
     try:
         for phase in (20, runs):
-            slot.stream.synchronize()
+            stream.synchronize()
             began = time.perf_counter()
             for _ in range(phase):
-                slot.context.execute_async_v3(slot.stream.handle)
-            slot.stream.synchronize()
+                context.execute_async_v3(stream.handle)
+            stream.synchronize()
         return runs * batch / (time.perf_counter() - began)
     finally:
         session.close()

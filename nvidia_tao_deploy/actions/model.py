@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample
-from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.network import Decoder, Network, Ports
 from nvidia_tao_deploy.pipeline.gather import gather, send_all
 from nvidia_tao_deploy.pipeline.progress import progress, say
 from nvidia_tao_deploy.pipeline.ranks import Team, joined
-from nvidia_tao_deploy.pipeline.stream import Tally, run_stream
+from nvidia_tao_deploy.pipeline.stream import Tally, refuse_nothing_read, run_numbered
 from nvidia_tao_deploy.pipeline.workers import worker_count
 from nvidia_tao_deploy.runtime.open import open_session
 from nvidia_tao_deploy.runtime.session import Session
@@ -41,9 +40,11 @@ class OpenModel:
         Of several ranks, rank 0 yields what all of them found and the others yield nothing.
         """
         team, runtime = self.team, self.spec.runtime
-        batch_size = self.session.batch.clamp(max(1, min(self.network.batch_size(self.spec, self.action), len(dataset))))
+        batch_size = self.session.batch.clamp(
+            max(1, min(self.network.batch_size(self.spec, self.action), len(dataset)))
+        )
         workers = runtime.workers or (max(1, worker_count(0) // team.count) if team.count > 1 else 0)
-        stream = run_stream(
+        numbered = run_numbered(
             dataset,
             self.transform,
             self.session,
@@ -57,22 +58,17 @@ class OpenModel:
             batches=team.share(ceil(len(dataset) / batch_size)) if team.count > 1 else None,
         )
         if not team.leads:
-            send_all(team, stream, tally)
+            send_all(team, numbered, tally)
             return
-        if team.count > 1:
-            stream = gather(team, dataset, stream, tally)
-        yield from progress(stream, len(dataset), self.action)
+        with closing(numbered):
+            yield from progress(gather(team, dataset, numbered, tally), len(dataset), self.action)
         for name, reason in tally.skipped:
             say(f"skipped: {name}: {reason}")
-        if not tally.images:
-            name, reason = tally.skipped[0] if tally.skipped else ("the dataset", "it is empty")
-            raise DataError(f"not one image could be read; the first: {name}: {reason}")
+        refuse_nothing_read(tally)
 
 
 @contextmanager
-def opened(
-    network: Network, spec: Any, action: str, call: Callable[[], Any] | None = None
-) -> Iterator[OpenModel]:
+def opened(network: Network, spec: Any, action: str, call: Callable[[], Any] | None = None) -> Iterator[OpenModel]:
     """Open ``<action>.trt_engine`` (an engine or an ONNX file) for ``network``, on every rank of the run.
 
     Args:
@@ -96,7 +92,7 @@ def wanted_ranks(spec: Any, action: str) -> int:
     if spec.runtime.ranks:
         return int(spec.runtime.ranks)
     section = getattr(spec, action)
-    asked = max(section.num_gpus, len(set(section.gpu_ids)))
+    asked: int = max(section.num_gpus, len(set(section.gpu_ids)))
     if asked == 1:
         return 1
     from nvidia_tao_deploy.runtime.cuda import gpus

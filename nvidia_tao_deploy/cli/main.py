@@ -150,11 +150,21 @@ def _execute(command: argparse.Namespace) -> None:
         try:
             result = _run_action(command)
         except BaseException:
-            print("Execution status: FAIL", flush=True)
+            if _leads():
+                print("Execution status: FAIL", flush=True)
             raise
+        if not _leads():
+            return
         print("Execution status: PASS", flush=True)
         if command.json:
             print(json.dumps(result, allow_nan=False), file=out, flush=True)
+
+
+def _leads() -> bool:
+    """Whether this is the rank that speaks for all (any run that is not under mpirun is)."""
+    from nvidia_tao_deploy.pipeline.ranks import current
+
+    return current().leads
 
 
 def _run_action(command: argparse.Namespace) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.pipeline.ranks import Stopped, Team
 from nvidia_tao_deploy.pipeline.tally import Tally
 
-Numbered = Iterator[tuple[int, Any]]
+Numbered = Iterator[tuple[int, Sample, Any]]
 SEND_EVERY = 64  # predictions per message
 
 
@@ -22,7 +23,7 @@ def send_all(team: Team, predictions: Numbered, tally: Tally) -> None:
     """
     link, rows = team.link, []
     assert link is not None
-    for index, prediction in predictions:
+    for index, _, prediction in predictions:
         rows.append((index, prediction))
         if len(rows) >= SEND_EVERY:
             link.send(("rows", rows))
@@ -33,9 +34,7 @@ def send_all(team: Team, predictions: Numbered, tally: Tally) -> None:
     link.send(("done", tally))
 
 
-def gather(
-    team: Team, dataset: Dataset, own: Iterator[tuple[Sample, Any]], tally: Tally
-) -> Iterator[tuple[Sample, Any]]:
+def gather(team: Team, dataset: Dataset, own: Numbered, tally: Tally) -> Iterator[tuple[Sample, Any]]:
     """Rank 0's part: its own pairs as they come, then those of rank 1, 2, ...; memory holds what came early.
 
     Raises:
@@ -44,9 +43,10 @@ def gather(
     """
     inbox: dict[int, deque[tuple[int, Any]]] = {rank: deque() for rank in range(1, team.count)}
     finished: dict[int, Tally] = {}
-    for pair in own:
-        yield pair
-        while _take(team, inbox, finished, 0.0):
+    began = time.perf_counter()
+    for _, sample, prediction in own:
+        yield sample, prediction
+        while team.count > 1 and _take(team, inbox, finished, 0.0):
             pass
     for rank in range(1, team.count):
         while inbox[rank] or rank not in finished:
@@ -58,6 +58,7 @@ def gather(
                 _take(team, inbox, finished, 0.2)
         tally.skipped += finished[rank].skipped
         tally.add(finished[rank])
+        tally.wall = time.perf_counter() - began
 
 
 def _take(team: Team, inbox: dict[int, deque[tuple[int, Any]]], finished: dict[int, Tally], timeout: float) -> bool:

@@ -99,7 +99,7 @@ _current: Team | None = None
 
 def current() -> Team:
     """The rank this process is, by the launcher's environment variables."""
-    global _current  # noqa: PLW0603  (a property of the process)
+    global _current
     if _current is None:
         _current = Team(*_place(os.environ))
     return _current
@@ -115,7 +115,7 @@ def _place(environment: Mapping[str, str]) -> tuple[int, int, int]:
 
 def adopt(team: Team) -> None:
     """Be that rank (children that a run starts)."""
-    global _current  # noqa: PLW0603
+    global _current
     _current = team
 
 
@@ -178,6 +178,7 @@ def _started(count: int, job: Any) -> Team:
                 pass_fds=[there.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
             )
             there.close()
             connection = Connection(here.detach())
@@ -209,7 +210,7 @@ class _Children:
                 return
 
     def send(self, message: Any) -> None:
-        raise AssertionError("rank 0 listens")
+        raise AssertionError(f"rank 0 listens: {message}")
 
     def received(self, timeout: float) -> tuple[int, Any] | None:
         try:

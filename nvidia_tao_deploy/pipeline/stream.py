@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -27,14 +28,14 @@ from nvidia_tao_deploy.runtime.pinned import pinned
 from nvidia_tao_deploy.runtime.session import Session, TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 
-__all__ = ["Tally", "calibration_batches", "run_stream"]
+__all__ = ["Tally", "calibration_batches", "refuse_nothing_read", "run_numbered", "run_stream"]
 
 MAX_RING_BYTES = 4 << 30
 
 
 @dataclass
 class _Batch:
-    slot: int
+    first: int  # dataset index of row 0
     samples: list[Sample]
     buffers: Buffers
     ticket: Ticket
@@ -44,6 +45,7 @@ class _Batch:
 class _Done:
     """A batch after the model: the samples that could be read, and those that could not."""
 
+    indices: list[int]
     samples: list[Sample]
     geometries: list[Geometry]
     skipped: list[tuple[str, str]]
@@ -64,7 +66,6 @@ def run_stream(
     worker_kind: Kind = "auto",
     strict: bool = False,
     tally: Tally | None = None,
-    batches: range | None = None,
 ) -> Iterator[tuple[Sample, Any]]:
     """Yield (sample, prediction) for every readable sample of ``dataset``, in its order, the last short batch included.
 
@@ -79,14 +80,60 @@ def run_stream(
         worker_kind: see :class:`~nvidia_tao_deploy.pipeline.workers.Workers`.
         strict: an unreadable sample ends the run instead of being skipped and counted.
         tally: filled while running; skipped samples are named in it.
-        batches: the batches to run, by number (a rank's share); None: all. An empty or wholly unreadable share is no
-            error.
 
     Raises:
         DataError: a sample is unreadable and ``strict`` is set, or not one sample could be read.
         ModelError: the model cannot be run.
     """
     tally = tally if tally is not None else Tally()
+    numbered = run_numbered(
+        dataset,
+        transform,
+        session,
+        ports,
+        decode,
+        batch_size=batch_size,
+        workers=workers,
+        worker_kind=worker_kind,
+        strict=strict,
+        tally=tally,
+    )
+    with closing(numbered):
+        for _, sample, prediction in numbered:
+            yield sample, prediction
+    refuse_nothing_read(tally)
+
+
+def refuse_nothing_read(tally: Tally) -> None:
+    """A run that measured nothing is an error.
+
+    Raises:
+        DataError: not one sample could be read.
+    """
+    if not tally.images:
+        name, reason = tally.skipped[0] if tally.skipped else ("the dataset", "it is empty")
+        raise DataError(f"not one image could be read; the first: {name}: {reason}")
+
+
+def run_numbered(
+    dataset: Dataset,
+    transform: Transform,
+    session: Session,
+    ports: Ports,
+    decode: Decoder,
+    *,
+    batch_size: int,
+    tally: Tally,
+    workers: int = 0,
+    worker_kind: Kind = "auto",
+    strict: bool = False,
+    batches: range | None = None,
+) -> Generator[tuple[int, Sample, Any], None, None]:
+    """:func:`run_stream` with the dataset index of each sample, and for some of the batches if wanted (a rank's share).
+
+    Args not named there:
+        batches: the batches to run, by number; None: all. That none of them can be read is no error.
+    """
     batch_size = session.batch.clamp(max(1, min(batch_size, len(dataset))))
     chosen = range(math.ceil(len(dataset) / batch_size)) if batches is None else batches
     lanes = max(1, min(getattr(session, "slots", 1), len(chosen)))
@@ -105,9 +152,6 @@ def run_stream(
             runner = ThreadPoolExecutor(lanes, thread_name_prefix="model")
             stack.callback(_end, runner, pool, session)
             yield from _loop(dataset, session, ports, decode, pool, runner, batch_size, chosen, strict, tally, began)
-    if not tally.images and batches is None:
-        name, reason = tally.skipped[0] if tally.skipped else ("the dataset", "it is empty")
-        raise DataError(f"not one image could be read; the first: {name}: {reason}")
 
 
 def _loop(
@@ -122,7 +166,7 @@ def _loop(
     strict: bool,
     tally: Tally,
     began: float,
-) -> Iterator[tuple[Sample, Any]]:
+) -> Iterator[tuple[int, Sample, Any]]:
     pending: deque[tuple[int, Future[_Done]]] = deque()
     numbers = iter(chosen)
 
@@ -132,7 +176,7 @@ def _loop(
             return
         first = number * batch_size
         samples = [dataset[index] for index in range(first, min(first + batch_size, len(dataset)))]
-        batch = _Batch(slot, samples, pool.ring[slot], pool.fill(slot, samples, first))
+        batch = _Batch(first, samples, pool.ring[slot], pool.fill(slot, samples, first))
         pending.append((slot, runner.submit(_run, batch, session, strict)))
 
     for slot in range(len(pool.ring)):
@@ -149,9 +193,9 @@ def _loop(
             outputs = {role: done.raw[info.name][: len(done.samples)] for role, info in ports.outputs.items()}
             predictions = _decoded(decode, outputs, done)
             del outputs, done.raw
-            for sample, prediction in zip(done.samples, predictions, strict=True):
+            for index, sample, prediction in zip(done.indices, done.samples, predictions, strict=True):
                 tally.images += 1
-                yield sample, prediction
+                yield index, sample, prediction
         tally.wall = time.perf_counter() - began
 
 
@@ -170,7 +214,7 @@ def _run(batch: _Batch, session: Session, strict: bool) -> _Done:
     mark = time.perf_counter()
     outcomes = batch.ticket.result()
     ready = time.perf_counter()
-    done = _close_up(batch.samples, outcomes, batch.buffers, strict)
+    done = _close_up(batch.first, batch.samples, outcomes, batch.buffers, strict)
     done.waited = ready - mark
     if done.samples:
         rows = max(len(done.samples), session.batch.minimum)  # a fixed-batch model runs whole, with rows to drop later
@@ -179,9 +223,9 @@ def _run(batch: _Batch, session: Session, strict: bool) -> _Done:
     return done
 
 
-def _close_up(samples: Sequence[Sample], outcomes: Filled, buffers: Buffers, strict: bool) -> _Done:
-    """Unreadable samples are taken out and the rows closed up."""
-    done = _Done([], [], [], {})
+def _close_up(first: int, samples: Sequence[Sample], outcomes: Filled, buffers: Buffers, strict: bool) -> _Done:
+    """Unreadable samples are taken out and the rows closed up; row 0 is dataset index ``first``."""
+    done = _Done([], [], [], [], {})
     for row, (sample, outcome) in enumerate(zip(samples, outcomes, strict=True)):
         if isinstance(outcome, DataError):
             if strict:
@@ -191,6 +235,7 @@ def _close_up(samples: Sequence[Sample], outcomes: Filled, buffers: Buffers, str
         if row != len(done.samples):
             for array in buffers.values():
                 array[len(done.samples)] = array[row]
+        done.indices.append(first + row)
         done.samples.append(sample)
         done.geometries.append(outcome)
     return done
@@ -220,11 +265,11 @@ def ring_depth(inputs: Sequence[TensorInfo], batch_size: int, workers: int, lane
 def calibration_batches(
     samples: Sequence[Sample], transform: Transform, inputs: Sequence[TensorInfo], batch_size: int, *, strict: bool
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """Batches of model inputs for calibration, one at a time; unreadable samples are left out or, ``strict``, an error."""
+    """Batches of model inputs for calibration; unreadable samples are left out or, where ``strict``, an error."""
     with Workers(_Listed(samples), transform, inputs, batch_size, 1, kind="threads") as pool:
         for start in range(0, len(samples), batch_size):
             chunk = samples[start : start + batch_size]
-            done = _close_up(chunk, pool.fill(0, chunk, start).result(), pool.ring[0], strict)
+            done = _close_up(start, chunk, pool.fill(0, chunk, start).result(), pool.ring[0], strict)
             if done.samples:
                 yield {name: array[: len(done.samples)].copy() for name, array in pool.ring[0].items()}
 
@@ -232,7 +277,7 @@ def calibration_batches(
 class _Listed:
     """A list as a dataset."""
 
-    root = None
+    root: Path | None = None
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples = samples

@@ -89,7 +89,9 @@ class Workers:
         bounds = range(0, len(samples), self._chunk)
         if self._children:
             work = [
-                self._pool.submit(self._remote, slot, row, range(start + row, start + min(row + self._chunk, len(samples))))
+                self._pool.submit(
+                    self._remote, slot, row, range(start + row, start + min(row + self._chunk, len(samples)))
+                )
                 for row in bounds
             ]
         else:
@@ -222,7 +224,9 @@ def shared_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
-def _serve(connection: Any, inherited: list[Any], dataset: Dataset, transform: Transform, ring: Any, parent: int) -> None:
+def _serve(
+    connection: Any, inherited: list[Any], dataset: Dataset, transform: Transform, ring: Any, parent: int
+) -> None:
     """A worker process: fill the rows it is told to until the other end closes or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -209,6 +210,42 @@ class Event:
         if self.native is not None:
             event, self.native = self.native, None
             check(cudart().cudaEventDestroy(event))
+
+
+class Graph:
+    """Work recorded from a stream, replayed with one call."""
+
+    def __init__(self, stream: Stream, enqueue: Callable[[], bool]) -> None:
+        """Record what ``enqueue`` puts on ``stream``; nothing of it runs yet.
+
+        Raises:
+            RuntimeUnavailableError: it cannot be recorded.
+        """
+        runtime = cudart()
+        check(
+            runtime.cudaStreamBeginCapture(
+                stream.native, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+            )
+        )
+        try:
+            accepted = enqueue()
+        finally:
+            ended = runtime.cudaStreamEndCapture(stream.native)
+        graph = check(ended)
+        if not accepted:
+            raise RuntimeUnavailableError("the work was not accepted while it was recorded")
+        self._executable: Any = check(runtime.cudaGraphInstantiateWithFlags(graph, 0))
+        check(runtime.cudaGraphDestroy(graph))
+
+    def launch(self, stream: Stream) -> None:
+        """Enqueue the recorded work on ``stream``."""
+        check(cudart().cudaGraphLaunch(self._executable, stream.native))
+
+    def close(self) -> None:
+        """Destroy the graph; calling it twice is allowed."""
+        if self._executable is not None:
+            executable, self._executable = self._executable, None
+            check(cudart().cudaGraphExecDestroy(executable))
 
 
 class DeviceMemory:

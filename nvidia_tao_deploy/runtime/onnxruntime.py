@@ -280,8 +280,8 @@ def _has_cuda_graph(chosen: Sequence[Any]) -> bool:
 
 
 def _device_of(chosen: Sequence[Any], active: str, gpu: int) -> int:
-    options = next((entry[1] for entry in chosen if isinstance(entry, tuple) and entry[0] == active), {})
-    return int(options.get("device_id", gpu))
+    own = [entry[1] for entry in chosen if isinstance(entry, tuple) and entry[0] == active]
+    return int(own[0].get("device_id", gpu)) if own else gpu
 
 
 def _tensor_info(node: Any) -> TensorInfo:

@@ -24,7 +24,7 @@ def is_pinned(array: NDArray[Any]) -> bool:
     if not _locked or not array.flags.c_contiguous:
         return False
     address = array.ctypes.data
-    return any(start <= address and address + array.nbytes <= start + size for start, size in _locked.items())
+    return any(start <= address and address + array.nbytes <= start + size for start, size in list(_locked.items()))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError
 from nvidia_tao_deploy.runtime import cuda
+from nvidia_tao_deploy.runtime.pinned import is_pinned
 from nvidia_tao_deploy.runtime.session import BatchLimits, TensorInfo
 
 # trt.nptype raises for the newer types, so the table is ours; names of ml_dtypes where numpy has none.
@@ -36,14 +38,28 @@ _NARROWED = {("int64", "int32"), ("float64", "float32")}
 class TensorRTSession:
     """A serialized plan loaded on a GPU (see `nvidia_tao_deploy.runtime.session.Session`).
 
-    Buffers for the largest shapes of profile 0 are made once: pinned on the host, so that copies run on the
-    session's own stream, and one on the device per tensor. ``run`` enqueues copies, execution and copies back and
-    waits once. Where TensorRT 8 narrowed int64 to int32, inputs and outputs keep the model's type if there is a
-    manifest to know it from.
+    Two runs may be under way at once, each in a slot of buffers for the largest shapes of profile 0 (page-locked on the
+    host, and on the device) with a stream for its copies. One stream executes the slots in turn, so one batch's copies
+    overlap another's execution; a single context serves both, since before TensorRT 10 two contexts may not share a
+    profile. The second slot is made when it is first needed. Inputs in page-locked memory are copied from where they
+    are. Where TensorRT 8 narrowed int64 to int32, inputs and outputs keep the model's type if there is a manifest to
+    know it from.
+
+    Attributes:
+        slots: runs that may be under way at once, each in a thread of its own.
+        gpu: device index.
     """
+
+    slots = 2
 
     def __init__(self, path: Path, device: int = 0, *, cuda_graph: bool = False) -> None:
         """Load ``path`` on GPU ``device``.
+
+        Args:
+            path: the plan.
+            device: GPU index.
+            cuda_graph: record a CUDA graph per slot and input shapes and replay it, where no output's shape depends on
+                data and the engine lets itself be recorded.
 
         Raises:
             ModelError: the file is missing or is no plan that the installed library reads.
@@ -57,16 +73,22 @@ class TensorRTSession:
         manifest = Manifest.load(path) if manifest_path(path).is_file() else None
         self._trt = backend.module
         self._path = path
-        self._gpu = device
-        self._thread: int | None = None
+        self.gpu = device
+        self._local = threading.local()
         self._closed = False
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
-        self._buffers: dict[str, _Buffer] = {}
         self._allocators: dict[str, Any] = {}
+        self._made: list[_Slot] = []
+        self._free: SimpleQueue[_Slot] = SimpleQueue()
+        self._growing = threading.Lock()
+        self._turn = threading.Lock()  # of the one context: addresses, shapes and enqueueing belong together
+        self._bound: _Slot | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._with_graphs = cuda_graph
         self._select_device()
-        self._stream = cuda.Stream()
+        self._execution = cuda.Stream()
         try:
             self._load(backend, manifest)
         except BaseException:
@@ -104,7 +126,7 @@ class TensorRTSession:
                 remedy="The GPU's memory may be full: free it or build with a smaller max batch.",
             )
         self._describe(manifest)
-        self._allocate()
+        self._free.put(self._new_slot())
 
     def _describe(self, manifest: Any) -> None:
         """Names, shapes, types and shape limits of all tensors."""
@@ -139,40 +161,65 @@ class TensorRTSession:
         smallest, _, largest = self._engine.get_tensor_profile_shape(name, 0)
         return tuple(smallest), tuple(largest)
 
-    def _allocate(self) -> None:
+    def _new_slot(self) -> _Slot:
         """Buffers for the largest shapes of profile 0."""
-        for info in self.inputs:
-            largest = self._limits[info.name][1]
-            self._buffers[info.name] = _Buffer(_nbytes(largest, self._engine_dtypes[info.name]))
-            self._bind(info.name)
-            if info.name not in self._on_host:
-                self._set_shape(info.name, largest)
-        if self._on_host & {info.name for info in self.inputs}:
-            return  # output shapes depend on values that are not known yet: made at the first run
-        for info in self.outputs:
-            shape = tuple(self._context.get_tensor_shape(info.name))
-            if min(shape, default=0) < 0:
-                self._use_allocator(info.name)
-            else:
-                self._fit_output(info.name, shape)
+        slot = _Slot()
+        self._made.append(slot)
+        with self._turn:
+            self._execution.synchronize()
+            for info in self.inputs:
+                largest = self._limits[info.name][1]
+                slot.buffers[info.name] = _Buffer(_nbytes(largest, self._engine_dtypes[info.name]))
+                self._bind(slot, info.name)
+                if info.name not in self._on_host:
+                    self._set_shape(info.name, largest)
+            self._bound, self._shapes = slot, {}
+            if self._on_host & {info.name for info in self.inputs}:
+                return slot  # output shapes depend on values that are not known yet: made at the first run
+            for info in self.outputs:
+                shape = tuple(self._context.get_tensor_shape(info.name))
+                if min(shape, default=0) < 0:
+                    self._use_allocator(info.name)
+                else:
+                    self._fit_output(slot, info.name, shape)
+        return slot
+
+    def _take_slot(self) -> _Slot:
+        """A free slot; a new one while there are fewer than ``slots`` (one where outputs need allocators)."""
+        try:
+            return self._free.get_nowait()
+        except Empty:
+            pass
+        with self._growing:
+            if len(self._made) < (1 if self._allocators else self.slots):
+                try:
+                    return self._new_slot()
+                except RuntimeUnavailableError:  # no memory for a second one: the first has to do
+                    self.slots = 1
+                    self._made.pop().close()
+                    self._bound = None
+        return self._free.get()
 
     def _use_allocator(self, name: str) -> None:
+        if name in self._allocators:
+            return
         allocator = _make_allocator(self._trt)
         if not self._context.set_output_allocator(name, allocator):
             raise ModelError(f"output {name!r} has a shape known only after running, and no allocator is accepted")
         self._allocators[name] = allocator
 
-    def _fit_output(self, name: str, shape: tuple[int, ...]) -> None:
+    def _fit_output(self, slot: _Slot, name: str, shape: tuple[int, ...]) -> None:
         needed = _nbytes(shape, self._engine_dtypes[name])
-        buffer = self._buffers.get(name)
+        buffer = slot.buffers.get(name)
         if buffer is None or buffer.host.nbytes < needed:
             if buffer is not None:
                 buffer.close()
-            self._buffers[name] = _Buffer(needed)
-            self._bind(name)
+            slot.buffers[name] = _Buffer(needed)
+            slot.drop_graphs()
+            self._bind(slot, name)
 
-    def _bind(self, name: str) -> None:
-        buffer = self._buffers[name]
+    def _bind(self, slot: _Slot, name: str) -> None:
+        buffer = slot.buffers[name]
         pointer = buffer.host.pointer if name in self._on_host else buffer.device.pointer
         if not self._context.set_tensor_address(name, pointer):
             raise ModelError(f"TensorRT refused the buffer of tensor {name!r}", where=str(self._path))
@@ -195,17 +242,46 @@ class TensorRTSession:
             unknown = ", ".join(sorted(set(feeds) - set(arrays)))
             raise ModelError(f"the engine has no input {unknown}", remedy=f"Its inputs: {', '.join(arrays)}.")
         self._select_device()
+        slot = self._take_slot()
+        try:
+            return self._run_in(slot, arrays)
+        finally:
+            self._free.put(slot)
+
+    def _run_in(self, slot: _Slot, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         for name, array in arrays.items():
-            self._upload(name, array)
-        shapes = self._output_shapes()
-        self._execute()
+            self._upload(slot, name, array)
+        slot.uploaded.record(slot.stream)
+        with self._turn:
+            shapes = self._enqueue(slot, arrays)
+            self._execution.wait(slot.uploaded)
+            self._execute(slot, arrays)
+            slot.executed.record(self._execution)
+            if self._allocators:
+                self._execution.synchronize()  # their memory is the next run's too
+            allocated = self._allocated_results()
+        slot.stream.wait(slot.executed)
         for name, shape in shapes.items():
             if name not in self._on_host:
-                self._download(name, _nbytes(shape, self._engine_dtypes[name]))
-        self._stream.synchronize()
-        results = {name: self._result(name, shape) for name, shape in shapes.items()}
-        results.update(self._allocated_results())
+                self._download(slot, name, _nbytes(shape, self._engine_dtypes[name]))
+        slot.stream.synchronize()
+        results = {name: self._result(slot, name, shape) for name, shape in shapes.items()}
+        results.update(allocated)
         return {info.name: results[info.name] for info in self.outputs}
+
+    def _enqueue(self, slot: _Slot, arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+        """Make the context this slot's; the shapes of the outputs that are known before running."""
+        if self._bound is not slot:
+            for name in slot.buffers:
+                self._bind(slot, name)
+            self._bound = slot
+        shapes = {name: array.shape for name, array in arrays.items() if name not in self._on_host}
+        if shapes != self._shapes:
+            self._execution.synchronize()  # shapes are the context's, and it may be executing the other slot
+            for name, shape in shapes.items():
+                self._set_shape(name, shape)
+            self._shapes = shapes
+        return self._output_shapes(slot)
 
     def _checked(self, info: TensorInfo, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         if info.name not in feeds:
@@ -227,18 +303,20 @@ class TensorRTSession:
                 )
         return array
 
-    def _upload(self, name: str, array: NDArray[Any]) -> None:
-        dtype, buffer = self._engine_dtypes[name], self._buffers[name]
+    def _upload(self, slot: _Slot, name: str, array: NDArray[Any]) -> None:
+        dtype, buffer = self._engine_dtypes[name], slot.buffers[name]
+        nbytes = _nbytes(array.shape, dtype)
+        if array.dtype == dtype and name not in self._on_host and is_pinned(array):
+            # The caller's array is not touched before run returns, and it returns after this copy is over.
+            cuda.copy_to_device(buffer.device.pointer, array.ctypes.data, nbytes, slot.stream)
+            return
         if array.dtype != dtype and dtype.kind == "i" and np.any(array != array.astype(dtype)):
             raise ModelError(f"input {name!r} holds values that do not fit {dtype.name}, the engine's type")
         np.copyto(buffer.host.array(array.shape, dtype), array, casting="unsafe")
-        if name in self._on_host:
-            return
-        self._set_shape(name, array.shape)
-        nbytes = _nbytes(array.shape, dtype)
-        cuda.copy_to_device(buffer.device.pointer, buffer.host.pointer, nbytes, self._stream)
+        if name not in self._on_host:
+            cuda.copy_to_device(buffer.device.pointer, buffer.host.pointer, nbytes, slot.stream)
 
-    def _output_shapes(self) -> dict[str, tuple[int, ...]]:
+    def _output_shapes(self, slot: _Slot) -> dict[str, tuple[int, ...]]:
         """Shapes of the outputs that are known before running; their buffers are large enough afterwards."""
         missing = list(self._context.infer_shapes())
         if missing:
@@ -251,22 +329,41 @@ class TensorRTSession:
             if min(shape, default=0) < 0:
                 self._use_allocator(info.name)
                 continue
-            self._fit_output(info.name, shape)
+            self._fit_output(slot, info.name, shape)
             shapes[info.name] = shape
         return shapes
 
-    def _execute(self) -> None:
+    def _execute(self, slot: _Slot, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Enqueue the execution; from the second time that a slot sees these shapes on, as a recorded graph."""
+        key = tuple(array.shape for array in arrays.values())
+        if key in slot.graphs:
+            slot.graphs[key].launch(self._execution)
+            return
+        wanted = self._with_graphs and not self._allocators and not self._on_host
+        if wanted and key in slot.seen:  # TensorRT wants one plain run with the shapes before it is recorded
+            self._execution.synchronize()
+            try:
+                slot.graphs[key] = cuda.Graph(self._execution, self._enqueue_plain)
+            except RuntimeUnavailableError:
+                self._with_graphs = False  # an engine with layers that cannot be recorded
+            else:
+                slot.graphs[key].launch(self._execution)
+                return
+        slot.seen.add(key)
         _, errors = _logger(self._trt)
         errors.clear()
-        if not self._context.execute_async_v3(self._stream.handle):
+        if not self._enqueue_plain():
             raise ModelError(f"the engine failed to run: {_last(errors)}", where=str(self._path))
 
-    def _download(self, name: str, nbytes: int) -> None:
-        buffer = self._buffers[name]
-        cuda.copy_to_host(buffer.host.pointer, buffer.device.pointer, nbytes, self._stream)
+    def _enqueue_plain(self) -> bool:
+        return bool(self._context.execute_async_v3(self._execution.handle))
 
-    def _result(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        view = self._buffers[name].host.array(shape, self._engine_dtypes[name])
+    def _download(self, slot: _Slot, name: str, nbytes: int) -> None:
+        buffer = slot.buffers[name]
+        cuda.copy_to_host(buffer.host.pointer, buffer.device.pointer, nbytes, slot.stream)
+
+    def _result(self, slot: _Slot, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        view = slot.buffers[name].host.array(shape, self._engine_dtypes[name])
         return view.astype(self._declared(name), copy=True)
 
     def _declared(self, name: str) -> np.dtype[Any]:
@@ -278,38 +375,65 @@ class TensorRTSession:
             dtype = self._engine_dtypes[name]
             host = np.empty(allocator.shape, dtype)
             if host.size:
-                cuda.copy_to_host(host.ctypes.data, allocator.memory.pointer, host.nbytes, self._stream)
+                cuda.copy_to_host(host.ctypes.data, allocator.memory.pointer, host.nbytes, self._execution)
             results[name] = host
         if results:
-            self._stream.synchronize()
+            self._execution.synchronize()
         return {name: host.astype(self._declared(name), copy=False) for name, host in results.items()}
 
     def _select_device(self) -> None:
         # The current device belongs to the thread, and pipelines run sessions in threads of their own.
-        if self._thread != threading.get_ident():
-            self._thread = threading.get_ident()
-            cuda.set_device(self._gpu)
+        if not getattr(self._local, "selected", False):
+            self._local.selected = True
+            cuda.set_device(self.gpu)
 
     def close(self) -> None:
         """Release device memory; calling it twice is allowed."""
         if self._closed:
             return
         self._closed = True
+        for slot in self._made:
+            slot.drop_graphs()
         self._context = None  # before its engine, the engine before its runtime
         self._engine = None
         self._runtime = None
         for allocator in self._allocators.values():
             allocator.close()
-        for buffer in self._buffers.values():
-            buffer.close()
-        self._allocators, self._buffers = {}, {}
-        self._stream.close()
+        for slot in self._made:
+            slot.close()
+        self._allocators, self._made, self._bound = {}, [], None
+        self._execution.close()
 
     def __enter__(self) -> TensorRTSession:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Slot:
+    """What one run under way needs of its own."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, _Buffer] = {}
+        self.graphs: dict[tuple[tuple[int, ...], ...], cuda.Graph] = {}
+        self.seen: set[tuple[tuple[int, ...], ...]] = set()
+        self.stream = cuda.Stream()
+        self.uploaded, self.executed = cuda.Event(), cuda.Event()
+
+    def drop_graphs(self) -> None:
+        for graph in self.graphs.values():
+            graph.close()
+        self.graphs.clear()
+        self.seen.clear()
+
+    def close(self) -> None:
+        self.drop_graphs()
+        for buffer in self.buffers.values():
+            buffer.close()
+        self.buffers = {}
+        for owned in (self.uploaded, self.executed, self.stream):
+            owned.close()
 
 
 class _Buffer:

