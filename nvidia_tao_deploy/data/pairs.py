@@ -244,8 +244,8 @@ def change_pairs_below(folder: Path | str, before: str, after: str) -> Listed:
         DataError: the folders are not there, or hold no pair.
     """
     given = Path(os.path.abspath(folder))
-    root = next((path for path in (given, given.parent) if (path / before).is_dir() and (path / after).is_dir()), None)
-    if root is None:
+    root = given.parent if given.name in (before, after) and not (given / before).is_dir() else given
+    if not ((root / before).is_dir() and (root / after).is_dir()):
         raise DataError(
             f"no folders {before} and {after} here",
             where=str(folder),

@@ -13,7 +13,7 @@ from nvidia_tao_deploy.actions.run import results_folder
 from nvidia_tao_deploy.cv.visual_changenet.spec import Spec
 from nvidia_tao_deploy.data.pairs import Listed, PairTable
 from nvidia_tao_deploy.data.sample import Dataset
-from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import inspection as family
 from nvidia_tao_deploy.metrics.inspection import InspectionMetric
 from nvidia_tao_deploy.network import Decoder, Ports
@@ -24,14 +24,30 @@ from nvidia_tao_deploy.transforms.transform import Geometry
 KEY = "dataset.classify"
 
 
+def golden_count(spec: Spec) -> int:
+    """Golden images per unit.
+
+    Raises:
+        SpecError: several, and a model that gives the distance to one.
+    """
+    count = spec.dataset.classify.num_golden
+    if count > 1 and spec.model.classify.difference_module == "euclidean":
+        raise SpecError(
+            f"num_golden is {count} and difference_module is euclidean, which is the distance to one golden image",
+            where=spec.where(f"{KEY}.num_golden"),
+            remedy="Set model.classify.difference_module to learnable, or num_golden to 1.",
+        )
+    return count
+
+
 def dataset(spec: Spec, action: str) -> PairTable:
     """The table's pairs."""
-    return family.pairs(spec, KEY, action, spec.dataset.classify.num_golden)
+    return family.pairs(spec, KEY, action, golden_count(spec))
 
 
 def calibration(spec: Spec) -> Listed:
     """Pairs for calibration."""
-    return family.calibration_pairs(spec, KEY, spec.dataset.classify.num_golden)
+    return family.calibration_pairs(spec, KEY, golden_count(spec))
 
 
 def transform(spec: Spec, ports: Ports) -> TiledTransform:

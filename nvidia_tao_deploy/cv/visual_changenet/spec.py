@@ -132,13 +132,3 @@ class Spec(LargeBackboneSpec):
     dataset: Dataset = Field(default_factory=Dataset, description="Images and labels.")
     gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
-
-    @model_validator(mode="after")
-    def _one_golden_image_for_a_distance(self) -> Spec:
-        several = self.task == "classify" and self.dataset.classify.num_golden > 1
-        if several and self.model.classify.difference_module == "euclidean":
-            raise ValueError(
-                "dataset.classify.num_golden over 1 needs model.classify.difference_module: learnable; "
-                "a distance is to one golden image"
-            )
-        return self
