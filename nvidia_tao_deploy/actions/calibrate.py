@@ -117,7 +117,7 @@ def find_scales(
     if not options.force_ptq and (options.cal_json_file or options.qat or _trained_with_qat(spec)):
         return _from_qat(spec, model, tensors, builder_version)
     cache = Path(options.cal_cache_file) if options.cal_cache_file else None
-    key = _key(spec, transform, images) if cache else None
+    key = _key(spec, transform, images, tensors) if cache else None
     if cache and key and cache.is_file():
         found = _from_cache(cache, key, spec, model, tensors, images)
         if found:
@@ -191,6 +191,9 @@ def _from_cache(
     if not written_with:
         say(f"note: {cache} has no record of its origin; it is taken to belong to this model")
     match = scales_from_cache(model, content, tensors)
+    if match.unmatched and written_with and written_with.tensors != key.tensors and (images or data_file):
+        say(f"note: {cache} lacks {len(match.unmatched)} of the tensors to quantize now, calibrating anew")
+        return None
     _report(cache, match)
     return Scales(
         _for_precision(spec, match.scales),
@@ -214,8 +217,8 @@ def _report(path: Path, match: ScaleMatch) -> None:
         )
 
 
-def _key(spec: Any, transform: Transform, images: CalibrationImages | None) -> CacheKey:
-    from nvidia_tao_deploy.calibration.provenance import CacheKey, hash_file, hash_images, read_key
+def _key(spec: Any, transform: Transform, images: CalibrationImages | None, tensors: Sequence[str]) -> CacheKey:
+    from nvidia_tao_deploy.calibration.provenance import CacheKey, hash_file, hash_images, hash_names, read_key
 
     options = spec.gen_trt_engine.tensorrt.calibration
     if images is not None:
@@ -230,6 +233,7 @@ def _key(spec: Any, transform: Transform, images: CalibrationImages | None) -> C
         transform=hashlib.sha256(described.encode()).hexdigest(),
         images=data,
         method=method,
+        tensors=hash_names(tensors),
     )
 
 

@@ -23,12 +23,20 @@ class CacheKey:
         transform: description of the transform that fed the images.
         images: ``hash_images`` of the calibration images.
         method: calibrator and its settings, e.g. "entropy", "percentile 99.99".
+        tensors: ``hash_names`` of the tensors that were calibrated. Another set alone is no mismatch: a cache with more
+            tensors than needed fits.
     """
 
     model: str
     transform: str
     images: str
     method: str
+    tensors: str = ""
+
+
+def hash_names(names: Iterable[str]) -> str:
+    """sha256 of a set of tensor names."""
+    return hashlib.sha256("\n".join(sorted(set(names))).encode()).hexdigest()
 
 
 def hash_file(path: Path) -> str:
@@ -90,6 +98,8 @@ def explain_mismatch(old: CacheKey, new: CacheKey) -> str:
     names = {"model": "the ONNX model", "transform": "the transform", "images": "the images", "method": "the method"}
     changes = []
     for entry in fields(CacheKey):
+        if entry.name not in names:
+            continue
         before, now = getattr(old, entry.name), getattr(new, entry.name)
         if before != now:
             changes.append(f"{names[entry.name]} changed ({_short(before)} -> {_short(now)})")

@@ -167,6 +167,18 @@ def test_a_cache_that_does_not_fit_is_calibrated_anew(job: Job, what: str, chang
         assert read_cache(job.cache).algorithm == "MinMaxCalibration"
 
 
+def test_a_cache_that_lacks_tensors_of_this_build_is_calibrated_anew(job: Job) -> None:
+    everything = job.tensors()
+    name = next(node.name for node in simplify(load_model(job.model)).graph.node if node.op_type == "Conv")
+    job.build(f'gen_trt_engine.tensorrt.layers_precision=["{name}:fp32"]')
+    assert set(read_cache(job.cache).scales) < set(everything)
+    job.build()
+    assert "lacks 1 of the tensors to quantize now, calibrating anew" in job.said
+    assert set(read_cache(job.cache).scales) == set(everything)
+    job.build(f'gen_trt_engine.tensorrt.layers_precision=["{name}:fp32"]')
+    assert "Calibrating" not in job.said  # it holds more than is needed
+
+
 def test_a_cache_that_does_not_fit_is_refused_without_images(job: Job) -> None:
     job.build()
     (job.folder / "model.engine").unlink()

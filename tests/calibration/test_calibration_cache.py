@@ -30,7 +30,8 @@ from nvidia_tao_deploy.calibration.provenance import (
     read_key,
     write_key,
 )
-from nvidia_tao_deploy.errors import DataError
+from nvidia_tao_deploy.engine.implicit import cache_header, usable_cache
+from nvidia_tao_deploy.errors import BuildError, DataError
 
 # 3c010204 is float32(1 / 127); 3f800000 is 1.0; 40000000 is 2.0
 HAND = """TRT-8503-EntropyCalibration2
@@ -199,3 +200,15 @@ def test_image_hash_follows_contents_not_names(tmp_path):
         path.write_bytes(content)
     a, b, c = paths
     assert hash_images([a, b]) == hash_images([c, b]) != hash_images([b, a])
+
+
+@pytest.mark.parametrize("version", ["8.5.3.1", "8.6.1", "10.0.1", "10.16.1.11"])
+@pytest.mark.parametrize("algorithm", ["EntropyCalibration2", "MinMaxCalibration"])
+def test_tensorrts_own_calibrator_is_handed_our_file_unchanged(version, algorithm):
+    major, minor, patch = (int(part) for part in version.split(".")[:3])
+    text = format_cache({"input:0": 0.01, "a b": 2.5e-20}, version=(major, minor, patch), algorithm=algorithm)
+    assert text.splitlines()[0] == cache_header(version, algorithm)
+    assert text.splitlines()[1] == "input:0: 3c23d70a"
+    assert usable_cache(text.encode(), version, algorithm, can_calibrate=True) == (text.encode(), None)
+    with pytest.raises(BuildError):
+        usable_cache(text.encode(), version, "LegacyCalibration", can_calibrate=False)
