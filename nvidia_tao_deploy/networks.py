@@ -31,6 +31,7 @@ NETWORKS: dict[str, Entry] = {
         "nvidia_tao_deploy.cv.classification_tf2", "Image classification (TensorFlow 2 trainer)"
     ),
     "deformable_detr": Entry("nvidia_tao_deploy.cv.deformable_detr", "Deformable DETR detection transformer"),
+    "depth_net": Entry("nvidia_tao_deploy.cv.depth_net", "Depth from one image, disparity from two"),
     "detectnet_v2": Entry("nvidia_tao_deploy.cv.detectnet_v2", "DetectNet_v2 grid-box detector", protobuf=True),
     "dino": Entry("nvidia_tao_deploy.cv.dino", "DINO detection transformer"),
     "dssd": Entry("nvidia_tao_deploy.cv.dssd", "DSSD detector", protobuf=True),
@@ -42,6 +43,7 @@ NETWORKS: dict[str, Entry] = {
     "grounding_dino": Entry("nvidia_tao_deploy.cv.grounding_dino", "Grounding DINO: finds what captions name"),
     "lprnet": Entry("nvidia_tao_deploy.cv.lprnet", "License-plate recognition", protobuf=True),
     "mae": Entry("nvidia_tao_deploy.cv.mae", "Masked auto-encoder (engines only)", actions=("gen_trt_engine",)),
+    "mask2former": Entry("nvidia_tao_deploy.cv.mask2former", "Mask2Former: semantic, instance, panoptic segmentation"),
     "mask_grounding_dino": Entry("nvidia_tao_deploy.cv.mask_grounding_dino", "Grounding DINO with masks"),
     "mask_rcnn": Entry("nvidia_tao_deploy.cv.mask_rcnn", "Mask R-CNN: boxes and masks", protobuf=True),
     "ml_recog": Entry("nvidia_tao_deploy.cv.ml_recog", "Recognition against a gallery by embeddings"),
@@ -53,6 +55,7 @@ NETWORKS: dict[str, Entry] = {
     ),
     "ocdnet": Entry("nvidia_tao_deploy.cv.ocdnet", "Text detection"),
     "ocrnet": Entry("nvidia_tao_deploy.cv.ocrnet", "Text recognition (CTC or attention)"),
+    "oneformer": Entry("nvidia_tao_deploy.cv.oneformer", "OneFormer semantic segmentation"),
     "optical_inspection": Entry("nvidia_tao_deploy.cv.optical_inspection", "Optical inspection against golden images"),
     "retinanet": Entry("nvidia_tao_deploy.cv.retinanet", "RetinaNet detector", protobuf=True),
     "rtdetr": Entry("nvidia_tao_deploy.cv.rtdetr", "RT-DETR real-time detection transformer"),

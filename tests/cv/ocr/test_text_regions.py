@@ -80,7 +80,7 @@ def plain_regions(values: np.ndarray, polygons: bool, least: float, limit: int) 
         paths = plain_grow(outline, 1.5)
         if not paths or (polygons and len(paths) > 1):
             continue
-        box, side = plain_box(np.array(sum(paths, []), np.float32))
+        box, side = plain_box(np.array([p for path in paths for p in path], np.float32))
         if side >= 5:
             found.append((paths[0] if polygons else box, score))
     return found

@@ -1,0 +1,232 @@
+"""depth_net: depth from one image, disparity from two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.cv.depth_net.spec import DataSource, Images, Spec
+from nvidia_tao_deploy.data.depth import AnnotationFile, DepthList
+from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
+from nvidia_tao_deploy.families.images import OpenInputs, calibration_images
+from nvidia_tao_deploy.files import write_json
+from nvidia_tao_deploy.metrics.depth import MAX_DEPTH, MIN_DEPTH, MonoMetric, StereoMetric
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.predictions.depth import DepthMap
+from nvidia_tao_deploy.predictions.depth_writer import DepthWriter
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
+from nvidia_tao_deploy.transforms.transform import Geometry, Transform
+
+MONO = (Port("images", ("image",), channels=(3,)),)
+STEREO = (Port("left_image", ("left",), channels=(3,)), Port("right_image", ("right",), channels=(3,)))
+NYU_CROP = (45, 471, 41, 601)
+DEFAULT_DISPARITY = 416.0
+
+
+def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
+    """One image and its depth (B, H, W), or a pair and its disparity (B, 1, H, W); further outputs do not count."""
+    named = [output for output in outputs if output.name in ("outputs", "disparity")] or list(outputs[:1])
+    rank = len(named[0].shape) if named and len(named[0].shape) in (3, 4) else 3
+    ports = expect(STEREO if len(inputs) > 1 else MONO, (Port("map", ("outputs", "disparity"), rank=rank),))(
+        inputs, named[:1]
+    )
+    return Ports(OpenInputs(ports.inputs), ports.outputs)
+
+
+def is_stereo(spec: Spec) -> bool:
+    """``dataset.dataset_name`` decides, in any case."""
+    return spec.dataset.dataset_name.lower() == "stereodataset"
+
+
+def images(spec: Spec, action: str) -> Images:
+    """The action's part of the dataset section."""
+    return spec.dataset.test_dataset if action == "evaluate" else spec.dataset.infer_dataset
+
+
+def is_relative(spec: Spec) -> bool:
+    """The model gives inverse depth up to scale and shift."""
+    names = [spec.model.model_type, *(s.dataset_name for s in spec.dataset.test_dataset.data_sources or [])]
+    return any("relative" in name.lower() for name in names)
+
+
+def dataset(spec: Spec, action: str) -> DepthList:
+    """The samples of the action's annotation files.
+
+    Raises:
+        SpecError: no annotation file is named.
+        DataError: see :class:`DepthList`.
+    """
+    key = f"dataset.{'test' if action == 'evaluate' else 'infer'}_dataset.data_sources"
+    sources = []
+    for index, source in enumerate(spec.require(key)):
+        if not source.data_file:
+            raise SpecError(f"source {index + 1} has no data_file", where=spec.where(f"{key}[{index}]"))
+        sources.append(_annotations(spec, source))
+    return DepthList(sources, stereo=is_stereo(spec), with_truth=action == "evaluate")
+
+
+def _annotations(spec: Spec, source: DataSource) -> AnnotationFile:
+    name = source.dataset_name.lower()
+    assert source.data_file
+    if is_stereo(spec):
+        return AnnotationFile(Path(source.data_file), "disparity", source.gt_scale)
+    relative_set = is_relative(spec) and name.startswith("relativemono")
+    disparity = source.gt_type == "disparity" or (source.gt_type == "auto" and relative_set)
+    scale = source.gt_scale or (1.0 if disparity else None)
+    crop = NYU_CROP if name.startswith("nyudv2") else None
+    return AnnotationFile(Path(source.data_file), "disparity" if disparity else "depth", scale, crop)
+
+
+class PairTransform:
+    """Left and right image, alike; the geometry is the left one's."""
+
+    def __init__(self, left: ImageTransform, right: ImageTransform) -> None:
+        self._left, self._right = left, right
+
+    def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
+        """Write the pair into its rows.
+
+        Raises:
+            DataError: an image cannot be read, or they are of different size.
+        """
+        left, right = self._left(sample, out), self._right(sample, out)
+        if left.source_size != right.source_size:
+            raise DataError(
+                "left and right image differ in size: "
+                f"{left.source_size[0]} x {left.source_size[1]}, {right.source_size[0]} x {right.source_size[1]}",
+                where=str(sample.path),
+            )
+        return left
+
+    def describe(self) -> dict[str, Any]:
+        """Every constant that shapes the numbers, JSON-ready."""
+        return {"left": self._left.describe(), "right": self._right.describe()}
+
+
+def transform(spec: Spec, ports: Ports) -> Transform:
+    """Stretched with OpenCV on float pixels, RGB, ImageNet mean and deviation."""
+    build, inputs = spec.gen_trt_engine, ports.inputs
+    assert isinstance(inputs, OpenInputs)
+    if build.opt_width and build.opt_height:  # for the checks of a build; a run sets its own size
+        inputs.set_size(build.opt_width, build.opt_height)
+    made = [
+        ImageTransform(
+            scale=1 / 255,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            input_name=info.name,
+            backend=spec.runtime.image_backend,
+            path_index=index,
+        )
+        for index, info in enumerate(inputs.values())
+    ]
+    return PairTransform(*made) if len(made) == 2 else made[0]
+
+
+def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
+    """The map; a height or width that the model leaves open is the action's crop_size.
+
+    Raises:
+        ModelError: a stereo model for single images, or the other way round.
+    """
+    stereo, inputs = len(ports.inputs) == 2, ports.inputs
+    if stereo != is_stereo(spec):
+        raise ModelError(
+            f"the model takes {'pairs' if stereo else 'single images'}, dataset.dataset_name is "
+            f"{spec.dataset.dataset_name}",
+            where=spec.where("dataset.dataset_name"),
+            remedy="Set it to StereoDataset for pairs, MonoDataset for single images.",
+        )
+    assert isinstance(inputs, OpenInputs)
+    height, width = images(spec, action).augmentation.crop_size
+    inputs.set_size(width, height)
+
+    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[DepthMap]:
+        maps = outputs["map"].astype(np.float32)
+        if maps.ndim == 4:
+            if maps.shape[1] != 1:
+                raise ModelError(f"the model gives {maps.shape[1]} maps per image, one is asked for")
+            maps = maps[:, 0]
+        return [DepthMap(values, geometry, stereo) for values, geometry in zip(maps, geometries, strict=True)]
+
+    return run
+
+
+class RecordedStereoMetric(StereoMetric):
+    """Writes per_sample_results.json beside results.json."""
+
+    def __init__(self, max_disparity: float, spec: Spec) -> None:
+        super().__init__(max_disparity)
+        self._spec = spec
+
+    def compute(self) -> dict[str, float]:
+        """Averages over images."""
+        from nvidia_tao_deploy.actions.run import results_folder
+
+        write_json(results_folder(self._spec, "evaluate") / "per_sample_results.json", self.per_sample, indent=4)
+        return super().compute()
+
+
+def metric(spec: Spec, _data: Dataset) -> StereoMetric | MonoMetric:
+    """Disparity or depth, as ``dataset.dataset_name`` says."""
+    data = spec.dataset
+    if is_stereo(spec):
+        return RecordedStereoMetric(spec.model.max_disparity or data.max_disparity or DEFAULT_DISPARITY, spec)
+    return MonoMetric(
+        relative=is_relative(spec), min_depth=data.min_depth or MIN_DEPTH, max_depth=data.max_depth or MAX_DEPTH
+    )
+
+
+def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> DepthWriter:
+    """Colour pictures, and the numbers where asked for."""
+    asked = spec.inference
+    return DepthWriter(
+        folder,
+        npy=bool(asked.save_raw_npy),
+        pfm=bool(asked.save_raw_pfm),
+        png16_scale=asked.png16_scale if asked.save_png16 else None,
+    )
+
+
+def calibration(spec: Spec) -> Dataset:
+    """Images for the checks of a mono build; a folder of images has no pairs.
+
+    Raises:
+        SpecError: a stereo set.
+    """
+    if is_stereo(spec):
+        raise SpecError(
+            "a stereo model has no calibration images",
+            where=spec.where("gen_trt_engine.tensorrt.calibration.cal_image_dir"),
+            remedy="Remove cal_image_dir; a mono model needs dataset.dataset_name=MonoDataset.",
+        )
+    return calibration_images(spec)
+
+
+def batch_size(spec: Spec, action: str) -> int:
+    """``<action>.batch_size`` if it is positive, else that of the action's dataset."""
+    own = getattr(spec, action).batch_size
+    return int(own) if own > 0 else images(spec, action).batch_size
+
+
+NETWORK = Network(
+    name="depth_net",
+    spec=Spec,
+    bind=bind,
+    calibration=calibration,
+    transform=transform,
+    dataset=dataset,
+    decode=decode,
+    metric=metric,
+    writer=writer,
+    batch_size=batch_size,
+)
+gen_trt_engine, evaluate, inference = verbs(NETWORK)
