@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 ColorMode = Literal["RGB", "L", "I"]
-Backend = Literal["opencv", "pillow"]
+Backend = Literal["opencv", "opencv_reduced", "pillow", "nvimgcodec"]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 # Pillow's own bound for one quarter gigabyte of RGB; past it Pillow warns, past twice it refuses.
@@ -46,7 +46,8 @@ def decode(
     Args:
         path: the file.
         mode: "RGB"; "L" (ITU-R 601 luma, rounded, computed from RGB); "I" for 16-bit grey.
-        backend: "opencv" (faster) or "pillow".
+        backend: "opencv" (faster), "pillow", or "nvimgcodec" (whole JPEG files on the GPU, the rest as "opencv");
+            "opencv_reduced" is "opencv" here, see :func:`decode_reduced`.
         max_pixels: refuse larger images before any pixel is decoded.
 
     Returns:
@@ -55,6 +56,34 @@ def decode(
     Raises:
         DataError: the file is missing, empty, not an image, truncated, corrupt, or over ``max_pixels``.
     """
+    return decode_reduced(path, mode, None, backend, max_pixels)[0]
+
+
+def decode_reduced(
+    path: Path | str,
+    mode: ColorMode = "RGB",
+    least: tuple[int, int] | None = None,
+    backend: Backend = "opencv_reduced",
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[NDArray[np.uint8] | NDArray[np.int32], tuple[int, int]]:
+    """As :func:`decode`; "opencv_reduced" lets libjpeg give whole JPEG files at 1/2, 1/4 or 1/8 of their size.
+
+    The smallest that still covers ``least`` is taken (each pixel is then the mean of the pixels it stands for, as far
+    as the format's 8x8 blocks know them); None: the full size.
+
+    Args:
+        path: the file.
+        mode: see :func:`decode`.
+        least: (width, height) that the pixels must at least have, e.g. the network's input.
+        backend: see :func:`decode`.
+        max_pixels: bounds the file's own size.
+
+    Returns:
+        The pixels, and the file's own (width, height).
+
+    Raises:
+        DataError: see :func:`decode`.
+    """
     from PIL import Image
 
     path = Path(path)
@@ -62,11 +91,16 @@ def decode(
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(path, image, max_pixels)
-            if backend == "opencv" and mode != "I" and _is_plain(image, data):
-                pixels = _decode_opencv(data, mode)
-                if pixels is not None and pixels.shape[:2] == (image.height, image.width):
-                    return pixels
-            return _pixels(image, mode)
+            size = (image.width, image.height)
+            if backend != "pillow" and mode != "I" and _is_plain(image, data):
+                jpeg = image.format == "JPEG"
+                part = _reduction(size, least) if least and jpeg and backend == "opencv_reduced" else 1
+                pixels = _decode_nvimgcodec(data, mode) if jpeg and backend == "nvimgcodec" else None
+                if pixels is None:
+                    pixels = _decode_opencv(data, mode, part)
+                if pixels is not None and pixels.shape[:2] == (-(-size[1] // part), -(-size[0] // part)):
+                    return pixels, size
+            return _pixels(image, mode), size
     except DataError:
         raise
     except Image.DecompressionBombError as error:
@@ -147,11 +181,27 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
     return image.mode in _OPENCV_MODES.get(image.format or "", ()) and end in data[-_TAIL_BYTES:]
 
 
-def _decode_opencv(data: bytes, mode: ColorMode) -> NDArray[np.uint8] | None:
+def _reduction(size: tuple[int, int], least: tuple[int, int]) -> int:
+    """The largest of 8, 4, 2, 1 that leaves at least ``least``."""
+    return next(
+        part for part in (8, 4, 2, 1) if part == 1 or all(s >= part * n for s, n in zip(size, least, strict=True))
+    )
+
+
+def _decode_nvimgcodec(data: bytes, mode: ColorMode) -> NDArray[np.uint8] | None:
+    from nvidia_tao_deploy.data.gpu_decode import decode_rgb
+
+    rgb = decode_rgb([data])[0]
+    return rgb if rgb is None or mode == "RGB" else to_luma(rgb)
+
+
+def _decode_opencv(data: bytes, mode: ColorMode, part: int = 1) -> NDArray[np.uint8] | None:
     import cv2
 
+    # IMREAD_REDUCED_COLOR_2 and so on are 16 + 1, 32 + 1, 64 + 1
+    kind = cv2.IMREAD_COLOR if part == 1 else {2: 17, 4: 33, 8: 65}[part]
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
     if bgr is None or bgr.dtype != np.uint8:

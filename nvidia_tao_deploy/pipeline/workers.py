@@ -214,7 +214,10 @@ def use_processes(kind: Kind, transform: Transform, count: int) -> bool:
         if not hasattr(os, "fork"):
             raise RuntimeUnavailableError("worker processes need fork", remedy="Set runtime.worker_kind=threads.")
         return True
-    return kind == "auto" and count >= PROCESSES_FROM and hasattr(os, "fork") and isinstance(transform, ImageTransform)
+    if kind == "threads" or count < PROCESSES_FROM or not hasattr(os, "fork"):
+        return False
+    # A GPU decoder does not survive a fork; other transforms may leave what cannot be sent back.
+    return isinstance(transform, ImageTransform) and transform.backend != "nvimgcodec"
 
 
 def shared_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.data.image import MAX_PIXELS, Backend, ColorMode, decode
+from nvidia_tao_deploy.data.image import MAX_PIXELS, Backend, ColorMode, decode_reduced
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.transforms.normalize import Normalization
@@ -34,7 +34,8 @@ class ImageTransform:
         color: channel order of the network's input; "I" reads 16-bit grey.
         layout: of the network's input.
         input_name: key of ``out``.
-        backend: image decoder.
+        backend: image decoder; with "opencv_reduced" the stretches take JPEG files at the smallest of 1, 1/2, 1/4,
+            1/8 of their size that covers the input, which is faster and changes grey levels (docs/pipeline.md).
         arithmetic: "float32" or "float64".
         path_index: which of the sample's paths to read.
         max_pixels: refuse larger source images.
@@ -90,11 +91,14 @@ class ImageTransform:
                 f"input '{self.input_name}' of shape {target.shape} is not a {self.layout} image with 1 or 3 channels"
             )
         channels, height, width = planes.shape
-        image = decode(sample.paths[self.path_index], self._mode(channels), self.backend, self.max_pixels)
+        # Only a stretch leaves the same geometry whatever size the pixels come in.
+        least = (width, height) if self.resize.startswith("stretch") else None
+        path = sample.paths[self.path_index]
+        image, source = decode_reduced(path, self._mode(channels), least, self.backend, self.max_pixels)
         placed = RESIZES[self.resize](image, (width, height))
         self._store(placed.pixels, planes)
-        source = (image.shape[1], image.shape[0])
-        return Geometry(source, (width, height), placed.scale, placed.offset)
+        scale = placed.scale if least is None else (width / source[0], height / source[1])
+        return Geometry(source, (width, height), scale, placed.offset)
 
     def describe(self) -> dict[str, Any]:
         """Every constant that shapes the numbers, JSON-ready."""
