@@ -16,11 +16,11 @@ from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.families import text_recognition as family
 from nvidia_tao_deploy.families.images import calibration_images
-from nvidia_tao_deploy.families.upright import UprightTransform
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
 from nvidia_tao_deploy.predictions.text import Text, decode_ctc
 from nvidia_tao_deploy.predictions.text_writer import TextWriter
 from nvidia_tao_deploy.transforms.transform import Geometry
+from nvidia_tao_deploy.transforms.upright import UprightTransform
 
 CHARACTERS = "dataset_config.characters_list_file"
 SOURCES = "dataset_config.validation_data_sources"

@@ -18,13 +18,13 @@ from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.data.text_regions import TextRegionLabels
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families.images import OpenInputs, batch_size, calibration_images, check_size
-from nvidia_tao_deploy.families.upright import UprightTransform
 from nvidia_tao_deploy.metrics.text_regions import RegionMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.polygon_writer import PolygonWriter
 from nvidia_tao_deploy.predictions.polygons import TextRegions, find_regions, require_polygon_libraries
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry
+from nvidia_tao_deploy.transforms.upright import UprightTransform
 
 # Subtracted from the channels in the order they arrive in, whichever that is: so the trainer does.
 MEAN = (122.67891434, 116.66876762, 104.00698793)
