@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,6 +23,7 @@ IGNORE = 0xFFFF
 
 Rgb = tuple[int, int, int]
 _GREY_VALUES = 0x10000
+_UNMAPPED = 0xFFFE
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class MaskCodes:
         colors: (R, G, B) -> class index, for colour masks; empty: colour masks whose channels agree are grey.
         divisor: grey values and channels are divided by this first, the fraction dropped.
         unmapped: class index of pixels whose value no class has; ``IGNORE``: they do not count.
+        ignored: grey values that mean "does not count" and are not worth a word.
         expand_palette: match the colours of files with a palette instead of their indices.
     """
 
@@ -99,11 +101,12 @@ class MaskCodes:
         *,
         divisor: int = 1,
         unmapped: int = IGNORE,
+        ignored: Collection[int] = (),
         expand_palette: bool = False,
     ) -> None:
         self.divisor, self.unmapped, self._expand = divisor, unmapped, expand_palette
-        self._grey = np.full(_GREY_VALUES, IGNORE, np.uint16)
-        for value, index in grey.items():
+        self._grey = np.full(_GREY_VALUES, _UNMAPPED, np.uint16)
+        for value, index in {**dict.fromkeys(ignored, IGNORE), **grey}.items():
             if 0 <= value < _GREY_VALUES:
                 self._grey[value] = index
         self._colors = dict(colors or {})
@@ -146,7 +149,7 @@ class MaskCodes:
             values = np.where(outside, 0, values)
         labels = self._grey[values]
         if outside is not None:
-            labels[outside] = IGNORE
+            labels[outside] = _UNMAPPED
         return self._finish(labels, pixels)
 
     def _of_colors(self, pixels: NDArray[Any], path: Path) -> Truth:
@@ -154,8 +157,8 @@ class MaskCodes:
         wide = values.astype(np.uint32)
         codes = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
         place = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
-        labels = np.where(self._codes[place] == codes, self._indices[place], np.uint16(IGNORE))
-        if (labels == IGNORE).all():
+        labels = np.where(self._codes[place] == codes, self._indices[place], np.uint16(_UNMAPPED))
+        if (labels == _UNMAPPED).all():
             raise DataError(
                 f"no pixel has the colour of a class; pixels are {_named(codes.ravel(), color=True)}, "
                 f"classes are {some(self._colors)}",
@@ -165,12 +168,11 @@ class MaskCodes:
         return self._finish(labels, codes, color=True)
 
     def _finish(self, labels: NDArray[np.uint16], values: NDArray[Any], *, color: bool = False) -> Truth:
-        strange = labels == IGNORE
+        strange = labels == _UNMAPPED
         if not strange.any():
             return Truth(labels, {})
         counts = _counted(values[strange], color=color)
-        if self.unmapped != IGNORE:
-            labels[strange] = self.unmapped
+        labels[strange] = self.unmapped
         return Truth(labels, counts)
 
 

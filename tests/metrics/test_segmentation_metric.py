@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from PIL import Image
 from sklearn import metrics as reference
 
 from nvidia_tao_deploy.data.masks import IGNORE, MaskCodes, MaskFile
+from nvidia_tao_deploy.data.panoptic import Segments
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
+from nvidia_tao_deploy.metrics.panoptic import PanopticMetric
 from nvidia_tao_deploy.metrics.segmentation import IouMetric, SemSegMetric, confusion_matrix, segmentation_figures
 from nvidia_tao_deploy.predictions.segmentation import to_canvas, to_source
-from nvidia_tao_deploy.predictions.types import LabelMap
+from nvidia_tao_deploy.predictions.types import LabelMap, PanopticMap
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 
@@ -145,3 +148,68 @@ def test_means_leave_out_classes_that_do_not_occur(tmp_path: Path) -> None:
     assert np.isnan(numbers["IoU"]["never"])
     assert "mIOU: 0.28" in metric.report()
     assert "never" not in metric.report()
+
+
+def plain_quality(
+    truths: list[tuple[np.ndarray, list[int], list[bool]]], founds: list[tuple[np.ndarray, list[int]]], classes: int
+) -> list[float]:
+    """PQ per class, pixel sets against pixel sets."""
+    iou, tp, fp, fn = [0.0] * classes, [0] * classes, [0] * classes, [0] * classes
+    for (truth, categories, crowds), (found, predicted) in zip(truths, founds, strict=True):
+        void = {(y, x) for y, x in np.ndindex(truth.shape) if truth[y, x] == 0 or categories[truth[y, x] - 1] < 0}
+        wanted = {k: set(map(tuple, np.argwhere(truth == k + 1).tolist())) for k in range(len(categories))}
+        given = {k: set(map(tuple, np.argwhere(found == k + 1).tolist())) for k in range(len(predicted))}
+        matched_truth, matched_found = set(), set()
+        for k, pixels in wanted.items():
+            for m, mine in given.items():
+                if crowds[k] or categories[k] < 0 or categories[k] != predicted[m]:
+                    continue
+                union = len(pixels | (mine - void))
+                if union and len(pixels & mine) / union > 0.5:
+                    iou[categories[k]] += len(pixels & mine) / union
+                    tp[categories[k]] += 1
+                    matched_truth.add(k)
+                    matched_found.add(m)
+        for k, pixels in wanted.items():
+            if pixels and k not in matched_truth and not crowds[k] and categories[k] >= 0:
+                fn[categories[k]] += 1
+        for m, mine in given.items():
+            if not mine or m in matched_found:
+                continue
+            excused = mine & void
+            for k, pixels in wanted.items():
+                if crowds[k] and categories[k] == predicted[m]:
+                    excused |= mine & pixels
+            fp[predicted[m]] += len(excused) <= 0.5 * len(mine)
+    sizes = [t + 0.5 * (p + n) for t, p, n in zip(tp, fp, fn, strict=True)]
+    return [i / s if s else float("nan") for i, s in zip(iou, sizes, strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_panoptic_quality_is_its_definition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truths, founds = [], []
+    metric = PanopticMetric([str(k) for k in range(5)], [True, False, True, False, True])
+    for image in range(6):
+        shape = (16, 20)
+        truth = np.kron(rng.integers(0, 7, (4, 5)), np.ones((4, 4))).astype(np.int32)
+        categories, crowds = rng.integers(-1, 4, 6).tolist(), (rng.random(6) < 0.25).tolist()
+        found = np.where(rng.random(shape) < 0.15, rng.integers(0, 7, shape), truth).astype(np.int32)
+        predicted = [c if c >= 0 and rng.random() < 0.7 else int(rng.integers(0, 4)) for c in categories]
+        if image == 5:
+            found[:], predicted = 0, []
+        truths.append((truth, categories, crowds))
+        founds.append((found, predicted))
+        segments = Segments(truth, np.array(categories, np.int64), np.array(crowds, bool), {})
+        target = SimpleNamespace(load_segments=lambda _size, segments=segments: segments)
+        geometry = stretched((20, 16), (20, 16))
+        metric.update(Sample("a", (Path("a"),), target), PanopticMap(found, np.array(predicted, np.int64), geometry))
+    wanted = plain_quality(truths, founds, 5)
+    np.testing.assert_allclose(metric.by_class()["PQ"], wanted, atol=1e-12)
+    numbers = metric.compute()
+    assert numbers["PQ"] == pytest.approx(np.nanmean(wanted))
+    assert numbers["PQ_th"] == pytest.approx(np.nanmean([wanted[k] for k in (0, 2)]))
+    assert numbers["PQ_st"] == pytest.approx(np.nanmean([wanted[k] for k in (1, 3)]))
+    assert 0.05 < numbers["PQ"] < 0.95
+    values = metric.by_class()
+    np.testing.assert_allclose(values["PQ"][:4], (values["SQ"] * values["RQ"])[:4], atol=1e-12)

@@ -1,0 +1,51 @@
+"""Spec sections of universal segmentation: mask2former, oneformer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from nvidia_tao_deploy.spec import sections
+
+# Parts whose sums and softmax 16 bits spoil; globs on node names.
+SENSITIVE = (
+    "*/sem_seg_head/predictor/transformer_cross_attention_layers*",
+    "*/post_processor/Div*",
+    "*/post_processor/ReduceSum*",
+    "*/post_processor/Add*",
+)
+Floats = Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lambda value: str(value).lower())]
+
+
+class TensorRT(sections.TensorRT):
+    """How the engine is built; there is no int8 for these networks."""
+
+    data_type: Floats = Field(default="fp32", description="Precision of the engine, in any case.")  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _sensitive_layers(self) -> TensorRT:
+        """Sensitive parts of a 16-bit build stay in fp32; what the user asks for comes first."""
+        if self.data_type != "fp32":
+            wanted = [*self.layers_precision, *(f"{glob}:fp32" for glob in SENSITIVE)]
+            # Through __dict__: an adapted default must not count as set by the user.
+            self.__dict__["layers_precision"] = list(dict.fromkeys(wanted))
+        return self
+
+
+class GenTrtEngine(sections.GenTrtEngine):
+    """ONNX file in, engine file out."""
+
+    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+
+
+class HalfTensorRT(TensorRT):
+    """How the engine is built; fp16 unless told."""
+
+    data_type: Floats = Field(default="fp16", description="Precision of the engine, in any case.")  # type: ignore[assignment]
+
+
+class HalfGenTrtEngine(sections.GenTrtEngine):
+    """ONNX file in, engine file out."""
+
+    tensorrt: HalfTensorRT = Field(default_factory=HalfTensorRT, description="How the engine is built.")
