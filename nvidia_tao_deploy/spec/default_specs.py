@@ -94,5 +94,14 @@ def _range(field: Any) -> str:
 def _inline(value: Any) -> str:
     import yaml
 
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000)
+    text: str = yaml.safe_dump(_plain(value), default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _plain(value: Any) -> Any:
+    """Sections inside a default (a list of palette entries, say) as the mappings they stand for."""
+    if isinstance(value, Section):
+        return value.model_dump(by_alias=True)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
