@@ -228,7 +228,7 @@ class Runtime(Section):
         default=[], description="ONNX Runtime execution providers in order; empty picks what is there."
     )
     provider_options: dict[str, dict[str, Any]] = Field(default={}, description="Options by provider name.")
-    cuda_graph: bool = Field(default=False, description="Replay CUDA graphs, for models of which only the batch varies.")
+    cuda_graph: bool = Field(default=False, description="Replay CUDA graphs where only the batch varies.")
     workers: int = Field(default=0, ge=0, description="Workers that decode images; 0 is the number of cores.")
     worker_kind: Literal["auto", "threads", "processes"] = Field(
         default="auto", description="Threads, forked processes, or processes from six workers on."
