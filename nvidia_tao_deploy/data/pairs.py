@@ -7,8 +7,7 @@ import io
 import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nvidia_tao_deploy.data.image import list_images
@@ -35,6 +34,7 @@ class PairFiles:
     image_ext: str
     lights: Sequence[str] = ()
     golden_count: int = 1
+    _seen: dict[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, row: Mapping[str, str]) -> tuple[Path, ...] | None:
         """Files of the unit in every light, then those of each golden image; None where there is no golden image."""
@@ -49,7 +49,9 @@ class PairFiles:
 
     def _drawn(self, folder: str) -> list[str]:
         """``golden_count`` objects of a folder, the same ones in every run; repeated only where there are too few."""
-        objects = _objects(folder, self.image_ext, tuple(self.lights))
+        if folder not in self._seen:
+            self._seen[folder] = _objects(folder, self.image_ext, self.lights)
+        objects = self._seen[folder]
         if not objects:
             return []
         draw = random.Random(f"{GOLDEN_SEED} {os.path.basename(folder)}")  # noqa: S311 - reproducible, not secret
@@ -58,8 +60,7 @@ class PairFiles:
         return [os.path.join(folder, name) for name in names]
 
 
-@lru_cache(maxsize=4096)
-def _objects(folder: str, image_ext: str, lights: tuple[str, ...]) -> tuple[str, ...]:
+def _objects(folder: str, image_ext: str, lights: Sequence[str]) -> tuple[str, ...]:
     """Sorted names of the objects in a folder, without suffix and without the light's name at their end."""
     if not os.path.isdir(folder):
         return ()
@@ -175,7 +176,7 @@ class ChangeFolders:
 
     def sample(self, name: str, *, labelled: bool) -> Sample:
         """The sample of a file name; its target is the label file."""
-        label = self.root / self.labels / Path(name).with_suffix(self.label_suffix) if labelled else None
+        label = self.root / self.labels / f"{os.path.splitext(name)[0]}{self.label_suffix}" if labelled else None
         return Sample(name, (self.root / self.before / name, self.root / self.after / name), label)
 
 

@@ -89,7 +89,7 @@ class SegmentData(Section):
     train_split: str = Field(default="train", description="List for INT8 calibration, <train_split>.txt.")
     test_split: str = Field(default="test", description="List for evaluate.")
     predict_split: str = Field(default="test", description="List for inference.")
-    label_suffix: str = Field(default=".png", pattern=r"^\.[^/]+$", description="Suffix of the label files.")
+    label_suffix: str = Field(default=".png", pattern="^[^/]+$", description="What label files have for the suffix.")
     augmentation: Augmentation = Field(default_factory=Augmentation, description="Normalisation of images.")
     color_map: dict[str, Annotated[list[Level], Field(min_length=3, max_length=3)]] | None = Field(
         default=None, description="[R, G, B] by class index, for more than two classes."
