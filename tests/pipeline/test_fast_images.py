@@ -21,7 +21,7 @@ from nvidia_tao_deploy.transforms.image import ImageTransform
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     rng = np.random.default_rng(1)
-    smooth = cv2.resize(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), (643, 481), interpolation=cv2.INTER_CUBIC)
+    smooth = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (643, 481), interpolation=cv2.INTER_CUBIC)
     Image.fromarray(smooth).save(tmp_path / "photo.jpg", quality=90)
     return tmp_path / "photo.jpg"
 
