@@ -150,7 +150,7 @@ def _verified(asked: str, info: BuildInfo, counts: Mapping[str, int], *, implici
     """
     from nvidia_tao_deploy.graph.verify import describe_precision
 
-    held = {name: count for name, count in (info.layer_precisions or {}).items() if count}
+    held = {name: count for name, count in (info.layer_precisions or {}).items() if count and name != "other"}
     if not held:
         if not implicit:
             say(f"{describe_precision(counts)} (in the prepared graph; the engine does not tell)")

@@ -24,7 +24,16 @@ def read_layers(trt: Any, logger: Any, plan: bytes) -> str | None:
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
     if engine is None:
         return None
-    text: str = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    inspector = engine.create_engine_inspector()
+    # With open shapes 8.5 answers "N/A due to dynamic shapes" unless a context says which ones are meant.
+    context = engine.create_execution_context()
+    if context is not None:
+        for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
+            if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT and -1 in tuple(engine.get_tensor_shape(name)):
+                context.set_input_shape(name, tuple(engine.get_tensor_profile_shape(name, 0)[1]))
+        inspector.execution_context = context
+    text: str = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    del inspector, context  # before their engine
     return text
 
 
