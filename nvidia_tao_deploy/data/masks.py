@@ -112,9 +112,7 @@ class MaskCodes:
         self._colors = dict(colors or {})
         # among colours, black is a colour; where all classes are grey, a grey pixel of a colour file is its value
         self._chromatic = any(len(set(color)) > 1 for color in self._colors)
-        codes = sorted((_color_code(color), index) for color, index in self._colors.items())
-        self._codes = np.array([code for code, _ in codes], np.uint32)
-        self._indices = np.array([index for _, index in codes], np.uint16)
+        self._by_color: NDArray[np.uint16] | None = None
 
     def read(self, path: Path, size: tuple[int, int]) -> Truth:
         """The labels of a mask file.
@@ -147,7 +145,7 @@ class MaskCodes:
         if values.dtype != np.uint8:
             outside = (values < 0) | (values >= _GREY_VALUES)
             values = np.where(outside, 0, values)
-        labels = self._grey[values]
+        labels = self._grey.take(values)
         if outside is not None:
             labels[outside] = _UNMAPPED
         return self._finish(labels, pixels)
@@ -156,8 +154,7 @@ class MaskCodes:
         values = pixels if self.divisor == 1 else pixels // np.uint8(self.divisor)
         wide = values.astype(np.uint32)
         codes = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
-        place = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
-        labels = np.where(self._codes[place] == codes, self._indices[place], np.uint16(_UNMAPPED))
+        labels = self._color_table().take(codes)
         if (labels == _UNMAPPED).all():
             raise DataError(
                 f"no pixel has the colour of a class; pixels are {_named(codes.ravel(), color=True)}, "
@@ -166,6 +163,14 @@ class MaskCodes:
                 remedy="Check the rgb values of the class list.",
             )
         return self._finish(labels, codes, color=True)
+
+    def _color_table(self) -> NDArray[np.uint16]:
+        """Class index by colour code; made for the first colour mask (a search takes ten times as long per pixel)."""
+        if self._by_color is None:
+            self._by_color = np.full(1 << 24, _UNMAPPED, np.uint16)
+            for color, index in self._colors.items():
+                self._by_color[_color_code(color)] = index
+        return self._by_color
 
     def _finish(self, labels: NDArray[np.uint16], values: NDArray[Any], *, color: bool = False) -> Truth:
         strange = labels == _UNMAPPED

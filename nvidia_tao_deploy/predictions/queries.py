@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.errors import ModelError
-from nvidia_tao_deploy.predictions.segmentation import to_source
+from nvidia_tao_deploy.predictions.segmentation import argmax_map, to_source
 from nvidia_tao_deploy.predictions.types import Detections, PanopticMap
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -46,18 +46,17 @@ def panoptic_map(
     Raises:
         ModelError: a value is NaN.
     """
-    if any(np.isnan(values).any() for values in (weighted, scores)):
-        raise ModelError("the model's outputs hold NaN", remedy="Build in fp32, or keep some layers in fp32.")
+    _refuse_nan(scores)
     kept = np.flatnonzero(scores >= object_threshold)
     segment_ids = np.zeros(weighted.shape[1:], np.int32)
     if not len(kept):
         return PanopticMap(segment_ids, np.zeros(0, np.int64), geometry)
-    masks = masks[kept]
-    owner = weighted[kept].argmax(axis=0)
-    inside = np.take_along_axis(masks, owner[None], axis=0)[0] >= MASK_THRESHOLD
+    owner = argmax_map((weighted[query] for query in kept), len(kept))
+    pixels = np.arange(owner.size).reshape(owner.shape)
+    inside = masks.reshape(len(masks), -1)[kept[owner], pixels] >= MASK_THRESHOLD
     owned = np.bincount(owner.ravel(), minlength=len(kept))
     left = np.bincount(owner[inside], minlength=len(kept))
-    original = (masks >= MASK_THRESHOLD).sum(axis=(1, 2))
+    original = [np.count_nonzero(masks[query] >= MASK_THRESHOLD) for query in kept]
     segment_of = np.zeros(len(kept), np.int32)
     found: list[int] = []
     of_stuff: dict[int, int] = {}
@@ -65,7 +64,7 @@ def panoptic_map(
         if not (owned[row] and original[row] and left[row]) or owned[row] / original[row] < overlap_threshold:
             continue
         thing = class_id >= len(isthing) or isthing[class_id]
-        if not thing and class_id in of_stuff:
+        if class_id in of_stuff:
             segment_of[row] = of_stuff[class_id]
             continue
         found.append(class_id)
@@ -94,8 +93,7 @@ def instances(
     Raises:
         ModelError: a score is NaN.
     """
-    if np.isnan(scores).any():
-        raise ModelError("the model's scores hold NaN", remedy="Build in fp32, or keep some layers in fp32.")
+    _refuse_nan(scores)
     kept = np.flatnonzero(scores > threshold)
     width, height = geometry.source_size
     placed = np.zeros((len(kept), height, width), bool)
@@ -106,3 +104,8 @@ def instances(
         if len(columns):
             boxes[row] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return Detections(boxes, scores[kept].astype(np.float64), class_ids[kept].astype(np.int64), placed)
+
+
+def _refuse_nan(scores: NDArray[Any]) -> None:
+    if np.isnan(scores).any():
+        raise ModelError("the model's scores hold NaN", remedy="Build in fp32, or keep some layers in fp32.")

@@ -65,8 +65,11 @@ def to_canvas(source: NDArray[Any], geometry: Geometry, fill: int) -> NDArray[An
     """
     (left, wide), (top, high) = _extents(geometry)
     (width, height), (net_width, net_height) = geometry.source_size, geometry.network_size
+    whole = (left, top, wide, high) == (0, 0, net_width, net_height)
+    if whole and (width, height) == (wide, high):
+        return source
     placed = source[_nearest(height, high)][:, _nearest(width, wide)]
-    if (left, top, wide, high) == (0, 0, net_width, net_height):
+    if whole:
         return np.asarray(placed)
     canvas = np.full((net_height, net_width), fill, source.dtype)
     part = canvas[max(top, 0) : max(top + high, 0), max(left, 0) : max(left + wide, 0)]

@@ -32,7 +32,7 @@ from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 FIRST_ID = 0  # category id of class 0, unless ids are contiguous
-PIXELS_AT_ONCE = 1 << 15
+PIXELS_AT_ONCE = 1 << 12  # what stays in a core's cache
 MAX_SEQ_LEN = "dataset.max_seq_len"
 
 
@@ -158,13 +158,15 @@ def semantic_map(logits: NDArray[Any], masks: NDArray[Any], size: tuple[int, int
         raise ModelError("the model's outputs hold NaN", remedy="Build in fp32, or keep some layers in fp32.")
     odds = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True).astype(np.float32))
     classes = (odds / odds.sum(axis=1, keepdims=True))[:, :-1]
-    flat = np.stack([sigmoid(mask).ravel() for mask in resized_logits(masks, size)])
-    found = np.concatenate([(part.T @ classes).argmax(axis=1) for part in _parts(flat)])
+    flat = np.empty((len(masks), size[0] * size[1]), np.float32)
+    for row, mask in zip(flat, resized_logits(masks, size), strict=True):
+        row[:] = mask.ravel()
+    found = np.concatenate([(sigmoid(part).T @ classes).argmax(axis=1) for part in _parts(flat)])
     return found.astype(label_type(classes.shape[1])).reshape(size[1], size[0])
 
 
 def _parts(flat: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """(Q, n) columns, few enough that the scores of all classes fit into memory."""
+    """(Q, n) columns, a few at a time: the scores of all classes are many times as large as the masks."""
     for start in range(0, flat.shape[1], PIXELS_AT_ONCE):
         yield flat[:, start : start + PIXELS_AT_ONCE]
 

@@ -13,11 +13,12 @@ from actions.commands import Shell, status, write_spec
 from cv.segmentation import seg_replay as replay
 from PIL import Image
 
-from nvidia_tao_deploy.cv.unet import decode_maps
+from nvidia_tao_deploy.cv.unet import bind, decode_maps, transform
 from nvidia_tao_deploy.cv.unet.spec import Spec
 from nvidia_tao_deploy.cv.unet.transform import UnetTransform, placed
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.spec.known import proto_tables
 from nvidia_tao_deploy.spec.load import load_spec
 from nvidia_tao_deploy.transforms.transform import Geometry
@@ -236,8 +237,8 @@ def test_the_transform_is_the_contracts(tmp_path: Path) -> None:
     stretch = {"inner": None, "keep_aspect": False, "fill": 0.0, "input_name": "x"}
     for method, name in (("BILINEAR", "BILINEAR"), ("BICUBIC", "BICUBIC"), ("NEAREST_NEIGHBOR", "NEAREST")):
         out = np.empty((3, 24, 40), np.float32)
-        transform = UnetTransform(method=method, color="BGR", scale=1 / 127.5, mean=(1.0,), **stretch)
-        transform(Sample("a", (tmp_path / "a.png",)), {"x": out})
+        placing = UnetTransform(method=method, color="BGR", scale=1 / 127.5, mean=(1.0,), **stretch)
+        placing(Sample("a", (tmp_path / "a.png",)), {"x": out})
         wanted = np.asarray(Image.fromarray(pixels).resize((40, 24), Image.Resampling[name])).astype(np.float32)
         np.testing.assert_allclose(out, wanted[..., ::-1].transpose(2, 0, 1) / 127.5 - 1, atol=1e-6)
     grey = np.full((10, 40, 1), 200, np.uint8)
@@ -245,6 +246,33 @@ def test_the_transform_is_the_contracts(tmp_path: Path) -> None:
     assert canvas.offset == (0.0, 5.0)
     assert (canvas.pixels[:5] == 127.5).all()
     assert (canvas.pixels[5:15] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("config", "channels", "low", "high", "padding"),
+    [
+        ({}, 3, -1.0, 1.0, -1.0),  # zeros before normalizing
+        ({"preprocess": "div_by_255"}, 3, 0.0, 1.0, 0.0),
+        ({"preprocess": "min_max_0_1"}, 3, 0.0, 1.0, 0.0),
+        ({"input_image_type": "grayscale", "preprocess": "div_by_255"}, 1, -1.0, 1.0, 0.0),  # zeros after it
+        ({"input_image_type": "grayscale"}, 3, -1.0, 1.0, 0.0),
+    ],
+)
+def test_ranges_and_padding_are_trainings(
+    tmp_path: Path, config: dict[str, Any], channels: int, low: float, high: float, padding: float
+) -> None:
+    pixels = np.zeros((10, 40, 3), np.uint8)
+    pixels[:, 20:] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    spec = load_spec(Spec, {"dataset_config": {"resize_padding": True, **config}})
+    tensors = [TensorInfo("x", (None, channels, 20, 40), np.dtype(np.float32))]
+    ports = bind(tensors, [TensorInfo("y", (None, 20, 40, 1), np.dtype(np.int64))])
+    out = np.empty((channels, 20, 40), np.float32)
+    transform(spec, ports)(Sample("a", (tmp_path / "a.png",)), {"x": out})
+    assert (out[:, 5:15, :20] == low).all()
+    assert (out[:, 5:15, 20:] == high).all()
+    assert (out[:, :5] == padding).all()
+    assert (out[:, 15:] == padding).all()
 
 
 def test_values_that_are_no_classes_are_errors() -> None:
