@@ -13,13 +13,13 @@ class Entry:
         module: the module that holds ``NETWORK``.
         title: one line for ``--help``.
         protobuf: the network also takes protobuf-text specs and the established flags.
-        actions: the verbs its contract gives it.
+        actions: the verbs its contract gives it; what can be evaluated can also be compared and diagnosed.
     """
 
     module: str
     title: str
     protobuf: bool = False
-    actions: tuple[str, ...] = ("gen_trt_engine", "evaluate", "inference")
+    actions: tuple[str, ...] = ("gen_trt_engine", "evaluate", "inference", "compare", "diagnose")
 
 
 NETWORKS: dict[str, Entry] = {

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from nvidia_tao_deploy.spec.sections import NetworkSpec
 
 # Where an action's files go under results_dir, and the word for it in status messages.
-TASKS = {"gen_trt_engine": "gen_trt_engine", "evaluate": "trt_evaluate", "inference": "trt_inference"}
+TASKS = {
+    "gen_trt_engine": "gen_trt_engine",
+    "evaluate": "trt_evaluate",
+    "inference": "trt_inference",
+    "compare": "compare",
+    "diagnose": "diagnose",
+}
 
 SpecSource = "Path | str | Mapping[str, Any] | NetworkSpec"
 

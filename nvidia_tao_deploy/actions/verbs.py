@@ -35,3 +35,14 @@ def _inference(network: Network, *args: Any, **kwargs: Any) -> dict[str, Any]:
     from nvidia_tao_deploy.actions.inference import inference
 
     return inference(network, *args, **kwargs)
+
+
+def report_verb(network: Network, action: str) -> Verb:
+    """``compare`` or ``diagnose`` of ``network``: reports that every network has which can be evaluated."""
+    if action == "compare":
+        from nvidia_tao_deploy.actions.compare import compare
+
+        return partial(compare, network)
+    from nvidia_tao_deploy.actions.diagnose import diagnose
+
+    return partial(diagnose, network)

@@ -21,8 +21,11 @@ ACTION_HELP = {
     "gen_trt_engine": "build a TensorRT engine from an ONNX file",
     "evaluate": "measure the accuracy of an engine or ONNX file",
     "inference": "write labels and annotated images",
+    "compare": "build several precisions, measure each, and say which to use",
+    "diagnose": "find the layers that lose accuracy when quantized",
     "default_specs": "write a commented spec with every default",
 }
+REPORTS = ("compare", "diagnose")
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -177,10 +180,15 @@ def _run_action(command: argparse.Namespace) -> Any:
     source = _source(command, network)
     overrides = list(command.overrides)
     if command.gpu_index is not None:
-        overrides.append(_gpu_override(command.action, command.gpu_index))
+        overrides += _gpu_overrides(command.action, command.gpu_index)
     if command.verbose and command.action == "gen_trt_engine":
         overrides.append("gen_trt_engine.verbose=true")
-    action = getattr(import_module(NETWORKS[network].module), command.action)
+    module = import_module(NETWORKS[network].module)
+    if command.action in REPORTS:
+        from nvidia_tao_deploy.actions.verbs import report_verb
+
+        return report_verb(module.NETWORK, command.action)(source, overrides, flags=flags)
+    action = getattr(module, command.action)
     return action(source, overrides, flags=flags)
 
 
@@ -208,14 +216,17 @@ def _flag_values(command: argparse.Namespace, network: str) -> dict[str, Any]:
     return flag_values(network, command.action, vars(command))
 
 
-def _gpu_override(action: str, index: str) -> str:
-    """--gpu_index as a spec override; a UUID becomes the only visible device."""
+def _gpu_overrides(action: str, index: str) -> list[str]:
+    """--gpu_index as spec overrides; a UUID becomes the only visible device."""
     if index.startswith(("GPU-", "MIG-")):
         os.environ["CUDA_VISIBLE_DEVICES"] = index
         index = "0"
     if not index.isdigit():
         raise UsageError(f"--gpu_index {index} is not a device number or UUID")
-    return f"gen_trt_engine.gpu_id={index}" if action == "gen_trt_engine" else f"{action}.gpu_ids=[{index}]"
+    build, evaluate = f"gen_trt_engine.gpu_id={index}", f"evaluate.gpu_ids=[{index}]"
+    if action in REPORTS:
+        return [build, evaluate]
+    return [build] if action == "gen_trt_engine" else [f"{action}.gpu_ids=[{index}]"]
 
 
 def _named_network(command: argparse.Namespace) -> str:

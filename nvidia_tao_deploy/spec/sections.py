@@ -240,6 +240,60 @@ class Runtime(Section):
     )
 
 
+def _precisions(value: Any) -> Any:
+    """``fp32,fp16`` on a command line is a list too."""
+    words = value.split(",") if isinstance(value, str) else _one_or_list(value)
+    return [word.strip().lower() if isinstance(word, str) else word for word in words]
+
+
+class Compare(Section):
+    """Build several precisions, measure each, and say which to use."""
+
+    results_dir: str | None = Field(default=None, description="Folder of the report; else <results_dir>/compare.")
+    precisions: Annotated[
+        list[Literal["fp32", "fp16", "bf16", "int8", "fp8"]], BeforeValidator(_precisions), Field(min_length=1)
+    ] = Field(
+        default=["fp32", "fp16", "int8"],
+        description="What to compare. fp32 is always there as the reference, fp16 wherever int8 or fp8 is.",
+    )
+    metric: str | None = Field(default=None, description="The number that decides; null picks the network's main one.")
+    higher_is_better: bool | None = Field(
+        default=None, description="Whether more of that number is better; null goes by its name."
+    )
+    max_metric_drop: float | None = Field(
+        default=None, ge=0, description="Loss of the metric a precision may have, in percent of the fp32 value."
+    )
+    min_speedup: float | None = Field(
+        default=None, gt=0, description="Throughput over fp32 that every listed precision must reach."
+    )
+    repeats: int = Field(default=3, ge=1, description="Rounds of timing; from 2 on fp32 is also evaluated twice.")
+    timing_seconds: float = Field(default=2.0, gt=0, description="Least length of one round of timing.")
+    batch_size: int = Field(default=0, ge=0, description="Images per batch when timing; 0 is evaluate's batch.")
+    score_threshold: float | None = Field(
+        default=None, ge=0, description="Score threshold of the fp32 operating point; null is the one of the best F1."
+    )
+    sample_images: int = Field(default=6, ge=0, description="Images shown side by side in the report.")
+
+
+class Diagnose(Section):
+    """Find the layers that lose accuracy when quantized."""
+
+    results_dir: str | None = Field(default=None, description="Folder of the report; else <results_dir>/diagnose.")
+    precision: Literal["int8", "fp8"] = Field(default="int8", description="The quantized type to look into.")
+    metric: str | None = Field(default=None, description="The number that decides; null picks the network's main one.")
+    higher_is_better: bool | None = Field(
+        default=None, description="Whether more of that number is better; null goes by its name."
+    )
+    subset: int = Field(default=64, ge=1, description="Images of the evaluation set that measure a layer.")
+    budget_minutes: float = Field(default=30.0, gt=0, description="Time after which the report is written as is.")
+    max_metric_drop: float = Field(
+        default=1.0, ge=0, description="Loss the mixed precision may have on the subset, in percent of the fp32 value."
+    )
+    keep_in: Literal["fp16", "bf16", "fp32"] = Field(
+        default="fp16", description="Precision of the layers that layers_precision keeps out of the quantized type."
+    )
+
+
 class NetworkSpec(Section):
     """Base of every network's spec.
 
@@ -261,6 +315,12 @@ class NetworkSpec(Section):
     gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
     inference: Inference = Field(default_factory=Inference, description="Run a model on images.")
+    compare: Compare = Field(
+        default_factory=Compare, description="Build several precisions, measure each, and say which to use."
+    )
+    diagnose: Diagnose = Field(
+        default_factory=Diagnose, description="Find the layers that lose accuracy when quantized."
+    )
 
     _notes: list[str] = PrivateAttr(default_factory=list)
     _places: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -1,0 +1,249 @@
+"""compare on the sample networks, its verdict and budgets, and the score arithmetic against plain references."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from actions.commands import Shell, status, write_spec
+from repository import MODELS
+from sklearn.metrics import f1_score
+
+from nvidia_tao_deploy.actions.compare import Measured, over_budget, verdict, with_references
+from nvidia_tao_deploy.actions.measure import Headline, Timing, headline
+from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.errors import SpecError
+from nvidia_tao_deploy.metrics.confidence import Seen, class_votes, scored
+from nvidia_tao_deploy.report import html, plots
+from nvidia_tao_deploy.spec.sections import Compare
+
+SAMPLE = Sample("a", (Path("a.png"),))
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+def content(tmp_path: Path, network: str, images: Path, **dataset: Any) -> dict[str, Any]:
+    calibration = {"cal_image_dir": [str(images)], "cal_batch_size": 4, "cal_batches": 3}
+    tensorrt = {"opt_batch_size": 4, "max_batch_size": 8, "calibration": calibration}
+    return {
+        "results_dir": str(tmp_path / "results"),
+        "dataset": {"batch_size": 4, **dataset},
+        "gen_trt_engine": {"onnx_file": str(MODELS / f"{network}.onnx"), "tensorrt": tensorrt},
+        "compare": {"timing_seconds": 0.05, "repeats": 2, "sample_images": 2},
+    }
+
+
+class Links(HTMLParser):
+    """Addresses a page would load, tags that are left open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [str(value) for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in ("meta", "br", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def check_page(text: str) -> None:
+    """Well-formed, and nothing is asked for from elsewhere."""
+    parser = Links()
+    parser.feed(text)
+    assert parser.open == []
+    assert all(link.startswith("data:image/jpeg;base64,") for link in parser.loaded)
+    assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_classification_is_compared_and_reported(shell: Shell, tmp_path: Path, digits: Path) -> None:
+    tree = content(
+        tmp_path,
+        "classification_pyt",
+        digits / "calibration",
+        root_dir=str(digits),
+        test_dataset={"images_dir": str(digits / "test")},
+    )
+    spec = write_spec(tmp_path / "spec.yaml", tree)
+    assert shell("classification_pyt", "compare", "-e", spec, "precisions=int8", "--json") == 0, shell.err
+    report = json.loads(shell.out)
+    folder = tmp_path / "results" / "compare"
+    assert report == json.loads((folder / "compare.json").read_text())
+    assert [row["precision"] for row in report["precisions"]] == ["fp32", "fp16", "int8"]
+    assert report["metric"] == "top_k_accuracy"
+    assert report["metric_noise"] == 0
+    for row in report["precisions"]:
+        low, high = row["images_per_second_range"]
+        assert 0 < low <= row["images_per_second"] <= high
+        assert row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
+        assert row["images_evaluated"] == 60
+        assert Path(row["measured"]).is_file()
+    first, last = report["precisions"][0], report["precisions"][2]
+    share = (first["metrics"]["top_k_accuracy"] - last["metrics"]["top_k_accuracy"]) / first["metrics"][
+        "top_k_accuracy"
+    ]
+    assert last["loss_percent"] == pytest.approx(100 * share)
+    # Accepting every score, recall is accuracy.
+    rows = report["confidence"]["precisions"]
+    assert rows["fp32"]["f1"][0] == pytest.approx(first["metrics"]["top_k_accuracy"])
+    assert rows["int8"]["restored"]["recall"] >= rows["fp32"]["at_fp32_threshold"]["recall"]
+    check_page((folder / "compare.html").read_text())
+    assert status(folder)[-1]["status"] == "SUCCESS"
+
+
+def test_detections_are_compared_and_a_missed_budget_fails(
+    shell: Shell, tmp_path: Path, scenes: tuple[Path, Path]
+) -> None:
+    coco = scenes[0]
+    sources = {"json_file": str(coco / "annotations" / "test.json"), "image_dir": str(coco / "images" / "test")}
+    tree = content(tmp_path, "rtdetr_conv", coco / "images" / "calibration", test_data_sources=sources)
+    spec = write_spec(tmp_path / "spec.yaml", tree)
+    words = ("compare.precisions=[fp16]", "compare.min_speedup=1000", "compare.repeats=1")
+    message = shell.refused(1, "rtdetr", "compare", "-e", spec, *words)
+    assert "min_speedup is 1000" in message
+    folder = tmp_path / "results" / "compare"
+    assert status(folder)[-1]["status"] == "FAILURE"
+    report = json.loads((folder / "compare.json").read_text())
+    assert len(report["over_budget"]) == 1
+    assert report["metric_noise"] is None
+    shift = report["confidence"]
+    assert shift["class_of_prediction"] == {str(i): i for i in range(10)}
+    assert shift["precisions"]["fp32"]["at_fp32_threshold"]["f1"] > 0.85
+    assert len(report["precisions"][0]["per_class"]) == 10
+    page = (folder / "compare.html").read_text()
+    check_page(page)
+    assert page.count("<img") == 4
+
+
+def test_int8_never_stands_without_fp16() -> None:
+    assert with_references(["int8"]) == (["fp32", "fp16", "int8"], ["fp16", "fp32"])
+    assert with_references(["bf16"]) == (["fp32", "bf16"], ["fp32"])
+
+
+def measured(precision: str, rounds: list[float], loss: float) -> Measured:
+    timing = Timing(1, rounds, [0.01])
+    speedup = timing.throughput / 100
+    return Measured(precision, {}, Path(), "", {}, timing, {}, [], 1, 0, loss=loss, speedup=speedup)
+
+
+@pytest.mark.parametrize(
+    ("int8", "loss", "use", "last"),
+    [
+        ([380.0, 400.0], 0.4, "int8", "use int8"),
+        ([205.0, 390.0], 0.4, "fp16", "int8 not worth it here: use fp16"),  # one round lies within fp16's
+        ([380.0, 400.0], 3.0, "fp16", "int8 not worth it here: use fp16"),
+        ([380.0, 400.0], float("nan"), "fp16", "int8 not worth it here: use fp16"),
+    ],
+)
+def test_the_verdict_weighs_speed_noise_and_accuracy(int8: list[float], loss: float, use: str, last: str) -> None:
+    found = [measured("fp32", [99, 101], 0), measured("fp16", [195, 210], 0), measured("int8", int8, loss)]
+    choice, lines = verdict(found, "mAP", None)
+    assert (choice, lines[-1]) == (use, last)
+    assert lines[1].startswith(f"int8: {np.median(int8) / 202.5:.2f}x fp16, mAP")
+
+
+def test_budgets_bind_the_listed_precisions_only() -> None:
+    found = [measured("fp32", [100], 0), measured("fp16", [150], 5.0), measured("int8", [180], float("nan"))]
+    section = Compare(precisions=["int8"], max_metric_drop=1.0, min_speedup=2.0)
+    misses = over_budget(found, section, "mAP")
+    assert len(misses) == 2
+    assert all(text.startswith("int8") for text in misses)
+
+
+def test_the_deciding_number() -> None:
+    numbers = {"AP_zero": 0.5, "mAP": 0.6, "IoU": {"a": 1.0}}
+    assert headline(numbers, Compare(), "x") == Headline("mAP", True)
+    assert headline({"d1": 0.1, "abs_rel": 0.2}, Compare(), "x") == Headline("abs_rel", False)
+    assert Headline("epe", False).loss(2.0, 2.1) == pytest.approx(5.0)
+    assert np.isnan(Headline("mAP", True).loss(0.0, 0.1))
+    with pytest.raises(SpecError, match="no number 'map'"):
+        headline(numbers, Compare(metric="map"), "x")
+
+
+def test_f1_of_classifications_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    scores, found, truth = rng.random(200).round(2), rng.integers(0, 2, 200), rng.integers(0, 2, 200)
+    nothing = np.zeros((1, 0))
+    images = [Seen(nothing, scores[i : i + 1], found[i : i + 1], nothing, truth[i : i + 1], SAMPLE) for i in range(200)]
+    curve = scored(images, {})
+    for threshold in (0.0, 0.25, 0.5, 0.999):
+        # One row per image and class: it is there, and it is found with enough confidence.
+        expected = np.eye(2, dtype=int)[truth].ravel()
+        accepted = (np.eye(2, dtype=int)[found] * (scores >= threshold)[:, None]).ravel()
+        assert curve.f1(np.array([threshold]))[0] == pytest.approx(f1_score(expected, accepted, zero_division=0))
+
+
+def plain_hits(image: Seen, classes: dict[int, int]) -> list[bool]:
+    """Greedy matching, written out."""
+    free, hits = list(range(len(image.truth_ids))), []
+    for box, cls in zip(image.boxes, image.class_ids, strict=True):
+        best, chosen = 0.5, None
+        for k in free:
+            if classes.get(int(cls), int(cls)) != image.truth_ids[k]:
+                continue
+            t = image.truth_boxes[k]
+            w = max(0.0, min(box[2], t[2]) - max(box[0], t[0]))
+            h = max(0.0, min(box[3], t[3]) - max(box[1], t[1]))
+            both = (box[2] - box[0]) * (box[3] - box[1]) + (t[2] - t[0]) * (t[3] - t[1]) - w * h
+            if both > 0 and w * h / both >= best and (chosen is None or w * h / both > best):
+                best, chosen = w * h / both, k
+        hits.append(chosen is not None)
+        if chosen is not None:
+            free.remove(chosen)
+    return hits
+
+
+def test_detections_are_matched_like_a_plain_loop_and_the_threshold_restores_recall() -> None:
+    rng = np.random.default_rng(1)
+    images, correct, scores = [], [], []
+    for _ in range(40):
+        truth = rng.uniform(0, 80, (rng.integers(0, 5), 2))
+        truth = np.hstack([truth, truth + rng.uniform(10, 30, truth.shape)])
+        ids = rng.integers(0, 3, len(truth))
+        pick = rng.integers(0, max(len(truth), 1), rng.integers(0, 8)) if len(truth) else np.zeros(0, int)
+        boxes = truth[pick] + rng.normal(0, 3, (len(pick), 4))
+        score = np.sort(rng.random(len(pick)))[::-1]
+        # The network numbers its classes from 10.
+        images.append(Seen(boxes, score, ids[pick] + 10, truth, ids, SAMPLE))
+        correct += plain_hits(images[-1], {10: 0, 11: 1, 12: 2})
+        scores += score.tolist()
+    votes = class_votes(images)
+    assert votes == {10: 0, 11: 1, 12: 2}
+    curve = scored(images, votes)
+    order = np.argsort(-np.array(scores), kind="stable")
+    assert curve.correct.tolist() == np.array(correct)[order].tolist()
+    for recall in (0.2, 0.5):
+        threshold = curve.threshold_for_recall(recall)
+        assert threshold is not None
+        assert curve.at(threshold)["recall"] >= recall
+        assert curve.at(np.nextafter(threshold, 2))["recall"] < recall
+    assert curve.threshold_for_recall(1.01) is None
+    assert scored([], {}).f1(np.array([0.5])).tolist() == [0.0]
+
+
+def test_what_a_user_names_is_escaped() -> None:
+    nasty = '<script>alert("1")</script>&'
+    drawn = plots.scatter([(nasty, 1.0, 2.0)], nasty, nasty, nasty) + plots.lines(
+        {nasty: ([0, 1], [1, 0])}, nasty, nasty
+    )
+    bodies = html.table([nasty], [[nasty]]) + html.paragraphs([nasty], nasty) + html.bars([(nasty, 1.0, nasty)])
+    text = html.page(nasty, nasty, [(nasty, drawn + bodies + html.listing(nasty))])
+    assert "<script" not in text
+    check_page(text)
+
+
+@pytest.mark.parametrize("points", [[], [("a", float("nan"), 1.0)]])
+def test_a_plot_of_nothing_is_left_out(points: list[tuple[str, float, float]]) -> None:
+    assert plots.scatter(points, "x", "y") == ""
+    assert "nan" not in plots.scatter([("a", 1.0, 2.0), *points], "x", "y").lower()

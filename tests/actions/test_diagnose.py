@@ -1,0 +1,146 @@
+"""diagnose finds layers that were made hostile to int8, and the mix it proposes brings the metric back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from actions.commands import Shell, status, write_spec
+from actions.test_compare import check_page
+from onnx import numpy_helper
+from repository import MODELS
+
+from nvidia_tao_deploy.actions.diagnose import smallest_prefix
+
+# Convolution whose output gets an outlier channel -> the one that undoes it, and so gets an input int8 cannot hold.
+HOSTILE = {
+    "/backbone/layer1/conv1/conv/Conv": "/backbone/layer1/conv2/conv/Conv",
+    "/backbone/layer2/conv1/conv/Conv": "/backbone/layer2/conv2/conv/Conv",
+}
+OUTLIER = 2000.0
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+def write_hostile(path: Path) -> Path:
+    """classification_pyt with the same outputs, in which two layers have one input channel 2,000 times too large."""
+    model = onnx.load(MODELS / "classification_pyt.onnx")
+    nodes = {node.name: node for node in model.graph.node}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for first, second in HOSTILE.items():
+        weight, bias = (numpy_helper.to_array(tensors[name]).copy() for name in nodes[first].input[1:3])
+        undone = numpy_helper.to_array(tensors[nodes[second].input[1]]).copy()
+        channel = int(np.abs(weight).sum(axis=(1, 2, 3)).argmax())
+        weight[channel] *= OUTLIER
+        bias[channel] *= OUTLIER
+        undone[:, channel] /= OUTLIER
+        for name, value in zip((*nodes[first].input[1:3], nodes[second].input[1]), (weight, bias, undone), strict=True):
+            tensors[name].CopyFrom(numpy_helper.from_array(value, name))
+    onnx.save(model, path)
+    return path
+
+
+def content(tmp_path: Path, digits: Path, model: Path) -> dict[str, Any]:
+    calibration = {
+        "cal_image_dir": [str(digits / "calibration")],
+        "cal_batch_size": 4,
+        "cal_batches": 4,
+        "method": "minmax",
+    }
+    return {
+        "results_dir": str(tmp_path / "results"),
+        "dataset": {
+            "root_dir": str(digits),
+            "test_dataset": {"images_dir": str(digits / "test")},
+            "batch_size": 20,
+        },
+        "gen_trt_engine": {
+            "onnx_file": str(model),
+            "trt_engine": str(tmp_path / "model.engine"),
+            "tensorrt": {"opt_batch_size": 4, "max_batch_size": 20, "calibration": calibration},
+        },
+        "diagnose": {"subset": 40, "keep_in": "fp32"},
+    }
+
+
+def test_hostile_layers_are_found_and_the_mix_brings_the_metric_back(
+    shell: Shell, tmp_path: Path, digits: Path
+) -> None:
+    spec = write_spec(tmp_path / "spec.yaml", content(tmp_path, digits, write_hostile(tmp_path / "hostile.onnx")))
+    assert shell("classification_pyt", "diagnose", "-e", spec, "--json") == 0, shell.err
+    report = json.loads(shell.out)
+    folder = tmp_path / "results" / "diagnose"
+    assert report == json.loads((folder / "diagnose.json").read_text())
+    hostile = set(HOSTILE.values())
+    assert {entry["name"] for entry in report["layers"][:2]} == hostile
+    assert report["quantized"]["loss_percent"] > 10
+    assert report["finished"]
+    assert report["within_budget"]
+    assert report["mixed"]["loss_percent"] <= 1
+    assert {entry.rpartition(":")[0] for entry in report["layers_precision"]} == hostile
+    others = [entry for entry in report["layers"] if entry["name"] not in hostile]
+    assert np.mean([not entry["kept_in_float"] for entry in others]) >= 0.8
+    assert len(others) >= 4
+    check_page((folder / "diagnose.html").read_text())
+    assert status(folder)[-1]["status"] == "SUCCESS"
+
+    # A second run takes everything from the state file and comes to the same result.
+    assert shell("classification_pyt", "diagnose", "-e", spec, "--json") == 0, shell.err
+    assert "measurements taken up" in shell.err
+    assert json.loads(shell.out) == report
+
+    # The list is what a build wants: the built graph reaches the accuracy over the whole test set.
+    layers = f"gen_trt_engine.tensorrt.layers_precision={json.dumps(report['layers_precision'])}"
+    reached = {}
+    for name, words in (("all", ()), ("mixed", (layers,))):
+        build = ("gen_trt_engine.tensorrt.data_type=int8", *words, "--json")
+        assert shell("classification_pyt", "gen_trt_engine", "-e", spec, *build) == 0, shell.err
+        built = json.loads(shell.out)
+        model = f"evaluate.trt_engine={built['prepared_onnx']}"
+        assert shell("classification_pyt", "evaluate", "-e", spec, model, "--json") == 0, shell.err
+        reached[name] = json.loads(shell.out)["top_k_accuracy"]
+    assert built["counts"]["int8"] == len(others)
+    assert reached["all"] < 0.9
+    assert reached["mixed"] >= 0.97
+
+
+def test_time_that_runs_out_leaves_a_report_and_the_next_run_goes_on(
+    shell: Shell, tmp_path: Path, digits: Path
+) -> None:
+    spec = write_spec(tmp_path / "spec.yaml", content(tmp_path, digits, MODELS / "classification_pyt.onnx"))
+    words = ("classification_pyt", "diagnose", "-e", spec, "--json", "diagnose.subset=10")
+    assert shell(*words, "diagnose.budget_minutes=0.00001") == 0, shell.err
+    early = json.loads(shell.out)
+    assert not early["finished"]
+    assert any("budget_minutes ended" in line for line in early["summary"])
+    assert shell(*words) == 0, shell.err
+    late = json.loads(shell.out)
+    assert late["finished"]
+    assert all(entry["loss_percent"] is not None for entry in late["layers"])
+    # Another subset is another question: nothing is taken over.
+    assert shell(*words, "diagnose.subset=12") == 0, shell.err
+    assert "starting anew" in shell.err
+
+
+@pytest.mark.parametrize("least", range(12))
+def test_the_smallest_prefix_is_found_in_few_steps(least: int) -> None:
+    asked: list[int] = []
+
+    def fits(count: int) -> bool:
+        asked.append(count)
+        return count >= least
+
+    assert smallest_prefix(11, fits) == least
+    assert len(asked) <= 9
+
+
+def test_without_time_the_last_prefix_known_to_fit_counts() -> None:
+    assert smallest_prefix(10, lambda _: None) == 10
+    assert smallest_prefix(10, lambda count: {0: False, 1: False, 2: False, 4: True}.get(count)) == 4
