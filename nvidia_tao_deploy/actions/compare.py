@@ -116,6 +116,8 @@ def compare(
             entry.speedup = entry.timing.throughput / found[0].timing.throughput
         noise = _metric_noise(network, spec, found[0], dataset, decides)
         choice, lines = verdict(found, decides.key, spec.compare.max_metric_drop)
+        if any(entry.model.suffix == ".onnx" for entry in found):
+            lines[-1] += " (by the speed of ONNX Runtime here; an engine's may differ)"
         misses = over_budget(found, spec.compare, decides.key)
         shift, curves = _confidence(found, spec.compare.score_threshold)
         report = {
@@ -169,7 +171,7 @@ def verdict(found: Sequence[Measured], metric: str, max_metric_drop: float | Non
             use = entry
         base = half if entry.precision in QUANTIZED and half is not None else found[0]
         ratio = entry.timing.throughput / base.timing.throughput
-        change = f"{metric} {-entry.loss:+.2f} %" if isfinite(entry.loss) else f"{metric} undefined"
+        change = f"{metric} {round(-entry.loss, 2) + 0.0:+.2f} %" if isfinite(entry.loss) else f"{metric} undefined"
         reason = "" if kept and worth else f" ({'no faster beyond the noise' if kept else 'too inaccurate'})"
         lines.append(f"{entry.precision}: {ratio:.2f}x {base.precision}, {change}{reason}")
     quantized = [entry.precision for entry in found if entry.precision in QUANTIZED]
@@ -287,7 +289,7 @@ def _confidence(found: Sequence[Measured], threshold: float | None) -> tuple[dic
     votes = class_votes(found[0].seen)
     curves = {entry.precision: scored(entry.seen, votes) for entry in found}
     reference = curves[found[0].precision]
-    point = threshold if threshold is not None else float(THRESHOLDS[int(reference.f1(THRESHOLDS).argmax())])
+    point = threshold if threshold is not None else _best(reference)
     wanted = reference.at(point)
     rows = {}
     for name, curve in curves.items():
@@ -300,6 +302,12 @@ def _confidence(found: Sequence[Measured], threshold: float | None) -> tuple[dic
             "f1": curve.f1(THRESHOLDS),
         }
     return {"fp32_threshold": point, "class_of_prediction": votes, "precisions": rows}, curves
+
+
+def _best(curve: Scored) -> float:
+    """The highest of the thresholds with the best F1."""
+    f1 = curve.f1(THRESHOLDS)
+    return float(THRESHOLDS[np.flatnonzero(f1 == f1.max())[-1]])
 
 
 def _page(report: Mapping[str, Any], found: Sequence[Measured], curves: Mapping[str, Scored], images: int) -> str:

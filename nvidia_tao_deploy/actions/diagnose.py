@@ -19,7 +19,7 @@ from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, scalar
 from nvidia_tao_deploy.actions.prepare import prepare
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.data.sample import Dataset
-from nvidia_tao_deploy.errors import DataError, ModelError
+from nvidia_tao_deploy.errors import BuildError, DataError, ModelError, SpecError
 from nvidia_tao_deploy.files import plain, write_json, write_text
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
@@ -137,6 +137,42 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
         "layers_precision": [f"{name}:{spec.diagnose.keep_in}" for name in ranked if name in kept],
     }
     return {**result, "summary": _summary(result, alone)}
+
+
+def keep_within(network: Network, spec: Any, folder: Path) -> list[str]:
+    """The ``layers_precision`` with which a quantized build keeps ``calibration.max_metric_drop``.
+
+    The layers the spec names keep their own precision; those found are added. ``diagnose.json`` and ``diagnose.html``
+    are written into ``folder``.
+
+    Raises:
+        SpecError: the calibration mode leaves no choice of layers.
+        BuildError: no layer can be quantized within the limit in the time there is.
+        DataError, ModelError: see :func:`mixed_precision`.
+    """
+    options = spec.gen_trt_engine.tensorrt
+    key = "gen_trt_engine.tensorrt.calibration.max_metric_drop"
+    if options.calibration.mode == "implicit":
+        raise SpecError(
+            "max_metric_drop chooses among Q/DQ nodes, and calibration mode implicit has none",
+            where=spec.where(key),
+            remedy="Set calibration.mode to explicit, or leave max_metric_drop out.",
+        )
+    asked = spec.model_copy(deep=True)
+    asked.diagnose.precision = options.data_type
+    found = dict(plain(mixed_precision(network, asked, folder, options.calibration.max_metric_drop)))
+    report = {"network": network.name, **found}
+    write_json(folder / "diagnose.json", report)
+    write_text(folder / "diagnose.html", _page(report))
+    for line in found["summary"]:
+        say(line)
+    if not found["mixed"]["layers"]:
+        raise BuildError(
+            f"no layer was found that can be {options.data_type} with a loss of at most {found['max_metric_drop']} %",
+            where=spec.where(key),
+            remedy="Allow more loss, give diagnose.budget_minutes more time, or build in fp16.",
+        )
+    return [*options.layers_precision, *found["layers_precision"]]
 
 
 def smallest_prefix(count: int, fits: Callable[[int], bool | None]) -> int:
@@ -435,8 +471,8 @@ def _page(report: Mapping[str, Any]) -> str:
     ]
     rows = [
         [
-            rank,
             entry["name"],
+            rank,
             entry["loss_percent"],
             entry["tensor_error"],
             "float" if entry["kept_in_float"] else precision,
@@ -465,6 +501,6 @@ def _page(report: Mapping[str, Any]) -> str:
             ),
             (f"Loss of {metric} with one layer alone in {precision}", html.bars(by_metric)),
             ("For the spec", html.listing(listing) if report["layers_precision"] else ""),
-            ("All layers", html.table(["rank", "layer", "loss %", "output error (1 - cosine)", "mixed"], rows)),
+            ("All layers", html.table(["layer", "rank", "loss %", "output error (1 - cosine)", "mixed"], rows)),
         ],
     )

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nvidia_tao_deploy.actions.prepare import PARITY_BATCHES, Prepared, prepare
+from nvidia_tao_deploy.actions.prepare import PARITY_BATCHES, QUANTIZED, Prepared, prepare
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.errors import BuildError, SpecError
 from nvidia_tao_deploy.files import atomic_write, plain, write_bytes
@@ -58,6 +58,10 @@ def gen_trt_engine(
         engine_path = _engine_path(spec)
         onnx_path = Path(spec.require("gen_trt_engine.onnx_file"))
         backend = choose_runtime(options.runtime)
+        if options.calibration.max_metric_drop is not None and options.data_type in QUANTIZED:
+            from nvidia_tao_deploy.actions.diagnose import keep_within
+
+            options.layers_precision = keep_within(network, spec, run.folder)
         say(f"Preparing {onnx_path} in {options.data_type} for {backend.title}")
         prepared = prepare(network, spec, backend)
         for note in prepared.notes:

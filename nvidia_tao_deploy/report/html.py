@@ -14,7 +14,7 @@ STYLE = """
   --bar: #6fa0e0; --bad: #ff8a80; --good: #7fd49b; --s0: #6fa0e0; --s1: #f0a060; --s2: #6fcf97; --s3: #c79be6;
   --s4: #d8c65a; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 1.2rem; font: 15px/1.5 system-ui, sans-serif; color: var(--ink);
+body { margin: 0 auto; max-width: 82rem; padding: 1.2rem; font: 15px/1.5 system-ui, sans-serif; color: var(--ink);
   background: var(--back); overflow-wrap: anywhere; }
 h1 { font-size: 1.45rem; line-height: 1.25; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 p { margin: .4rem 0; max-width: 60rem; } .dim { color: var(--dim); } .bad { color: var(--bad); }
@@ -29,7 +29,10 @@ figcaption { font-size: .87rem; color: var(--dim); }
 svg text { fill: var(--ink); font: 10px system-ui, sans-serif; } svg .axis { stroke: var(--line); fill: none; }
 .bars { display: grid; grid-template-columns: minmax(7rem, 24rem) 1fr auto; gap: .25rem .7rem; align-items: center; }
 .bars i { display: block; height: .8rem; background: var(--bar); min-width: 1px; } .bars b { font-weight: 400; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; margin-bottom: .9rem; } .pair img { width: 100%; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; margin-bottom: .9rem; }
+.pair img { width: min(100%, 26rem); }
+.pair { max-width: 56rem; } @media (max-width: 40rem) { .bars { grid-template-columns: 1fr auto; }
+  .bars b { grid-column: 1 / -1; margin-top: .4rem; } }
 pre { overflow-x: auto; border: 1px solid var(--line); padding: .7rem; }
 """
 

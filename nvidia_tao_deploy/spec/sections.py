@@ -100,6 +100,12 @@ class Calibration(Section):
     quantizer: Literal["builtin", "modelopt"] = Field(default="builtin", description="Who inserts the Q/DQ nodes.")
     force_ptq: bool = Field(default=False, description="Calibrate even if the model was trained with QAT.")
     qat: bool = Field(default=False, description="The model was trained with QAT; scales come from cal_json_file.")
+    max_metric_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="Keep as many layers in float as it takes to lose at most so much of the metric, in percent of the "
+        "fp32 value on a part of the evaluation set (section diagnose).",
+    )
 
 
 class Parity(Section):

@@ -111,6 +111,24 @@ def test_hostile_layers_are_found_and_the_mix_brings_the_metric_back(
     assert reached["mixed"] >= 0.97
 
 
+def test_a_build_with_a_limit_finds_its_own_mix(shell: Shell, tmp_path: Path, digits: Path) -> None:
+    spec = write_spec(tmp_path / "spec.yaml", content(tmp_path, digits, write_hostile(tmp_path / "hostile.onnx")))
+    calibration = "gen_trt_engine.tensorrt.calibration"
+    build = ("classification_pyt", "gen_trt_engine", "-e", spec, "gen_trt_engine.tensorrt.data_type=int8")
+    assert shell(*build, f"{calibration}.max_metric_drop=0.5", "diagnose.keep_in=fp16", "--json") == 0, shell.err
+    built = json.loads(shell.out)
+    assert built["counts"]["int8"] == 5
+    assert built["counts"]["total"] == 8
+    model = f"evaluate.trt_engine={built['prepared_onnx']}"
+    assert shell("classification_pyt", "evaluate", "-e", spec, model, "--json") == 0, shell.err
+    assert json.loads(shell.out)["top_k_accuracy"] >= 0.97
+    check_page((tmp_path / "results" / "gen_trt_engine" / "diagnose.html").read_text())
+    manifest = json.loads(Path(built["manifest"]).read_text())
+    assert len(manifest["spec"]["gen_trt_engine"]["tensorrt"]["layers_precision"]) == 2
+    message = shell.refused(2, *build, f"{calibration}.max_metric_drop=0.5", f"{calibration}.mode=implicit")
+    assert "max_metric_drop" in message
+
+
 def test_time_that_runs_out_leaves_a_report_and_the_next_run_goes_on(
     shell: Shell, tmp_path: Path, digits: Path
 ) -> None:
