@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.gen_trt_engine import gen_trt_engine
 from nvidia_tao_deploy.actions.measure import Headline, Meter, Timing, headline, scalars_of, timed
@@ -17,7 +18,7 @@ from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import RuntimeUnavailableError, TaoDeployError
 from nvidia_tao_deploy.files import plain, write_json, write_text
-from nvidia_tao_deploy.metrics.confidence import THRESHOLDS, Scored, Seen, class_votes, scored, seen
+from nvidia_tao_deploy.metrics.confidence import Scored, Seen, class_votes, scored, seen, thresholds
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.tally import Tally
@@ -210,7 +211,7 @@ def _measure(network: Network, base: Any, precision: str, folder: Path, dataset:
             "gen_trt_engine.results_dir": str(folder / precision),
         },
     )
-    path = _runnable_here(built, spec, precision, notes)
+    path = _runnable_here(built, spec, notes)
     spec.evaluate.trt_engine = str(path)
     gpu = spec.evaluate.gpu_ids[0] if spec.evaluate.gpu_ids else 0
     meter, tally, metric, kept = Meter(gpu), Tally(), network.metric(spec, dataset), list[Seen]()
@@ -237,7 +238,7 @@ def _measure(network: Network, base: Any, precision: str, folder: Path, dataset:
     )  # fmt: skip
 
 
-def _runnable_here(built: Mapping[str, Any], spec: Any, precision: str, notes: list[str]) -> Path:
+def _runnable_here(built: Mapping[str, Any], spec: Any, notes: list[str]) -> Path:
     """The engine where its GPU is here, else the prepared ONNX file."""
     from nvidia_tao_deploy.engine.manifest import preflight
     from nvidia_tao_deploy.runtime.cuda import gpu_available
@@ -250,7 +251,9 @@ def _runnable_here(built: Mapping[str, Any], spec: Any, precision: str, notes: l
             reason = error.what
         else:
             return Path(built["engine"])
-    notes.append(f"{precision}: the prepared ONNX was measured, not the engine ({reason}); its speed is ONNX Runtime's")
+    note = f"the prepared ONNX was measured, not the engine ({reason}): accuracy is the graph's, speed ONNX Runtime's"
+    if note not in notes:
+        notes.append(note)
     return Path(built["prepared_onnx"])
 
 
@@ -289,7 +292,8 @@ def _confidence(found: Sequence[Measured], threshold: float | None) -> tuple[dic
     votes = class_votes(found[0].seen)
     curves = {entry.precision: scored(entry.seen, votes) for entry in found}
     reference = curves[found[0].precision]
-    point = threshold if threshold is not None else _best(reference)
+    grid = thresholds(curves.values())
+    point = threshold if threshold is not None else _best(reference, grid)
     wanted = reference.at(point)
     rows = {}
     for name, curve in curves.items():
@@ -299,15 +303,15 @@ def _confidence(found: Sequence[Measured], threshold: float | None) -> tuple[dic
             "restored": None if restored is None else curve.at(restored),
             "mean_score": float(curve.scores.mean()) if len(curve.scores) else None,
             "histogram": curve.histogram()[1],
-            "f1": curve.f1(THRESHOLDS),
+            "f1": curve.f1(grid),
         }
-    return {"fp32_threshold": point, "class_of_prediction": votes, "precisions": rows}, curves
+    return {"fp32_threshold": point, "thresholds": grid, "class_of_prediction": votes, "precisions": rows}, curves
 
 
-def _best(curve: Scored) -> float:
+def _best(curve: Scored, grid: NDArray[np.float64]) -> float:
     """The highest of the thresholds with the best F1."""
-    f1 = curve.f1(THRESHOLDS)
-    return float(THRESHOLDS[np.flatnonzero(f1 == f1.max())[-1]])
+    f1 = curve.f1(grid)
+    return float(grid[np.flatnonzero(f1 == f1.max())[-1]])
 
 
 def _page(report: Mapping[str, Any], found: Sequence[Measured], curves: Mapping[str, Scored], images: int) -> str:
@@ -369,7 +373,7 @@ def _page(report: Mapping[str, Any], found: Sequence[Measured], curves: Mapping[
 def _scores(shift: Mapping[str, Any] | None, curves: Mapping[str, Scored]) -> str:
     if shift is None:
         return ""
-    f1 = {name: (THRESHOLDS.tolist(), curve.f1(THRESHOLDS).tolist()) for name, curve in curves.items()}
+    f1 = {name: (shift["thresholds"], row["f1"]) for name, row in shift["precisions"].items()}
     levels = {name: tuple(part.tolist() for part in curve.histogram()) for name, curve in curves.items()}
     drawn = plots.lines(f1, "score threshold", "F1", "F1 of what has at least this score")
     drawn += plots.lines(levels, "score", "share", "where the scores from 0.05 on lie", steps=True)  # type: ignore[arg-type]

@@ -94,13 +94,15 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
     bench = _Bench.prepared(network, spec, folder)
     names = bench.names
     say(f"{len(names)} layers can be {bench.precision}; measuring on {len(bench.dataset)} images")
-    reference, whole = bench.metric(()), bench.metric(names)
+    reference = bench.metric(())
     if not np.isfinite(reference) or reference == 0:
         raise DataError(
             f"{bench.decides.key} of fp32 is {reference} on the subset, so no loss can be measured against it",
             remedy="Set diagnose.subset higher, or check the model with evaluate first.",
         )
     loss = bench.loss
+    methods = _best_method(bench, clock)
+    whole = bench.metric(names)
     errors = bench.errors(clock, names)
     order = sorted(names, key=lambda name: -errors.get(name, 0.0))
     alone: dict[str, float] = {}
@@ -128,6 +130,8 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
         "precision": bench.precision,
         "images": len(bench.dataset),
         "max_metric_drop": max_metric_drop,
+        "calibration_method": bench.method,
+        "loss_percent_by_method": methods,
         "fp32": reference,
         "quantized": {"value": whole, "loss_percent": loss(whole), "layers": len(names)},
         "mixed": {"value": mixed, "loss_percent": loss(mixed), "layers": len(names) - len(kept)},
@@ -142,7 +146,8 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
 def keep_within(network: Network, spec: Any, folder: Path) -> list[str]:
     """The ``layers_precision`` with which a quantized build keeps ``calibration.max_metric_drop``.
 
-    The layers the spec names keep their own precision; those found are added. ``diagnose.json`` and ``diagnose.html``
+    The layers the spec names keep their own precision; those found are added. Where ``diagnose.methods`` names some,
+    the spec's calibration method becomes the best of them. ``diagnose.json`` and ``diagnose.html``
     are written into ``folder``.
 
     Raises:
@@ -166,6 +171,8 @@ def keep_within(network: Network, spec: Any, folder: Path) -> list[str]:
     write_text(folder / "diagnose.html", _page(report))
     for line in found["summary"]:
         say(line)
+    if asked.diagnose.methods:
+        options.calibration.method = found["calibration_method"]
     if not found["mixed"]["layers"]:
         raise BuildError(
             f"no layer was found that can be {options.data_type} with a loss of at most {found['max_metric_drop']} %",
@@ -197,6 +204,19 @@ def smallest_prefix(count: int, fits: Callable[[int], bool | None]) -> int:
             break
         low, high = (low, middle) if answer else (middle + 1, high)
     return high
+
+
+def _best_method(bench: _Bench, clock: _Clock) -> dict[str, float]:
+    """Loss in percent with all layers quantized, by calibration method; ``bench`` goes on with the best of them."""
+    losses: dict[str, float] = {}
+    for method in bench.calibrations:
+        bench.method = method
+        if losses and clock.spent(RANKING_SHARE / 2) and not bench.knows(bench.names):
+            continue
+        losses[method] = bench.loss(bench.metric(bench.names))
+        say(f"all layers in {bench.precision}, calibrated by {method}: loss {losses[method]:.2f} %")
+    bench.method = min(losses, key=losses.__getitem__)
+    return losses
 
 
 def _search(bench: _Bench, ranked: Sequence[str], limit: float, clock: _Clock) -> tuple[set[str], bool]:
@@ -245,7 +265,8 @@ class _Bench:
     spec: Any
     precision: str
     model: ModelProto
-    scales: Mapping[str, float]
+    calibrations: Mapping[str, Mapping[str, float]]
+    method: str
     keep: tuple[str, ...]
     names: list[str]
     images: CalibrationImages | None
@@ -280,10 +301,14 @@ class _Bench:
         keep = (*_float_globs(), *(glob for glob, wish in layers.items() if wish != precision))
         tensors = quantizable_tensors(prepared.model, precision=precision, keep_nodes=keep)
         images = _calibration_images(network, spec, prepared)
-        scales = find_scales(
-            spec, runnable(prepared.model), tensors, prepared.ports, prepared.transform, images, (10, 16, 1)
-        )
-        by_tensor = dict(scales.by_tensor)
+        calibrations: dict[str, Mapping[str, float]] = {}
+        for method in spec.diagnose.methods or [options.calibration.method]:
+            if spec.diagnose.methods:  # a cache holds the ranges of one method
+                options.calibration.method, options.calibration.cal_cache_file = method, None
+            calibrations[method] = find_scales(
+                spec, runnable(prepared.model), tensors, prepared.ports, prepared.transform, images, (10, 16, 1)
+            ).by_tensor
+        method, by_tensor = next(iter(calibrations.items()))
         names = quantize(prepared.model, by_tensor, precision=precision, keep_nodes=keep).quantized_nodes
         if not names:
             raise ModelError(f"no layer of the model can be {precision}", where=_model_place(spec))
@@ -292,7 +317,6 @@ class _Bench:
         facts = [
             hash_file(Path(spec.gen_trt_engine.onnx_file)),
             json.dumps(prepared.transform.describe(), sort_keys=True),
-            sorted(by_tensor.items()),
             names,
             [str(dataset[index].id) for index in range(len(dataset))],
             spec.model_dump_json(exclude={"results_dir", "gen_trt_engine", "diagnose", "compare", "encryption_key"}),
@@ -303,7 +327,8 @@ class _Bench:
             spec,
             precision,
             prepared.model,
-            by_tensor,
+            calibrations,
+            method,
             keep,
             names,
             images,
@@ -349,14 +374,16 @@ class _Bench:
             return {}
         batches = list(islice(self.images.batches(), ERROR_BATCHES))
         for name in names:
-            if name in self.known_errors:
+            key = self._id((name,))
+            if key in self.known_errors:
                 continue
             if clock.spent(RANKING_SHARE / 2):
                 break
             parity = compare(runnable(self.model), runnable(self.variant((name,))), batches)
-            self.known_errors[name] = max(0.0, 1.0 - parity.worst_cosine)
+            self.known_errors[key] = max(0.0, 1.0 - parity.worst_cosine)
         self._save()
-        return {name: self.known_errors[name] for name in names if name in self.known_errors}
+        found = {name: self.known_errors.get(self._id((name,))) for name in names}
+        return {name: error for name, error in found.items() if error is not None}
 
     def variant(self, quantized: Sequence[str]) -> ModelProto:
         """The graph with exactly these layers quantized."""
@@ -366,7 +393,9 @@ class _Bench:
             return self.model
         wanted = set(quantized)
         out = {name: "fp32" for name in self.names if name not in wanted}
-        return quantize(self.model, self.scales, precision=self.precision, keep_nodes=self.keep, layers=out).model
+        return quantize(
+            self.model, self.calibrations[self.method], precision=self.precision, keep_nodes=self.keep, layers=out
+        ).model
 
     def _evaluate(self, model: ModelProto) -> dict[str, float]:
         from nvidia_tao_deploy.runtime.open import open_session
@@ -398,9 +427,10 @@ class _Bench:
                 session.close()
         return scalars_of(metric.compute())
 
-    @staticmethod
-    def _id(quantized: Sequence[str]) -> str:
-        return hashlib.sha256("\n".join(sorted(quantized)).encode()).hexdigest()
+    def _id(self, quantized: Sequence[str]) -> str:
+        """A name for a set of quantized layers with their scales."""
+        scales = sorted(self.calibrations[self.method].items()) if quantized else []
+        return hashlib.sha256(json.dumps([sorted(quantized), scales]).encode()).hexdigest()
 
     def _resume(self) -> None:
         """Take up the measurements of an earlier run of the same model, data and settings."""
@@ -453,6 +483,8 @@ def _summary(result: Mapping[str, Any], alone: Mapping[str, float]) -> list[str]
             f"All in {precision}: {metric} loses {whole['loss_percent']:.2f} %; with {kept} of {count} layers kept in "
             f"float: {mixed['loss_percent']:.2f} %"
         ]
+    if len(result["loss_percent_by_method"]) > 1:
+        lines.append(f"Calibration method: {result['calibration_method']}")
     if not result["within_budget"]:
         lines.append(f"No mix found that loses at most {result['max_metric_drop']} %")
     if not result["finished"]:
@@ -498,6 +530,12 @@ def _page(report: Mapping[str, Any]) -> str:
                 html.paragraphs(report["summary"][:1], "verdict")
                 + html.paragraphs(report["summary"][1:], "bad")
                 + html.table(["", metric, "loss %", f"{precision} layers"], values),
+            ),
+            (
+                f"Calibration methods, all layers in {precision}",
+                html.table(["method", "loss %"], list(report["loss_percent_by_method"].items()))
+                if len(report["loss_percent_by_method"]) > 1
+                else "",
             ),
             (f"Loss of {metric} with one layer alone in {precision}", html.bars(by_metric)),
             ("For the spec", html.listing(listing) if report["layers_precision"] else ""),

@@ -39,8 +39,11 @@ class Headline:
     higher_is_better: bool
 
     def loss(self, reference: float, value: float) -> float:
-        """How much of ``reference`` is lost at ``value``, in percent of it: negative for a gain, NaN if undefined."""
-        if not (isfinite(reference) and isfinite(value)) or reference == 0:
+        """How much of ``reference`` is lost at ``value``, in percent of it: negative for a gain, NaN if undefined.
+
+        Metrics are positive; COCO writes -1 where there is no truth to measure against.
+        """
+        if not (isfinite(reference) and isfinite(value)) or reference <= 0:
             return nan
         change = reference - value if self.higher_is_better else value - reference
         return 100.0 * change / abs(reference)

@@ -6,7 +6,7 @@ A quantized model may keep its mAP and still move every score; a fixed threshold
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from nvidia_tao_deploy.predictions.types import Classification, Detections
 
 OVERLAP = 0.5  # IoU of a hit
 KEPT = 100  # best-scored detections of an image that count, as in COCO's metric
-THRESHOLDS = np.linspace(0.0, 1.0, 101)
+STEPS = 101
 BINS = 19
 LEAST_SCORE = 0.05  # a histogram leaves out what lies below: hundreds of empty queries per image
 
@@ -136,6 +136,12 @@ class Scored:
         top = max(1.0, float(self.scores.max(initial=1.0)))
         counts, edges = np.histogram(self.scores, BINS, (LEAST_SCORE, top))
         return edges[:-1], counts / max(counts.sum(), 1)
+
+
+def thresholds(curves: Iterable[Scored]) -> NDArray[np.float64]:
+    """(101,) evenly from 0 to 1, or to the largest score where scores are no probabilities."""
+    top = max((float(curve.scores.max(initial=1.0)) for curve in curves), default=1.0)
+    return np.linspace(0.0, max(1.0, top), STEPS)
 
 
 def scored(images: Sequence[Seen], classes: Mapping[int, int]) -> Scored:

@@ -295,6 +295,10 @@ class Diagnose(Section):
     max_metric_drop: float = Field(
         default=1.0, ge=0, description="Loss the mixed precision may have on the subset, in percent of the fp32 value."
     )
+    methods: list[Literal["minmax", "entropy", "percentile", "mse"]] = Field(
+        default=[],
+        description="Calibration methods to try with all layers quantized; the best is used. Empty: the spec's own.",
+    )
     keep_in: Literal["fp16", "bf16", "fp32"] = Field(
         default="fp16", description="Precision of the layers that layers_precision keeps out of the quantized type."
     )

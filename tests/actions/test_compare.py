@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from nvidia_tao_deploy.actions.compare import Measured, over_budget, verdict, wi
 from nvidia_tao_deploy.actions.measure import Headline, Timing, headline
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.metrics.confidence import Seen, class_votes, scored
+from nvidia_tao_deploy.metrics.confidence import Seen, class_votes, scored, thresholds
 from nvidia_tao_deploy.report import html, plots
 from nvidia_tao_deploy.spec.sections import Compare
 
@@ -167,6 +168,7 @@ def test_the_deciding_number() -> None:
     assert headline({"d1": 0.1, "abs_rel": 0.2}, Compare(), "x") == Headline("abs_rel", False)
     assert Headline("epe", False).loss(2.0, 2.1) == pytest.approx(5.0)
     assert np.isnan(Headline("mAP", True).loss(0.0, 0.1))
+    assert np.isnan(Headline("APl", True).loss(-1.0, -1.0))  # COCO's word for "nothing to measure"
     with pytest.raises(SpecError, match="no number 'map'"):
         headline(numbers, Compare(metric="map"), "x")
 
@@ -229,6 +231,9 @@ def test_detections_are_matched_like_a_plain_loop_and_the_threshold_restores_rec
         assert curve.at(threshold)["recall"] >= recall
         assert curve.at(np.nextafter(threshold, 2))["recall"] < recall
     assert curve.threshold_for_recall(1.01) is None
+    assert thresholds([curve])[[0, -1]].tolist() == [0, 1]
+    summed = replace(curve, scores=curve.scores * 7)  # coverage that is summed up is no probability
+    assert thresholds([curve, summed])[-1] == summed.scores[0]
     assert scored([], {}).f1(np.array([0.5])).tolist() == [0.0]
 
 

@@ -147,6 +147,25 @@ def test_time_that_runs_out_leaves_a_report_and_the_next_run_goes_on(
     assert "starting anew" in shell.err
 
 
+def test_the_best_of_several_calibration_methods_is_used(shell: Shell, tmp_path: Path, digits: Path) -> None:
+    tree = content(tmp_path, digits, MODELS / "classification_pyt.onnx")
+    # Half of all values cut off: no good method, and the worst by far.
+    tree["gen_trt_engine"]["tensorrt"]["calibration"]["percentile"] = 50
+    spec = write_spec(tmp_path / "spec.yaml", tree)
+    words = ("diagnose.methods=[percentile,minmax]", "diagnose.subset=20", "--json")
+    assert shell("classification_pyt", "diagnose", "-e", spec, *words) == 0, shell.err
+    report = json.loads(shell.out)
+    losses = report["loss_percent_by_method"]
+    assert losses["percentile"] > losses["minmax"]
+    assert report["calibration_method"] == "minmax"
+    assert report["quantized"]["loss_percent"] == losses["minmax"]
+    limit = "gen_trt_engine.tensorrt.calibration.max_metric_drop=1"
+    build = ("gen_trt_engine", "-e", spec, "gen_trt_engine.tensorrt.data_type=int8", limit, *words)
+    assert shell("classification_pyt", *build) == 0, shell.err
+    manifest = json.loads(Path(json.loads(shell.out)["manifest"]).read_text())
+    assert manifest["calibration"]["method"] == "minmax"
+
+
 @pytest.mark.parametrize("least", range(12))
 def test_the_smallest_prefix_is_found_in_few_steps(least: int) -> None:
     asked: list[int] = []
