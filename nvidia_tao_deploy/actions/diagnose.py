@@ -473,15 +473,20 @@ def _calibration_images(network: Network, spec: Any, prepared: Any) -> Calibrati
     return images
 
 
+def _percent(measured: Mapping[str, Any]) -> str:
+    """Its loss; without the minus of a negative zero."""
+    return f"{round(measured['loss_percent'], 2) + 0.0:.2f} %"
+
+
 def _summary(result: Mapping[str, Any], alone: Mapping[str, float]) -> list[str]:
     precision, metric, count = result["precision"], result["metric"], result["quantized"]["layers"]
     whole, mixed, kept = result["quantized"], result["mixed"], len(result["layers_precision"])
     if not kept:
-        lines = [f"All {count} layers can be {precision}: {metric} loses {whole['loss_percent']:.2f} %"]
+        lines = [f"All {count} layers can be {precision}: {metric} loses {_percent(whole)}"]
     else:
         lines = [
-            f"All in {precision}: {metric} loses {whole['loss_percent']:.2f} %; with {kept} of {count} layers kept in "
-            f"float: {mixed['loss_percent']:.2f} %"
+            f"All in {precision}: {metric} loses {_percent(whole)}; with {kept} of {count} layers kept in "
+            f"float: {_percent(mixed)}"
         ]
     if len(result["loss_percent_by_method"]) > 1:
         lines.append(f"Calibration method: {result['calibration_method']}")

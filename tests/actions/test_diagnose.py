@@ -21,6 +21,10 @@ HOSTILE = {
     "/backbone/layer1/conv1/conv/Conv": "/backbone/layer1/conv2/conv/Conv",
     "/backbone/layer2/conv1/conv/Conv": "/backbone/layer2/conv2/conv/Conv",
 }
+HOSTILE_DETECTOR = {
+    "/backbone/layer1/conv1/conv/Conv": "/backbone/layer1/conv2/conv/Conv",
+    "/backbone/layer3/conv1/conv/Conv": "/backbone/layer3/conv2/conv/Conv",
+}
 OUTLIER = 2000.0
 
 
@@ -29,12 +33,12 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(capsys)
 
 
-def write_hostile(path: Path) -> Path:
-    """classification_pyt with the same outputs, in which two layers have one input channel 2,000 times too large."""
-    model = onnx.load(MODELS / "classification_pyt.onnx")
+def write_hostile(path: Path, network: str = "classification_pyt", pairs: dict[str, str] = HOSTILE) -> Path:
+    """A sample network with the same outputs, in which two layers have one input channel 2,000 times too large."""
+    model = onnx.load(MODELS / f"{network}.onnx")
     nodes = {node.name: node for node in model.graph.node}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for first, second in HOSTILE.items():
+    for first, second in pairs.items():
         weight, bias = (numpy_helper.to_array(tensors[name]).copy() for name in nodes[first].input[1:3])
         undone = numpy_helper.to_array(tensors[nodes[second].input[1]]).copy()
         channel = int(np.abs(weight).sum(axis=(1, 2, 3)).argmax())
@@ -127,6 +131,31 @@ def test_a_build_with_a_limit_finds_its_own_mix(shell: Shell, tmp_path: Path, di
     assert len(manifest["spec"]["gen_trt_engine"]["tensorrt"]["layers_precision"]) == 2
     message = shell.refused(2, *build, f"{calibration}.max_metric_drop=0.5", f"{calibration}.mode=implicit")
     assert "max_metric_drop" in message
+
+
+def test_a_detector_is_brought_back_by_its_own_map(shell: Shell, tmp_path: Path, scenes: tuple[Path, Path]) -> None:
+    coco = scenes[0]
+    model = write_hostile(tmp_path / "hostile.onnx", "rtdetr_conv", HOSTILE_DETECTOR)
+    sources = {"json_file": str(coco / "annotations" / "test.json"), "image_dir": str(coco / "images" / "test")}
+    calibration = {"cal_image_dir": [str(coco / "images" / "calibration")], "cal_batch_size": 4, "cal_batches": 3}
+    tensorrt = {"data_type": "int8", "max_batch_size": 4, "calibration": {**calibration, "max_metric_drop": 2}}
+    tree = {
+        "results_dir": str(tmp_path / "results"),
+        "dataset": {"test_data_sources": sources, "batch_size": 4},
+        "gen_trt_engine": {"onnx_file": str(model), "trt_engine": str(tmp_path / "m.engine"), "tensorrt": tensorrt},
+    }
+    spec = write_spec(tmp_path / "spec.yaml", tree)
+    assert shell("rtdetr", "gen_trt_engine", "-e", spec, "diagnose.subset=16", "--json") == 0, shell.err
+    report = json.loads((tmp_path / "results" / "gen_trt_engine" / "diagnose.json").read_text())
+    assert {entry["name"] for entry in report["layers"][:2]} == set(HOSTILE_DETECTOR.values())
+    assert report["quantized"]["loss_percent"] > 20
+    others = [entry for entry in report["layers"] if entry["name"] not in HOSTILE_DETECTOR.values()]
+    assert np.mean([not entry["kept_in_float"] for entry in others]) >= 0.8
+    reached = {}
+    for path in (tmp_path / "m.engine.onnx", model):
+        assert shell("rtdetr", "evaluate", "-e", spec, f"evaluate.trt_engine={path}", "--json") == 0, shell.err
+        reached[path.name] = json.loads(shell.out)["AP"]
+    assert reached["m.engine.onnx"] >= 0.98 * reached["hostile.onnx"]
 
 
 def test_time_that_runs_out_leaves_a_report_and_the_next_run_goes_on(
