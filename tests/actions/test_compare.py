@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +17,7 @@ from actions.commands import Shell, status, write_spec
 from repository import MODELS
 from sklearn.metrics import f1_score
 
+from nvidia_tao_deploy.actions import measure
 from nvidia_tao_deploy.actions.compare import Measured, over_budget, verdict, with_references
 from nvidia_tao_deploy.actions.measure import Headline, Timing, headline
 from nvidia_tao_deploy.data.sample import Sample
@@ -252,3 +255,33 @@ def test_what_a_user_names_is_escaped() -> None:
 def test_a_plot_of_nothing_is_left_out(points: list[tuple[str, float, float]]) -> None:
     assert plots.scatter(points, "x", "y") == ""
     assert "nan" not in plots.scatter([("a", 1.0, 2.0), *points], "x", "y").lower()
+
+
+class MadeUpNvml:
+    """Answers as NVML does."""
+
+    used = 1000
+
+    def nvmlDeviceGetMemoryInfo(self, _handle: Any, into: Any) -> int:
+        ctypes.cast(into, ctypes.POINTER(ctypes.c_ulonglong * 3)).contents[2] = self.used
+        return 0
+
+    def nvmlDeviceGetPowerUsage(self, _handle: Any, into: Any) -> int:
+        ctypes.cast(into, ctypes.POINTER(ctypes.c_uint)).contents.value = 250_000  # milliwatts
+        return 0
+
+
+def test_memory_is_the_peak_over_the_start_and_power_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = MadeUpNvml()
+    monkeypatch.setattr(measure, "_nvml", lambda _gpu: (library, None))
+    meter = measure.Meter(0)
+    library.used = 9000
+    with meter.power():
+        time.sleep(0.2)
+        library.used = 4000
+    assert (meter.memory_bytes, meter.watts) == (8000, 250.0)
+    monkeypatch.setattr(measure, "_nvml", lambda _gpu: (None, None))
+    blind = measure.Meter(0)
+    with blind.power():
+        pass
+    assert (blind.memory_bytes, blind.watts) == (None, None)
