@@ -1,4 +1,4 @@
-"""Packaging of nvidia_tao_deploy. Console commands come from nvidia_tao_deploy/networks.py, the one list of networks."""
+"""Packaging of nvidia_tao_deploy. Console commands come from networks.py, the one list of networks."""
 
 import runpy
 from pathlib import Path

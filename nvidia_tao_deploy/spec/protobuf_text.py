@@ -105,7 +105,7 @@ def _scalar(value: Any, descriptor: Any) -> Any:
 @lru_cache(maxsize=8)
 def _pool(network: str) -> Any:
     tables = proto_tables(network)
-    assert tables is not None  # noqa: S101 - message_class has checked it
+    assert tables is not None
     # proto2 syntax gives every scalar presence: `threshold: 0` in a file is not the same as no threshold.
     file = descriptor_pb2.FileDescriptorProto(name=f"{network}_spec.proto", syntax="proto2")
     nested: dict[str, Any] = {}
