@@ -48,7 +48,8 @@ class CalibrationImages:
 
         options = spec.gen_trt_engine.tensorrt.calibration
         dataset = network.calibration(spec)
-        samples = {str(sample.path): sample for sample in (dataset[i] for i in range(len(dataset)))}
+        # By all its files: pairs may share one of them (a golden image, the photo before a change).
+        samples = {"\n".join(map(str, item.paths)): item for item in (dataset[i] for i in range(len(dataset)))}
         count = min(limit, len(samples)) if limit else options.cal_batches * options.cal_batch_size
         self.samples: list[Sample] = [samples[path] for path in choose(list(samples), count, options.seed)]
         self.batch_size: int = options.cal_batch_size
@@ -222,7 +223,7 @@ def _key(spec: Any, transform: Transform, images: CalibrationImages | None, tens
 
     options = spec.gen_trt_engine.tensorrt.calibration
     if images is not None:
-        data = hash_images(sample.path for sample in images.samples)
+        data = hash_images(path for sample in images.samples for path in sample.paths)
     else:  # nothing to compare with: the cache's own word stands
         written_with = read_key(Path(options.cal_cache_file))
         data = written_with.images if written_with else ""
