@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--volume", action="append", default=[], help="as for tao_deploy; repeatable")
     parser.add_argument("--gpus", default="none", help="as for tao_deploy")
     parser.add_argument("--repeat", type=int, default=3, help="runs on each side")
-    parser.add_argument("--images", type=int, default=3000, help="sample images of the default command")
+    parser.add_argument("--images", type=int, default=10000, help="sample images of the default command")
     parser.add_argument("--limit", type=float, default=1.05, help="largest accepted ratio")
     words = list(sys.argv[1:] if argv is None else argv)
     split = words.index("--") if "--" in words else len(words)
