@@ -134,3 +134,15 @@ def sklearn_figures(truth: list[NDArray], found: list[NDArray], classes: int) ->
             "f1": 2 * tp / (rows + columns),
             "accuracy": tp.sum() / matrix.sum(),
         }
+
+
+def bilinear(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(..., h, w) resized to ``size`` (width, height) in float64: half-pixel centres, edges held, as PyTorch does it."""
+    for axis, wanted in ((-1, size[0]), (-2, size[1])):
+        count = planes.shape[axis]
+        at = np.clip((np.arange(wanted) + 0.5) * count / wanted - 0.5, 0, count - 1)
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape(-1, *[1] * (-1 - axis))
+        below, above = np.take(planes, low, axis), np.take(planes, np.minimum(low + 1, count - 1), axis)
+        planes = below.astype(np.float64) * (1 - share) + above.astype(np.float64) * share
+    return planes

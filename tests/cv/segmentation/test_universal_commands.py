@@ -393,13 +393,9 @@ def test_drawing_paints_regions_and_keeps_the_rest() -> None:
 
 def plain_semantic(logits: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """As training: bilinear mask logits, sigmoid, sum over queries."""
-    import torch
-
-    torch.set_num_threads(1)
-    big = torch.nn.functional.interpolate(
-        torch.from_numpy(masks)[None].double(), size=(HIGH, WIDE), mode="bilinear", align_corners=False
-    )[0].sigmoid()
-    return torch.einsum("qc,qhw->chw", torch.from_numpy(logits).double().softmax(-1)[:, :-1], big).argmax(0).numpy()
+    big = 1 / (1 + np.exp(-replay.bilinear(masks, (WIDE, HIGH))))
+    odds = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return np.einsum("qc,qhw->chw", (odds / odds.sum(-1, keepdims=True))[:, :-1], big).argmax(0)
 
 
 def oneformer(scene: Scene, classes: int, **dataset: Any) -> tuple[Path, list[np.ndarray]]:
