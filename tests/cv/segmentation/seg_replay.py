@@ -137,7 +137,7 @@ def sklearn_figures(truth: list[NDArray], found: list[NDArray], classes: int) ->
 
 
 def bilinear(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(..., h, w) resized to ``size`` (width, height) in float64: half-pixel centres, edges held, as PyTorch does it."""
+    """(..., h, w) resized to (width, height) in float64: half-pixel centres, edges held, as PyTorch does it."""
     for axis, wanted in ((-1, size[0]), (-2, size[1])):
         count = planes.shape[axis]
         at = np.clip((np.arange(wanted) + 0.5) * count / wanted - 0.5, 0, count - 1)
