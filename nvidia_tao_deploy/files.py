@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -59,6 +60,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write ``value`` as JSON; numpy scalars become numbers, NaN and infinities become null."""
     write_text(path, json.dumps(plain(value), indent=indent) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def plain(value: Any) -> Any:

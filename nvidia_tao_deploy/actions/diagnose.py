@@ -281,7 +281,7 @@ class _Bench:
     @classmethod
     def prepared(cls, network: Network, base: Any, folder: Path) -> _Bench:
         """Load the model, find its scales, and take up an earlier run's measurements where they fit."""
-        from nvidia_tao_deploy.actions.prepare import _float_globs
+        from nvidia_tao_deploy.actions.prepare import float_globs
         from nvidia_tao_deploy.calibration.provenance import hash_file
         from nvidia_tao_deploy.engine.backend import choose_runtime
         from nvidia_tao_deploy.graph.quantize import is_quantized, quantizable_tensors, quantize
@@ -298,7 +298,7 @@ class _Bench:
             raise ModelError("the model carries its own quantization", remedy="Diagnose the float export instead.")
         options.data_type = precision
         options.calibration.cal_cache_file = _existing(options.calibration.cal_cache_file)
-        keep = (*_float_globs(), *(glob for glob, wish in layers.items() if wish != precision))
+        keep = (*float_globs(), *(glob for glob, wish in layers.items() if wish != precision))
         tensors = quantizable_tensors(prepared.model, precision=precision, keep_nodes=keep)
         images = _calibration_images(network, spec, prepared)
         calibrations: dict[str, Mapping[str, float]] = {}

@@ -40,7 +40,7 @@ class Prepared:
 
     def fp32_nodes(self) -> list[str]:
         """Nodes a weakly typed builder must hold to FP32: coordinates of lowered plugins, norms written out."""
-        return [node.name for node in self.model.graph.node if any(fnmatchcase(node.name, g) for g in _float_globs())]
+        return [node.name for node in self.model.graph.node if any(fnmatchcase(node.name, g) for g in float_globs())]
 
 
 def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
@@ -99,7 +99,7 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     if wanted in QUANTIZED:
         unmatched += _quantize(spec, prepared, layers, backend)
     if half in ("fp16", "bf16"):
-        cast = precision.cast_float(prepared.model, half, layers=layers, keep_nodes=_float_globs(), ranges=ranges)
+        cast = precision.cast_float(prepared.model, half, layers=layers, keep_nodes=float_globs(), ranges=ranges)
         prepared.model = cast.model
         prepared.notes += [_kept_note(cast.kept, half)] if cast.kept else []
         unmatched += cast.unmatched
@@ -126,7 +126,7 @@ def _refuse_miscomputed(lowered: list[tuple[str, str]], backend: Backend, spec: 
         )
 
 
-def _float_globs() -> tuple[str, ...]:
+def float_globs() -> tuple[str, ...]:
     """Names of what our own passes wrote and no precision pass may narrow."""
     from nvidia_tao_deploy.graph.decompose import SUFFIX
     from nvidia_tao_deploy.graph.lower import NAME_PREFIX
@@ -233,7 +233,7 @@ def _quantize(spec: Any, prepared: Prepared, layers: Mapping[str, str], backend:
     from nvidia_tao_deploy.graph.runnable import runnable
 
     options = spec.gen_trt_engine.tensorrt
-    wanted, keep = options.data_type, _float_globs()
+    wanted, keep = options.data_type, float_globs()
     if options.calibration.quantizer == "modelopt":
         return _quantize_by_modelopt(spec, prepared, layers)
     tensors = quantizable_tensors(prepared.model, precision=wanted, keep_nodes=keep, layers=layers)
@@ -260,7 +260,7 @@ def _quantize_by_modelopt(spec: Any, prepared: Prepared, layers: Mapping[str, st
         spec.require("gen_trt_engine.tensorrt.calibration.cal_image_dir")
     assert prepared.images is not None
     nodes = prepared.model.graph.node
-    globs = [*_float_globs(), *(glob for glob, wish in layers.items() if wish != options.data_type)]
+    globs = [*float_globs(), *(glob for glob, wish in layers.items() if wish != options.data_type)]
     exclude = [node.name for node in nodes if any(matches(node, glob) for glob in globs)]
     prepared.model, version = quantize_with_modelopt(
         prepared.model,

@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from nvidia_tao_deploy.errors import DataError
-from nvidia_tao_deploy.files import write_json
-
-READ_BYTES = 1 << 20
+from nvidia_tao_deploy.files import file_sha256, write_json
 
 
 @dataclass(frozen=True)
@@ -45,14 +43,10 @@ def hash_file(path: Path) -> str:
     Raises:
         DataError: the file cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as file:
-            while block := file.read(READ_BYTES):
-                digest.update(block)
+        return file_sha256(path)
     except OSError as error:
         raise DataError(f"cannot read the file: {error.strerror}", where=str(path)) from error
-    return digest.hexdigest()
 
 
 def hash_images(paths: Iterable[Path]) -> str:

@@ -19,7 +19,7 @@ from nvidia_tao_deploy.engine.backend import INSTALL, TITLES, version_tuple
 from nvidia_tao_deploy.engine.build import BuiltEngine
 from nvidia_tao_deploy.engine.profiles import Profile
 from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError
-from nvidia_tao_deploy.files import write_json
+from nvidia_tao_deploy.files import file_sha256, write_json
 from nvidia_tao_deploy.runtime import cuda
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
@@ -142,15 +142,6 @@ _REBUILD = "Build the engine again with gen_trt_engine."
 
 def _tensor(info: TensorInfo) -> dict[str, Any]:
     return {"name": info.name, "shape": list(info.shape), "dtype": info.dtype.name}
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file in hex, read in pieces."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def manifest_path(engine: Path) -> Path:

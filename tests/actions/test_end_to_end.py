@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -168,7 +169,6 @@ def test_classification_inference_writes_softmax_confidences(
 def test_rtdetr_map_is_pycocotools(
     shell: Shell, tmp_path: Path, scenes: tuple[Path, Path], rtdetr: dict[str, Any]
 ) -> None:
-    cv2 = pytest.importorskip("cv2")
     model = MODELS / "rtdetr.onnx"
     spec = write_spec(tmp_path / "spec.yaml", rtdetr)
     assert shell("rtdetr", "evaluate", "-e", spec, f"evaluate.trt_engine={model}", "runtime.image_backend=pillow") == 0
