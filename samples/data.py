@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def write_digits(out: Path, *, test: int = 360, calibration: int = 100) -> Path:
     Counts beyond the digits there are (360 test, 120 calibration) are cut. Returns the folder.
     """
     values = digits()[1]
-    with _fresh_folder(Path(out) / "digits") as folder:
+    with fresh_folder(Path(out) / "digits") as folder:
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
         for split, count in (("test", test), ("calibration", calibration)):
             for number, index in enumerate(split_indices(split)[:count]):
@@ -51,7 +51,7 @@ def write_scenes(out: Path, *, test: int = 120, calibration: int = 60) -> tuple[
     channel i). KITTI: ``<split>/{images,labels}``, 15 fields a line, boxes in pixels.
     """
     out = Path(out)
-    with _fresh_folder(out / "scenes_coco") as coco, _fresh_folder(out / "scenes_kitti") as kitti:
+    with fresh_folder(out / "scenes_coco") as coco, fresh_folder(out / "scenes_kitti") as kitti:
         (coco / "annotations").mkdir()
         (coco / "classmap.txt").write_text("".join(f"{name}\n" for name in CLASSES))
         for split, count in (("test", test), ("calibration", calibration)):
@@ -103,7 +103,7 @@ def coco_instances(scenes: list[tuple[str, int, int, list[Box]]]) -> dict[str, o
 
 
 @contextmanager
-def _fresh_folder(final: Path) -> Iterator[Path]:
+def fresh_folder(final: Path) -> Iterator[Path]:
     """A new folder that takes the place of ``final`` only when the block ends well."""
     part = final.with_name(f".{final.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -117,12 +117,23 @@ def _fresh_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "digits": write_digits,
+    "scenes": write_scenes,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the sample data sets.")
+    parser.add_argument("names", nargs="*", metavar="data set", help=f"of {', '.join(WRITERS)}; all by default")
     parser.add_argument("--out", type=Path, default=Path("demo/data"))
-    out = parser.parse_args().out
-    for folder in (write_digits(out), *write_scenes(out)):
-        print(f"{folder}: {sum(path.suffix in {'.png', '.jpg'} for path in folder.rglob('*'))} images")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(WRITERS)
+    if unknown:
+        parser.error(f"unknown data set {', '.join(sorted(unknown))}; choose from {', '.join(WRITERS)}")
+    for name in arguments.names or WRITERS:
+        WRITERS[name](arguments.out)
+        print(f"{arguments.out}: {name} written")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains the sample networks: ``python -m samples.train [network ...]`` (all three by default, minutes on two cores).
+"""Trains the sample networks: ``python -m samples.train [network ...]`` (all by default, minutes each on two cores).
 
 Needs ``torch==2.13.0`` and onnxruntime beside what ``samples.data`` needs.
 """
@@ -10,7 +10,9 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-NETWORKS = ("classification_pyt", "detectnet_v2", "rtdetr")
+from samples.networks import SAMPLE_NETWORKS
+
+NETWORKS = tuple(dict.fromkeys(row.trainer or name for name, row in SAMPLE_NETWORKS.items()))
 
 
 def main() -> None:

@@ -20,7 +20,9 @@ def main() -> int:
     """Run everything; the exit code is the first failing command's."""
     began = time.monotonic()
     say("Preparing the sample data under demo/data")
-    subprocess.run([sys.executable, "-m", "samples.data", "--out", "demo/data"], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "samples.data", "digits", "scenes", "--out", "demo/data"], cwd=ROOT, check=True
+    )
     rows: list[dict[str, Any]] = []
     for network, metric in HEADLINE.items():
         for precision in PRECISIONS:

@@ -12,25 +12,24 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from samples.networks import SAMPLE_NETWORKS
+
 ROOT = Path(__file__).resolve().parent.parent
-# Metric, and by how much (in its own units) an engine may differ from its prepared ONNX.
-HEADLINE = {"classification_pyt": "top_k_accuracy", "detectnet_v2": "mAP", "rtdetr": "AP50", "rtdetr_conv": "AP50"}
+# By how much, in the metric's own units, an engine may differ from its prepared ONNX.
 TOLERANCE = {"fp32": 0.0005, "fp16": 0.005, "int8": 0.005}
-# A convolutional model with rtdetr's outputs, for TensorRT versions that cannot build the transformer.
-MODELS = {"rtdetr_conv": "rtdetr"}
 
 
 def main() -> int:
     """Write ``verification.md`` and ``verification.json`` into the folder given; 1 if a row fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--networks", nargs="+", default=list(HEADLINE), choices=list(HEADLINE))
+    parser.add_argument("--networks", nargs="+", default=list(SAMPLE_NETWORKS), choices=list(SAMPLE_NETWORKS))
     parser.add_argument("--precisions", nargs="+", default=list(TOLERANCE), choices=list(TOLERANCE))
     parser.add_argument("--timeout", type=float, default=240, help="seconds for one build")
     parser.add_argument("--calibrators", action="store_true", help="compare with TensorRT's own calibrator (<= 10)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if not (ROOT / "demo" / "data" / "scenes_kitti").is_dir():
+    if not (ROOT / "demo" / "data").is_dir():
         subprocess.run([sys.executable, "-m", "samples.data", "--out", "demo/data"], cwd=ROOT, check=True)
     rows = []
     for network in arguments.networks:
@@ -49,7 +48,8 @@ def main() -> int:
 
 def verify(network: str, precision: str, out: Path, timeout: float) -> dict[str, Any]:
     """Build one engine, evaluate it and its prepared ONNX, and compare."""
-    command, metric = MODELS.get(network, network), HEADLINE[network]
+    entry = SAMPLE_NETWORKS[network]
+    command, metric = entry.command or network, entry.metric
     engine = out / "engines" / f"{network}_{precision}.engine"
     row: dict[str, Any] = {"network": network, "precision": precision, "metric": metric}
     began = time.monotonic()
@@ -57,7 +57,7 @@ def verify(network: str, precision: str, out: Path, timeout: float) -> dict[str,
         command, "gen_trt_engine", timeout,
         f"gen_trt_engine.onnx_file=samples/models/{network}.onnx",
         f"gen_trt_engine.trt_engine={engine}", f"gen_trt_engine.tensorrt.data_type={precision}",
-        "gen_trt_engine.tensorrt.runtime=tensorrt", f"results_dir={out / 'results' / network}",
+        "gen_trt_engine.tensorrt.runtime=tensorrt", f"results_dir={out / 'results' / network}", *entry.overrides,
     )  # fmt: skip
     row["build_seconds"] = time.monotonic() - began
     if isinstance(built, str):
@@ -66,7 +66,7 @@ def verify(network: str, precision: str, out: Path, timeout: float) -> dict[str,
     for kind, model in (("engine", built["engine"]), ("onnx", built["prepared_onnx"])):
         measured = run(
             command, "evaluate", 300, f"evaluate.trt_engine={model}", f"results_dir={out / 'results' / network}",
-            *(["runtime.providers=[cpu]"] if kind == "onnx" else []),
+            *entry.overrides, *(["runtime.providers=[cpu]"] if kind == "onnx" else []),
         )  # fmt: skip
         if isinstance(measured, str):
             return {**row, "verdict": f"{kind} not evaluated: {measured}"}
@@ -79,7 +79,8 @@ def verify(network: str, precision: str, out: Path, timeout: float) -> dict[str,
 
 def verify_calibrators(network: str, out: Path, timeout: float) -> list[dict[str, Any]]:
     """TensorRT's own calibrator against ours on the same images, and its cache turned into Q/DQ."""
-    command, metric = MODELS.get(network, network), HEADLINE[network]
+    entry = SAMPLE_NETWORKS[network]
+    command, metric = entry.command or network, entry.metric
     cache = out / "engines" / f"{network}.cache"
     ways = {
         "int8, own calibrator": ["gen_trt_engine.tensorrt.calibration.mode=implicit"],
@@ -96,7 +97,7 @@ def verify_calibrators(network: str, out: Path, timeout: float) -> list[dict[str
             command, "gen_trt_engine", timeout,
             f"gen_trt_engine.onnx_file=samples/models/{network}.onnx", f"gen_trt_engine.trt_engine={engine}",
             "gen_trt_engine.tensorrt.data_type=int8", "gen_trt_engine.tensorrt.runtime=tensorrt",
-            f"results_dir={out / 'results' / network}", *(overrides or []),
+            f"results_dir={out / 'results' / network}", *entry.overrides, *(overrides or []),
         )  # fmt: skip
         row: dict[str, Any] = {"network": network, "precision": label, "metric": metric}
         row["build_seconds"] = time.monotonic() - began
@@ -105,7 +106,9 @@ def verify_calibrators(network: str, out: Path, timeout: float) -> list[dict[str
             continue
         row.update(runtime=built["runtime"], counts=built["counts"])
         results = out / "results" / network
-        measured = run(command, "evaluate", 300, f"evaluate.trt_engine={engine}", f"results_dir={results}")
+        measured = run(
+            command, "evaluate", 300, f"evaluate.trt_engine={engine}", f"results_dir={results}", *entry.overrides
+        )
         if isinstance(measured, str):
             rows.append({**row, "verdict": f"not evaluated: {measured}"})
             continue

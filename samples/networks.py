@@ -1,0 +1,37 @@
+"""The sample networks: which trainer makes each, which command serves it, and by which metric it is judged.
+
+Read by ``samples.train`` and ``scripts/verify_gpu.py``. A sample network has its model in ``models/<name>.onnx``, its
+data in a writer of ``samples.data``, and specs/<command>/*.yaml that name both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SampleNetwork:
+    """A row of the table.
+
+    Args:
+        metric: the key of results.json that says whether the network works.
+        command: the command that serves it; "": its own name.
+        trainer: the module of ``samples.trainers``; "": its own name.
+        overrides: ``key=value`` words beside specs/<command>/<action>.yaml, for every action.
+        tensorrt8: why TensorRT 8.5.3.1 is not asked to build it; "": it is.
+    """
+
+    metric: str
+    command: str = ""
+    trainer: str = ""
+    overrides: tuple[str, ...] = ()
+    tensorrt8: str = ""
+
+
+SAMPLE_NETWORKS: dict[str, SampleNetwork] = {
+    "classification_pyt": SampleNetwork("top_k_accuracy"),
+    "detectnet_v2": SampleNetwork("mAP"),
+    "rtdetr": SampleNetwork("AP50"),
+    # The same training stopped before the attention, for TensorRT versions that cannot build the transformer.
+    "rtdetr_conv": SampleNetwork("AP50", command="rtdetr", trainer="rtdetr"),
+}
