@@ -9,24 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from samples.render import CLASSES, Box, digits, draw_digit, draw_scene, split_indices
-
-SEED = 20251
-_KIND = {"digits": 0, "scenes": 1}
-_SPLIT = {"train": 0, "test": 1, "calibration": 2}
-
-
-def image_rng(kind: str, split: str, number: int) -> np.random.Generator:
-    """The random generator that image ``number`` of a data set and split is drawn with."""
-    return np.random.default_rng((SEED, _KIND[kind], _SPLIT[split], number))
-
+from samples.folders import fresh_folder
+from samples.render import CLASSES, Box, digits, draw_digit, draw_scene, image_rng, split_indices
 
 def write_digits(out: Path, *, test: int = 360, calibration: int = 100) -> Path:
     """Write ``out/digits``: ``classes.txt`` (zero to nine, in the network's order) and ``<split>/<class>/*.png``.
@@ -102,24 +92,12 @@ def coco_instances(scenes: list[tuple[str, int, int, list[Box]]]) -> dict[str, o
     }
 
 
-@contextmanager
-def fresh_folder(final: Path) -> Iterator[Path]:
-    """A new folder that takes the place of ``final`` only when the block ends well."""
-    part = final.with_name(f".{final.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        if final.exists():
-            shutil.rmtree(final)
-        part.replace(final)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 WRITERS: dict[str, Callable[[Path], object]] = {
     "digits": write_digits,
     "scenes": write_scenes,
+    "plates": from_module("text_data", "write_plates"),
+    "words": from_module("text_data", "write_words"),
+    "text_scenes": from_module("text_data", "write_text_scenes"),
 }
 
 
