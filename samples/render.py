@@ -8,6 +8,8 @@ orange from brown. So a wrong preprocessing constant is visible in the metric.
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +23,14 @@ SCENE_SIZES = ((320, 256), (352, 256), (320, 240), (288, 288), (256, 320), (384,
 DIGIT_SIZES = ((64, 64), (96, 96), (80, 64), (64, 88), (120, 90), (48, 48))
 _INKS = {"orange": (0.95, 0.66, 0.45), "blue": (0.45, 0.66, 0.95), "brown": (0.50, 0.22, 0.02)}
 _DECOYS = ("blue", "brown")
+SEED = 20251
+_KIND = {"digits": 0, "scenes": 1}
+_SPLIT = {"train": 0, "test": 1, "calibration": 2}
+
+
+def image_rng(kind: str, split: str, number: int) -> np.random.Generator:
+    """The random generator that image ``number`` of a data set and split is drawn with."""
+    return np.random.default_rng((SEED, _KIND.get(kind, zlib.crc32(kind.encode())), _SPLIT[split], number))
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,23 @@ class Box:
     y1: int
     x2: int
     y2: int
+
+
+@dataclass(frozen=True)
+class Ink:
+    """A digit to be painted: the name of its colour, its value 0..9, coverage in [0, 1] (h, w), top left corner."""
+
+    name: str
+    value: int
+    coverage: NDArray[np.float32]
+    x: int
+    y: int
+
+    @property
+    def box(self) -> Box:
+        """Its tight box."""
+        height, width = self.coverage.shape
+        return Box(self.value, self.x, self.y, self.x + width, self.y + height)
 
 
 @lru_cache(maxsize=1)
@@ -144,23 +171,53 @@ def draw_scene(
     Returns RGB uint8, shape (h, w, 3), and the boxes of the orange digits.
     ``targets`` and ``decoys`` are inclusive ranges of how many are tried; one that finds no room is left out.
     """
+    return draw_inked_scene(rng, indices, targets, decoys)[:2]
+
+
+def draw_inked_scene(
+    rng: np.random.Generator,
+    indices: NDArray[np.int64],
+    targets: tuple[int, int] = (3, 6),
+    decoys: tuple[int, int] = (2, 3),
+) -> tuple[Pixels, list[Box], list[NDArray[np.bool_]]]:
+    """:func:`draw_scene` with what each orange digit covers: a mask (box height, box width) per box."""
     width, height = SCENE_SIZES[rng.integers(len(SCENE_SIZES))]
     image = background(rng, width, height)
-    values = digits()[1]
-    wanted = ["orange"] * int(rng.integers(targets[0], targets[1] + 1))
-    wanted += [_DECOYS[rng.integers(2)] for _ in range(rng.integers(decoys[0], decoys[1] + 1))]
-    taken: list[tuple[int, int, int, int]] = []
     boxes: list[Box] = []
+    for ink in scatter(rng, indices, colors(rng, targets, decoys), width, height):
+        paint(rng, image, ink.coverage, ink.name, ink.x, ink.y)
+        if ink.name == "orange":
+            boxes.append(ink.box)
+    return to_pixels(image), boxes
+
+
+def colors(rng: np.random.Generator, targets: tuple[int, int], decoys: tuple[int, int]) -> list[str]:
+    """Names of the colours of a scene's digits, the orange ones first; ranges are inclusive."""
+    wanted = ["orange"] * int(rng.integers(targets[0], targets[1] + 1))
+    return wanted + [_DECOYS[rng.integers(2)] for _ in range(rng.integers(decoys[0], decoys[1] + 1))]
+
+
+def scatter(
+    rng: np.random.Generator,
+    indices: NDArray[np.int64],
+    wanted: Sequence[str],
+    width: int,
+    height: int,
+    sizes: tuple[float, float] = (38, 64),
+) -> Iterator[Ink]:
+    """A digit of ``indices`` for every colour of ``wanted``, none touching another; who finds no room is left out.
+
+    Lazy: what is painted in between draws from the same generator.
+    """
+    values = digits()[1]
+    taken: list[tuple[int, int, int, int]] = []
     for name in wanted:
         digit = int(rng.choice(indices))
-        ink = stroke(rng, digit, rng.uniform(38, 64))
+        ink = stroke(rng, digit, rng.uniform(*sizes))
         h, w = ink.shape
         for _ in range(40):
             x, y = int(rng.integers(2, width - w - 1)), int(rng.integers(2, height - h - 1))
             if all(x > c + 6 or x + w + 6 < a or y > d + 6 or y + h + 6 < b for a, b, c, d in taken):
                 taken.append((x, y, x + w, y + h))
-                paint(rng, image, ink, name, x, y)
-                if name == "orange":
-                    boxes.append(Box(int(values[digit]), x, y, x + w, y + h))
+                yield Ink(name, int(values[digit]), ink, x, y)
                 break
-    return to_pixels(image), boxes

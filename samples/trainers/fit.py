@@ -42,6 +42,9 @@ def fit(
     ``pool`` holds tensors with one row per example; ``loss`` gets the model and the rows of one shuffled batch.
     """
     count = len(pool[0])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_default_device(device)
+    model.to(device)
     steps = epochs * (count // batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.2)
@@ -50,7 +53,7 @@ def fit(
     for epoch in range(epochs):
         total = 0.0
         for rows in torch.randperm(count)[: count // batch_size * batch_size].split(batch_size):
-            value = loss(model, tuple(part[rows] for part in pool))
+            value = loss(model, tuple(part[rows.to(part.device)].to(device) for part in pool))
             optimizer.zero_grad()
             value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 10.0)
@@ -59,19 +62,32 @@ def fit(
             total += value.item()
         mean = total / (count // batch_size)
         print(f"  epoch {epoch + 1:2d}/{epochs}  loss {mean:.4f}  {time.monotonic() - started:.0f} s", flush=True)
-    return model.eval()
+    torch.set_default_device("cpu")
+    return model.cpu().eval()
 
 
-def export(model: nn.Module, path: Path, shape: tuple[int, ...], input_name: str, output_names: list[str]) -> None:
+def export(
+    model: nn.Module,
+    path: Path,
+    shape: tuple[int, ...],
+    input_name: str,
+    output_names: list[str],
+    examples: Tensor | None = None,
+) -> None:
     """Write ``model`` as ONNX with a dynamic batch axis, checked by onnx and against torch's outputs.
 
-    ``shape`` is that of one example, without the batch axis.
+    Nodes of the domain ``trt`` are plugins: they are moved to the default domain, where the TAO exporters have them,
+    and the check runs on the graph with its plugins lowered.
+
+    ``shape`` is that of one example, without the batch axis. ``examples`` are inputs to check with, noise by default.
 
     Raises:
         AssertionError: ONNX Runtime and torch differ by more than 1e-3 in over 3% of an output, for a batch of 1 or 3.
     """
     import onnx
     import onnxruntime
+
+    from nvidia_tao_deploy.graph.lower import lower_plugins
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
@@ -89,14 +105,20 @@ def export(model: nn.Module, path: Path, shape: tuple[int, ...], input_name: str
         )
     proto = onnx.load(str(path))
     constants_to_initializers(proto)
+    for node in proto.graph.node:
+        node.domain = "" if node.domain == "trt" else node.domain
+    kept = [entry for entry in proto.opset_import if entry.domain != "trt"]
+    del proto.opset_import[:]
+    proto.opset_import.extend(kept)
     with torch.no_grad():
         results = model(torch.rand(1, *shape))
     declare_shapes(proto, [tuple(each.shape[1:]) for each in (results if isinstance(results, tuple) else (results,))])
     onnx.save(proto, str(path))
-    onnx.checker.check_model(proto, full_check=True)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    plain = lower_plugins(proto).model
+    onnx.checker.check_model(plain, full_check=True)
+    session = onnxruntime.InferenceSession(plain.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
-        images = torch.rand(batch, *shape)
+        images = torch.rand(batch, *shape) if examples is None else examples[:batch]
         with torch.no_grad():
             wanted = model(images)
         wanted = wanted if isinstance(wanted, tuple) else (wanted,)
