@@ -9,14 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 from PIL import Image
 
-from samples.folders import fresh_folder
 from samples.render import CLASSES, Box, digits, draw_digit, draw_scene, image_rng, split_indices
+
 
 def write_digits(out: Path, *, test: int = 360, calibration: int = 100) -> Path:
     """Write ``out/digits``: ``classes.txt`` (zero to nine, in the network's order) and ``<split>/<class>/*.png``.
@@ -90,6 +91,26 @@ def coco_instances(scenes: list[tuple[str, int, int, list[Box]]]) -> dict[str, o
         "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
         "categories": [{"id": number, "name": name, "supercategory": "digit"} for number, name in enumerate(CLASSES)],
     }
+
+
+@contextmanager
+def fresh_folder(final: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``final`` only when the block ends well."""
+    part = final.with_name(f".{final.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if final.exists():
+            shutil.rmtree(final)
+        part.replace(final)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def from_module(module: str, function: str) -> Callable[[Path], object]:
+    """The writer ``samples.<module>.<function>``, imported when it writes: those modules import this one."""
+    return lambda out: getattr(import_module(f"samples.{module}"), function)(out)
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
