@@ -23,6 +23,7 @@ SCENE_SIZES = ((320, 256), (352, 256), (320, 240), (288, 288), (256, 320), (384,
 DIGIT_SIZES = ((64, 64), (96, 96), (80, 64), (64, 88), (120, 90), (48, 48))
 _INKS = {"orange": (0.95, 0.66, 0.45), "blue": (0.45, 0.66, 0.95), "brown": (0.50, 0.22, 0.02)}
 _DECOYS = ("blue", "brown")
+INK = 0.35  # coverage from which a pixel belongs to a digit
 SEED = 20251
 _KIND = {"digits": 0, "scenes": 1}
 _SPLIT = {"train": 0, "test": 1, "calibration": 2}
@@ -123,7 +124,7 @@ def stroke(rng: np.random.Generator, index: int, size: float) -> NDArray[np.floa
     affine = (matrix[0, 0], matrix[0, 1], offset[0] + 4, matrix[1, 0], matrix[1, 1], offset[1] + 4)
     grey = cell.transform((side, side), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
     ink = (np.asarray(grey) * 1.3 - 0.15).clip(0, 1)
-    rows, columns = np.flatnonzero((ink > 0.35).any(1)), np.flatnonzero((ink > 0.35).any(0))
+    rows, columns = np.flatnonzero((ink > INK).any(1)), np.flatnonzero((ink > INK).any(0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
 
 
@@ -183,12 +184,12 @@ def draw_inked_scene(
     """:func:`draw_scene` with what each orange digit covers: a mask (box height, box width) per box."""
     width, height = SCENE_SIZES[rng.integers(len(SCENE_SIZES))]
     image = background(rng, width, height)
-    boxes: list[Box] = []
+    found: list[Ink] = []
     for ink in scatter(rng, indices, colors(rng, targets, decoys), width, height):
         paint(rng, image, ink.coverage, ink.name, ink.x, ink.y)
         if ink.name == "orange":
-            boxes.append(ink.box)
-    return to_pixels(image), boxes
+            found.append(ink)
+    return to_pixels(image), [ink.box for ink in found], [ink.coverage > INK for ink in found]
 
 
 def colors(rng: np.random.Generator, targets: tuple[int, int], decoys: tuple[int, int]) -> list[str]:
