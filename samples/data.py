@@ -116,6 +116,7 @@ def from_module(module: str, function: str) -> Callable[[Path], object]:
 WRITERS: dict[str, Callable[[Path], object]] = {
     "digits": write_digits,
     "scenes": write_scenes,
+    "scene_masks": from_module("mask_data", "write_scene_masks"),
     "plates": from_module("text_data", "write_plates"),
     "words": from_module("text_data", "write_words"),
     "text_scenes": from_module("text_data", "write_text_scenes"),
