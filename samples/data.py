@@ -120,6 +120,10 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "plates": from_module("text_data", "write_plates"),
     "words": from_module("text_data", "write_words"),
     "text_scenes": from_module("text_data", "write_text_scenes"),
+    "masks": from_module("masks_data", "write_masks"),
+    "changes": from_module("masks_data", "write_changes"),
+    "boards": from_module("boards_data", "write_boards"),
+    "depth": from_module("depth_data", "write_depth"),
 }
 
 
