@@ -7,6 +7,7 @@ grey levels; Pillow resizes are antialiased and round to uint8.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -123,6 +124,16 @@ def longest_side(image: NDArray[np.uint8], size: Size) -> Placed:
     return Placed(canvas, (wide / width, high / height))
 
 
+def height_then_pad(image: NDArray[np.uint8], size: Size) -> Placed:
+    """ocrnet with ``keep_aspect_ratio``: Pillow bicubic to the canvas's height, width rounded up and at most the
+    canvas's; columns to its right repeat the last one."""
+    (height, width), (net_width, net_height) = image.shape[:2], size
+    wide = min(math.ceil(net_height * (width / height)), net_width)
+    resized = _pillow(image, (wide, net_height), "bicubic")
+    pixels = np.pad(resized, ((0, 0), (0, net_width - wide), (0, 0)), mode="edge")
+    return Placed(pixels, (wide / width, net_height / height))
+
+
 RESIZES: dict[str, Resize] = {
     "stretch": stretch,
     "stretch_bilinear": partial(stretch_pillow, method="bilinear"),
@@ -134,6 +145,7 @@ RESIZES: dict[str, Resize] = {
     "letterbox": letterbox,
     "resize_pad": resize_pad,
     "longest_side": longest_side,
+    "height_then_pad": height_then_pad,
 }
 
 

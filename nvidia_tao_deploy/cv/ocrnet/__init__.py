@@ -37,9 +37,9 @@ def dataset(spec: Spec, action: str) -> Dataset:
 
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
-    """Grey (or RGB), Pillow bicubic stretch, (x / 255 - 0.5) / 0.5."""
+    """Grey (or RGB), Pillow bicubic, (x / 255 - 0.5) / 0.5."""
     return ImageTransform(
-        resize="stretch_bicubic",
+        resize="height_then_pad" if spec.dataset.augmentation.keep_aspect_ratio else "stretch_bicubic",
         scale=1 / 255,
         mean=(0.5,),
         std=(0.5,),

@@ -37,10 +37,19 @@ class Model(Section):
     prediction: Literal["CTC", "Attn"] = Field(default="CTC", description="What the class ids mean.")
 
 
+class Augmentation(Section):
+    """How the training made its inputs."""
+
+    keep_aspect_ratio: bool = Field(
+        default=False, description="Resize to the model's height and repeat the last column; else stretch."
+    )
+
+
 class Dataset(Section):
-    """Characters."""
+    """Characters, and how images were made to fit."""
 
     character_list_file: str | None = sections.mandatory("One character per line; blank and end token are not listed.")
+    augmentation: Augmentation = Field(default_factory=Augmentation, description="How the training made its inputs.")
 
 
 class Spec(NetworkSpec):
@@ -49,6 +58,6 @@ class Spec(NetworkSpec):
     network: ClassVar[str] = "ocrnet"
 
     model: Model = Field(default_factory=Model, description="Facts about the trained network.")
-    dataset: Dataset = Field(default_factory=Dataset, description="Characters.")
+    dataset: Dataset = Field(default_factory=Dataset, description="Characters, and how images fit.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
     inference: Inference = Field(default_factory=Inference, description="Run a model on images.")

@@ -18,6 +18,7 @@ from nvidia_tao_deploy.cv.ocrnet.spec import Spec
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.spec.load import load_spec
 
 CHARS = list("abcdefghij0123456789")
 TEXTS = ["abc", "", "aabb", "0123456789", "j", "a1b2", "hh"]
@@ -130,6 +131,22 @@ def test_transform_is_pillow_bicubic(tmp_path: Path) -> None:
     transform(Spec(), ports)(Sample("a", (tmp_path / "a.png",)), out)
     grey = Image.open(tmp_path / "a.png").convert("L").resize((100, 32), Image.Resampling.BICUBIC)
     np.testing.assert_allclose(out["input"][0], (np.asarray(grey, np.float32) / 255 - 0.5) / 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "wide"), [((70, 41), 55), ((33, 50), 22), ((170, 50), 100), ((100, 32), 100)])
+def test_keep_aspect_ratio(tmp_path: Path, size: tuple[int, int], wide: int) -> None:
+    """To the model's height, the width rounded up and at most the model's; its last column fills the rest."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0]), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    out = {"input": np.zeros((1, 32, 100), np.float32)}
+    ports = Ports({"input": TensorInfo("input", (None, 1, 32, 100), np.dtype(np.float32))}, {})
+    spec = load_spec(Spec, {"dataset": {"augmentation": {"keep_aspect_ratio": True}}})
+    transform(spec, ports)(Sample("a", (tmp_path / "a.png",)), out)
+    found = np.rint((out["input"][0] * 0.5 + 0.5) * 255)
+    resized = np.asarray(Image.fromarray(pixels).resize((wide, 32), Image.Resampling.BICUBIC))
+    assert np.array_equal(found[:, :wide], resized)
+    assert (found[:, wide:] == resized[:, -1:]).all()
+    assert transform(Spec(), ports).describe()["resize"] == "stretch_bicubic"
 
 
 def test_bad_input(shell: Shell, data: Path) -> None:
