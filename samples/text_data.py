@@ -12,8 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from samples.data import fresh_folder, image_rng
-from samples.render import SCENE_SIZES, Pixels, background, digits, paint, split_indices, stroke, to_pixels
+from samples.data import fresh_folder
+from samples.render import (
+    SCENE_SIZES,
+    Pixels,
+    background,
+    digits,
+    image_rng,
+    paint,
+    split_indices,
+    stroke,
+    to_pixels,
+)
 
 Ink = NDArray[np.float32]
 MAX_LENGTH = 6
@@ -83,11 +93,15 @@ def draw_text_scene(
         h, w = ink.shape
         for _ in range(60):
             x, y = int(rng.integers(2, max(width - w - 1, 3))), int(rng.integers(2, max(height - h - 1, 3)))
-            if x + w < width and y + h < height and all(x > c or x + w < a or y > d or y + h < b for a, b, c, d in taken):
+            if (
+                x + w < width
+                and y + h < height
+                and all(x > c or x + w < a or y > d or y + h < b for a, b, c, d in taken)
+            ):
                 taken.append((x, y, x + w, y + h))
                 paint(rng, image, ink, name, x, y)
                 if name == "orange":
-                    found.append((corners + [x, y], text))
+                    found.append((corners + np.array([x, y]), text))
                 break
     return to_pixels(image), found
 
@@ -129,7 +143,9 @@ def write_text_scenes(out: Path, *, test: int = 80, calibration: int = 40) -> Pa
             for number in range(count):
                 rng = image_rng("text_scenes", split, number)
                 pixels, lines = draw_text_scene(rng, split_indices(split))
-                Image.fromarray(pixels).save(folder / split / "img" / f"text_{number:04d}.png")
+                Image.fromarray(pixels).save(
+                    folder / split / "img" / f"text_{number:04d}.jpg", quality=95, subsampling=0
+                )
                 rows = [",".join([*(f"{value:.1f}" for value in corners.ravel()), text]) for corners, text in lines]
                 (folder / split / "gt" / f"gt_text_{number:04d}.txt").write_text("".join(f"{row}\n" for row in rows))
     return Path(out) / "text_scenes"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class ConvNorm(nn.Sequential):
     """3x3 convolution, batch norm (folded into the convolution at export), ReLU unless ``activate`` is off."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, activate: bool = True) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int | tuple[int, int] = 1, activate: bool = True) -> None:
         super().__init__()
         self.add_module("conv", nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False))
         self.add_module("norm", nn.BatchNorm2d(outputs))
