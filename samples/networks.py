@@ -31,6 +31,11 @@ class SampleNetwork:
 SAMPLE_NETWORKS: dict[str, SampleNetwork] = {
     "classification_pyt": SampleNetwork("top_k_accuracy"),
     "detectnet_v2": SampleNetwork("mAP"),
+    "lprnet": SampleNetwork("Accuracy"),
+    "ocdnet": SampleNetwork("F-measure"),
+    "ocrnet": SampleNetwork("Accuracy"),
+    # The same training, read by its attention decoder.
+    "ocrnet_attn": SampleNetwork("Accuracy", command="ocrnet", trainer="ocrnet", overrides=("model.prediction=Attn",)),
     "rtdetr": SampleNetwork("AP50"),
     # The same training stopped before the attention, for TensorRT versions that cannot build the transformer.
     "rtdetr_conv": SampleNetwork("AP50", command="rtdetr", trainer="rtdetr"),
