@@ -70,16 +70,17 @@ def export(
     model: nn.Module,
     path: Path,
     shape: tuple[int, ...],
-    input_name: str,
+    input_name: str | list[str],
     output_names: list[str],
     examples: Tensor | None = None,
+    opset: int = OPSET,
 ) -> None:
     """Write ``model`` as ONNX with a dynamic batch axis, checked by onnx and against torch's outputs.
 
     Nodes of the domain ``trt`` are plugins: they are moved to the default domain, where the TAO exporters have them,
     and the check runs on the graph with its plugins lowered.
 
-    ``shape`` is that of one example, without the batch axis. ``examples`` are inputs to check with, noise by default.
+    ``shape`` is that of one example, without the batch axis, and of every input if there are several. ``examples`` are inputs to check with, noise by default.
 
     Raises:
         AssertionError: ONNX Runtime and torch differ by more than 1e-3 in over 3% of an output, for a batch of 1 or 3.
@@ -90,18 +91,20 @@ def export(
     from nvidia_tao_deploy.graph.lower import lower_plugins
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    input_names = [input_name] if isinstance(input_name, str) else input_name
     with warnings.catch_warnings():
         # The TorchScript exporter names nodes after the modules, as the TAO trainers' files do.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
-            (torch.rand(2, *shape),),
+            tuple(torch.rand(len(input_names), 2, *shape)),
             str(path),
             dynamo=False,
-            opset_version=OPSET,
-            input_names=[input_name],
+            autograd_inlining=False,  # a plugin is one node, whatever its function computes
+            opset_version=opset,
+            input_names=input_names,
             output_names=output_names,
-            dynamic_axes={name: {0: "batch"} for name in [input_name, *output_names]},
+            dynamic_axes={name: {0: "batch"} for name in [*input_names, *output_names]},
         )
     proto = onnx.load(str(path))
     constants_to_initializers(proto)
@@ -111,19 +114,22 @@ def export(
     del proto.opset_import[:]
     proto.opset_import.extend(kept)
     with torch.no_grad():
-        results = model(torch.rand(1, *shape))
+        results = model(*torch.rand(len(input_names), 1, *shape))
     declare_shapes(proto, [tuple(each.shape[1:]) for each in (results if isinstance(results, tuple) else (results,))])
     onnx.save(proto, str(path))
     plain = lower_plugins(proto).model
     onnx.checker.check_model(plain, full_check=True)
     session = onnxruntime.InferenceSession(plain.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
-        images = torch.rand(batch, *shape) if examples is None else examples[:batch]
+        images = torch.rand(len(input_names), batch, *shape) if examples is None else examples[None, :batch]
         with torch.no_grad():
-            wanted = model(images)
+            wanted = model(*images)
         wanted = wanted if isinstance(wanted, tuple) else (wanted,)
         for name, ours, theirs in zip(
-            output_names, session.run(None, {input_name: images.numpy()}), wanted, strict=True
+            output_names,
+            session.run(None, dict(zip(input_names, images.numpy(), strict=True))),
+            wanted,
+            strict=True,
         ):
             # Not all elements: queries whose scores tie may change places in a top-k.
             close = np.isclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-3).mean()
