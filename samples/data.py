@@ -16,30 +16,38 @@ from pathlib import Path
 
 from PIL import Image
 
-from samples.render import CLASSES, Box, digits, draw_digit, draw_scene, image_rng, split_indices
+from samples.render import CLASSES, TASKS, Box, digits, draw_digit_and_decoy, draw_scene, image_rng, split_indices
 
 
 def write_digits(out: Path, *, test: int = 360, calibration: int = 100) -> Path:
     """Write ``out/digits``: ``classes.txt`` (zero to nine, in the network's order) and ``<split>/<class>/*.png``.
 
+    For networks with several tasks: ``<split>.csv`` (file, digit, ink of the decoy) and ``class_mapping.json``.
     Counts beyond the digits there are (360 test, 120 calibration) are cut. Returns the folder.
     """
     values = digits()[1]
     with fresh_folder(Path(out) / "digits") as folder:
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+        mapping = {task: {str(i): name for i, name in enumerate(names)} for task, names in TASKS.items()}
+        (folder / "class_mapping.json").write_text(json.dumps({"tasks": list(TASKS), "class_mapping": mapping}) + "\n")
         for split, count in (("test", test), ("calibration", calibration)):
+            lines = ["file,digit,decoy"]
             for number, index in enumerate(split_indices(split)[:count]):
-                path = folder / split / CLASSES[values[index]] / f"digit_{index:04d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(draw_digit(image_rng("digits", split, number), int(index))).save(path)
+                name = f"{split}/{CLASSES[values[index]]}/digit_{index:04d}.png"
+                pixels, decoy = draw_digit_and_decoy(image_rng("digits", split, number), int(index))
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / name)
+                lines.append(f"{name},{CLASSES[values[index]]},{decoy}")
+            (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return Path(out) / "digits"
 
 
 def write_scenes(out: Path, *, test: int = 120, calibration: int = 60) -> tuple[Path, Path]:
     """Write the same scenes as ``out/scenes_coco`` and ``out/scenes_kitti``; returns the two folders.
 
-    COCO: ``annotations/<split>.json`` (category ids 0..9), ``images/<split>/*.jpg``, ``classmap.txt`` (line i names
-    channel i). KITTI: ``<split>/{images,labels}``, 15 fields a line, boxes in pixels.
+    COCO: ``annotations/<split>.json`` (category ids 0..9), ``annotations/<split>_from_1.json`` (ids 1..10),
+    ``images/<split>/*.jpg``, ``classmap.txt`` (line i names channel i). KITTI: ``<split>/{images,labels}``, 15 fields
+    a line, boxes in pixels.
     """
     out = Path(out)
     with fresh_folder(out / "scenes_coco") as coco, fresh_folder(out / "scenes_kitti") as kitti:
@@ -59,7 +67,9 @@ def write_scenes(out: Path, *, test: int = 120, calibration: int = 60) -> tuple[
                 shutil.copyfile(folders[0] / name, folders[1] / name)
                 (folders[2] / name).with_suffix(".txt").write_text("".join(kitti_line(box) for box in boxes))
                 scenes.append((name, pixels.shape[1], pixels.shape[0], boxes))
-            (coco / "annotations" / f"{split}.json").write_text(json.dumps(coco_instances(scenes), indent=1) + "\n")
+            for name, first in ((split, 0), (f"{split}_from_1", 1)):
+                text = json.dumps(coco_instances(scenes, first), indent=1)
+                (coco / "annotations" / f"{name}.json").write_text(text + "\n")
     return out / "scenes_coco", out / "scenes_kitti"
 
 
@@ -69,12 +79,12 @@ def kitti_line(box: Box) -> str:
     return f"{CLASSES[box.class_id]} 0.00 0 0.00 {corners} {' '.join(['0.00'] * 7)}\n"
 
 
-def coco_instances(scenes: list[tuple[str, int, int, list[Box]]]) -> dict[str, object]:
-    """COCO's instances json of scenes (file name, width, height, boxes); image and annotation ids count from 1."""
+def coco_instances(scenes: list[tuple[str, int, int, list[Box]]], first: int = 0) -> dict[str, object]:
+    """COCO's instances json of scenes (file name, width, height, boxes), whose category ids count from ``first``."""
     annotations = [
         {
             "image_id": image_id,
-            "category_id": box.class_id,
+            "category_id": box.class_id + first,
             "bbox": [box.x1, box.y1, box.x2 - box.x1, box.y2 - box.y1],
             "area": (box.x2 - box.x1) * (box.y2 - box.y1),
             "iscrowd": 0,
@@ -89,7 +99,9 @@ def coco_instances(scenes: list[tuple[str, int, int, list[Box]]]) -> dict[str, o
             for image_id, (name, width, height, _) in enumerate(scenes, 1)
         ],
         "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
-        "categories": [{"id": number, "name": name, "supercategory": "digit"} for number, name in enumerate(CLASSES)],
+        "categories": [
+            {"id": number, "name": name, "supercategory": "digit"} for number, name in enumerate(CLASSES, first)
+        ],
     }
 
 

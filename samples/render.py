@@ -19,6 +19,8 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+# What networks with several tasks tell of a digit; the names sorted, as their trainer orders them.
+TASKS = {"decoy": ("blue", "brown"), "digit": tuple(sorted(CLASSES))}
 SCENE_SIZES = ((320, 256), (352, 256), (320, 240), (288, 288), (256, 320), (384, 272))
 DIGIT_SIZES = ((64, 64), (96, 96), (80, 64), (64, 88), (120, 90), (48, 48))
 _INKS = {"orange": (0.95, 0.66, 0.45), "blue": (0.45, 0.66, 0.95), "brown": (0.50, 0.22, 0.02)}
@@ -147,18 +149,25 @@ def to_pixels(image: NDArray[np.float32]) -> Pixels:
 
 def draw_digit(rng: np.random.Generator, index: int) -> Pixels:
     """Digit ``index`` in orange over a decoy of another value, RGB uint8 of one of ``DIGIT_SIZES``."""
+    return draw_digit_and_decoy(rng, index)[0]
+
+
+def draw_digit_and_decoy(rng: np.random.Generator, index: int) -> tuple[Pixels, str]:
+    """The picture of :func:`draw_digit`, and the decoy's ink: blue or brown."""
     width, height = DIGIT_SIZES[rng.integers(len(DIGIT_SIZES))]
     image = background(rng, width, height)
     values = digits()[1]
     others = np.flatnonzero(values != values[index])
     side = min(width, height)
+    decoy = ""
     for name, digit in (("decoy", int(rng.choice(others))), ("orange", index)):
         ink = stroke(rng, digit, side * rng.uniform(0.62, 0.82))
         shift = side * (0.18 if name == "decoy" else 0.06)
         x = round((width - ink.shape[1]) / 2 + rng.uniform(-shift, shift))
         y = round((height - ink.shape[0]) / 2 + rng.uniform(-shift, shift))
-        paint(rng, image, ink, _DECOYS[rng.integers(2)] if name == "decoy" else name, x, y)
-    return to_pixels(image)
+        decoy = decoy or _DECOYS[rng.integers(2)]
+        paint(rng, image, ink, name if name == "orange" else decoy, x, y)
+    return to_pixels(image), decoy
 
 
 def draw_scene(

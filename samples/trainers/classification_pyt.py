@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samples.data import image_rng
-from samples.render import CLASSES, digits, draw_digit, split_indices
+from samples.render import CLASSES
 from samples.trainers.blocks import ConvNorm, Residual
+from samples.trainers.digit_pool import training_digits
 from samples.trainers.fit import Batch, export, fit, seed_everything
 
 SIZE = 64
@@ -37,18 +35,8 @@ class Classifier(nn.Module):
         return self.head(self.gap(self.backbone(images)).flatten(1))
 
 
-def training_pool(copies: int) -> tuple[Tensor, Tensor]:
-    """Every training digit drawn ``copies`` times: uint8 (M, 3, 64, 64) and class ids (M,)."""
-    indices = np.tile(split_indices("train"), copies)
-    images = np.empty((len(indices), SIZE, SIZE, 3), np.uint8)
-    for number, index in enumerate(indices):
-        drawn = Image.fromarray(draw_digit(image_rng("digits", "train", number), int(index)))
-        images[number] = drawn.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(digits()[1][indices])
-
-
 def classification_loss(model: nn.Module, batch: Batch) -> Tensor:
-    images, targets = batch
+    images, targets, _ = batch
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     return functional.cross_entropy(model((images / 255 - mean) / std), targets, label_smoothing=0.05)
 
@@ -56,5 +44,7 @@ def classification_loss(model: nn.Module, batch: Batch) -> Tensor:
 def train(folder: Path) -> None:
     """Train and write ``folder/classification_pyt.onnx``."""
     seed_everything()
-    model = fit(Classifier(), training_pool(8), classification_loss, epochs=7, batch_size=64, learning_rate=4e-3)
+    model = fit(
+        Classifier(), training_digits(8, SIZE), classification_loss, epochs=7, batch_size=64, learning_rate=4e-3
+    )
     export(model, folder / "classification_pyt.onnx", (3, SIZE, SIZE), "input", ["output"])
