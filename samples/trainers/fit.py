@@ -80,7 +80,8 @@ def export(
     Nodes of the domain ``trt`` are plugins: they are moved to the default domain, where the TAO exporters have them,
     and the check runs on the graph with its plugins lowered.
 
-    ``shape`` is that of one example, without the batch axis, and of every input if there are several. ``examples`` are inputs to check with, noise by default.
+    ``shape`` is that of one example of every input, without the batch axis. ``examples`` are inputs to check with,
+    noise by default.
 
     Raises:
         AssertionError: ONNX Runtime and torch differ by more than 1e-3 in over 3% of an output, for a batch of 1 or 3.
