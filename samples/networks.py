@@ -19,6 +19,8 @@ class SampleNetwork:
         trainer: the module of ``samples.trainers``; "": its own name.
         overrides: ``key=value`` words beside specs/<command>/<action>.yaml, for every action.
         tensorrt8: why TensorRT 8.5.3.1 is not asked to build it; "": it is.
+        precisions: those the network has.
+        whole: the metric of a perfect model.
     """
 
     metric: str
@@ -26,17 +28,31 @@ class SampleNetwork:
     trainer: str = ""
     overrides: tuple[str, ...] = ()
     tensorrt8: str = ""
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
+    whole: float = 1.0
 
 
 SAMPLE_NETWORKS: dict[str, SampleNetwork] = {
     "classification_pyt": SampleNetwork("top_k_accuracy"),
+    "deformable_detr": SampleNetwork("AP50"),
+    "depth_net": SampleNetwork("d1", precisions=("fp32", "fp16")),
     "detectnet_v2": SampleNetwork("mAP"),
+    # One training for the three networks that end in a suppression plugin.
+    "efficientdet_tf2": SampleNetwork("AP50", trainer="nms_detectors"),
     "lprnet": SampleNetwork("Accuracy"),
     "ocdnet": SampleNetwork("F-measure"),
     "ocrnet": SampleNetwork("Accuracy"),
     # The same training, read by its attention decoder.
     "ocrnet_attn": SampleNetwork("Accuracy", command="ocrnet", trainer="ocrnet", overrides=("model.prediction=Attn",)),
+    "ml_recog": SampleNetwork("top_1_accuracy"),
+    "multitask_classification": SampleNetwork("digit"),
+    "optical_inspection": SampleNetwork("total_accuracy", whole=100),
     "rtdetr": SampleNetwork("AP50"),
     # The same training stopped before the attention, for TensorRT versions that cannot build the transformer.
     "rtdetr_conv": SampleNetwork("AP50", command="rtdetr", trainer="rtdetr"),
+    "segformer": SampleNetwork("Mean IOU", trainer="segmentation"),
+    "ssd": SampleNetwork("mAP", trainer="nms_detectors"),
+    "unet": SampleNetwork("Mean IOU", trainer="segmentation"),
+    "visual_changenet": SampleNetwork("mf1"),
+    "yolo_v4": SampleNetwork("mAP", trainer="nms_detectors"),
 }
