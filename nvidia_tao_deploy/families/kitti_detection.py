@@ -58,6 +58,21 @@ def known_class_names(spec: Any) -> list[str]:
     return class_order(spec.dataset_config.target_class_mapping)
 
 
+def check_classes(spec: Any, count: int) -> None:
+    """Compare the mapping, if there is one, with the model's number of classes.
+
+    Raises:
+        ModelError: another number.
+    """
+    names = known_class_names(spec)
+    if names and len(names) != count:
+        raise ModelError(
+            f"the model has {count} classes, the spec {len(names)}: {some(names)}",
+            where=spec.where(MAPPING),
+            remedy="Give the mapping of the training; the number of its target classes must be the model's.",
+        )
+
+
 def binder(*outputs: Port, image: Port = IMAGE_INPUT) -> Binder:
     """Ports by name, else by position; an exported plugin may leave the shapes of its outputs open."""
     by_name = {name: port for port in outputs for name in (port.role, *port.names)}
@@ -135,7 +150,7 @@ def transform(spec: Any, ports: Ports, *, resize: str, depth: int = 8) -> ImageT
     Args:
         spec: the network's spec.
         ports: the model's tensors; the input's channels decide between colour and grey.
-        resize: a name of :data:`nvidia_tao_deploy.transforms.resize.RESIZES`.
+        resize: a name of :data:`nvidia_tao_deploy.transforms.resize.PLACEMENTS`.
         depth: bits of a grey network's images, 8 or 16.
 
     Raises:

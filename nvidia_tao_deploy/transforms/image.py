@@ -13,7 +13,8 @@ from nvidia_tao_deploy.data.image import MAX_PIXELS, Backend, ColorMode, decode_
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.transforms.normalize import Normalization
-from nvidia_tao_deploy.transforms.resize import RESIZES
+from nvidia_tao_deploy.transforms.resize import PLACEMENTS
+from nvidia_tao_deploy.transforms.resize import resize as resize_to
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 Color = Literal["RGB", "BGR", "L", "I"]
@@ -27,7 +28,7 @@ class ImageTransform:
     network's input type; the cast happens on store. An input with one channel is decoded to grey.
 
     Args:
-        resize: a name of :data:`nvidia_tao_deploy.transforms.resize.RESIZES`.
+        resize: a name of :data:`nvidia_tao_deploy.transforms.resize.PLACEMENTS`.
         scale: factor on grey levels 0..255.
         mean: per channel in the order of ``color``, or one value; in units after ``scale``.
         std: per channel in the order of ``color``, or one value.
@@ -60,7 +61,7 @@ class ImageTransform:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         for what, value, known in (
-            ("resize", resize, RESIZES),
+            ("resize", resize, PLACEMENTS),
             ("color", color, ("RGB", "BGR", "L", "I")),
             ("layout", layout, ("NCHW", "NHWC")),
         ):
@@ -95,7 +96,7 @@ class ImageTransform:
         least = (width, height) if self.resize.startswith("stretch") else None
         path = sample.paths[self.path_index]
         image, source = decode_reduced(path, self._mode(channels), least, self.backend, self.max_pixels)
-        placed = RESIZES[self.resize](image, (width, height))
+        placed = resize_to(image, (width, height), self.resize)
         self._store(placed.pixels, planes)
         scale = placed.scale if least is None else (width / source[0], height / source[1])
         return Geometry(source, (width, height), scale, placed.offset)

@@ -1,13 +1,12 @@
-"""How a source image comes onto the network's canvas: pure functions, one per geometry.
+"""How a source image comes onto the network's canvas: a placement per geometry, and the code that carries it out.
 
-Every function takes (h, w, C) uint8 pixels and the canvas size (width, height), and returns the canvas with the
-scale and offset that place source pixels on it. OpenCV resizes work on float32, so nothing is rounded to whole
-grey levels; Pillow resizes are antialiased and round to uint8.
+A placement is computed from sizes alone, so the same one serves the CPU (:func:`resize`) and the GPU
+(:mod:`nvidia_tao_deploy.transforms.on_gpu`). "linear" is OpenCV's INTER_LINEAR on float32, where nothing is rounded to
+whole grey levels; the others are Pillow's filters, antialiased and rounded to uint8.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -16,10 +15,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 PillowFilter = Literal["bilinear", "bicubic", "lanczos"]
+Method = Literal["linear", "bilinear", "bicubic", "lanczos"]
 Size = tuple[int, int]
 
 # What efficientdet and mask_rcnn pad with: the ImageNet mean in whole RGB levels.
 IMAGENET_GREY = (124, 116, 104)
+
+
+class Placement(NamedTuple):
+    """The whole source is resized, a window of the result is put on the canvas.
+
+    Attributes:
+        resized: (width, height) that the whole source becomes.
+        scale: (scale_x, scale_y), canvas pixels per source pixel, as the contract states it.
+        method: how it is resized.
+        corner: (left, top) of the resized image's corner on the canvas; negative: cut off by the canvas.
+        fill: grey level per RGB channel around it; None: the source's mean per channel (float64).
+    """
+
+    resized: Size
+    scale: tuple[float, float]
+    method: Method
+    corner: tuple[int, int] = (0, 0)
+    fill: tuple[int, ...] | None = (0, 0, 0)
+
+    def window(self, canvas: Size) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of what lies on ``canvas``, in the resized image's pixels."""
+        (left, top), (wide, high) = self.corner, self.resized
+        return max(-left, 0), max(-top, 0), min(canvas[0] - left, wide), min(canvas[1] - top, high)
 
 
 class Placed(NamedTuple):
@@ -36,131 +59,121 @@ class Placed(NamedTuple):
     offset: tuple[float, float] = (0.0, 0.0)
 
 
-Resize = Callable[[NDArray[Any], Size], Placed]
+def stretch(source: Size, canvas: Size, *, method: Method = "linear") -> Placement:
+    """To exactly the canvas; aspect ratio not kept."""
+    return Placement(canvas, (canvas[0] / source[0], canvas[1] / source[1]), method)
 
 
-def stretch(image: NDArray[np.uint8], size: Size) -> Placed:
-    """OpenCV INTER_LINEAR on float32 to exactly ``size``; aspect ratio not kept. Same size: pixels as they are."""
-    return Placed(_linear(image, size), _ratio(image, size))
-
-
-def stretch_pillow(image: NDArray[np.uint8], size: Size, *, method: PillowFilter) -> Placed:
-    """Pillow resize on uint8 to exactly ``size``; aspect ratio not kept."""
-    return Placed(_pillow(image, size, method), _ratio(image, size))
-
-
-def center_crop(image: NDArray[np.uint8], size: Size, *, method: PillowFilter, margin: int = 32) -> Placed:
-    """Pillow resize until both sides cover ``size`` + ``margin``, then cut ``size`` from the centre.
+def center_crop(source: Size, canvas: Size, *, method: PillowFilter, margin: int = 32) -> Placement:
+    """Until both sides cover the canvas + ``margin``, then the canvas cut from the centre.
 
     The classification reference: sides truncated to integers, the corner rounded half to even.
     """
-    (height, width), (net_width, net_height) = image.shape[:2], size
-    ratio = max((net_width + margin) / width, (net_height + margin) / height)
-    wide, high = int(width * ratio), int(height * ratio)
-    left, top = (round(side / 2) - round(net / 2) for side, net in ((wide, net_width), (high, net_height)))
-    resized = _pillow(image, (wide, high), method)
-    return Placed(
-        resized[top : top + net_height, left : left + net_width],
-        (wide / width, high / height),
-        (float(-left), float(-top)),
-    )
+    ratio = max((canvas[0] + margin) / source[0], (canvas[1] + margin) / source[1])
+    wide, high = int(source[0] * ratio), int(source[1] * ratio)
+    corner = (round(canvas[0] / 2) - round(wide / 2), round(canvas[1] / 2) - round(high / 2))
+    return Placement((wide, high), (wide / source[0], high / source[1]), method, corner)
 
 
-def enlarge_crop(image: NDArray[np.uint8], size: Size, *, factor: float = 1.14) -> Placed:
-    """ml_recog: Pillow bilinear to ``factor`` times ``size``, aspect ratio not kept, then ``size`` cut from the centre.
+def shortest_edge_crop(source: Size, canvas: Size) -> Placement:
+    """clip: the shorter side to the canvas's height, the other in proportion, then the canvas cut from the centre."""
+    shortest = min(source)
+    wide, high = (canvas[1] if side == shortest else round(side * canvas[1] / shortest) for side in source)
+    corner = (-((wide - canvas[0]) // 2), -((high - canvas[1]) // 2))
+    return Placement((wide, high), (wide / source[0], high / source[1]), "bicubic", corner)
+
+
+def enlarge_crop(source: Size, canvas: Size, *, factor: float = 1.14) -> Placement:
+    """ml_recog: to ``factor`` times the canvas, aspect ratio not kept, then the canvas cut from the centre.
 
     The enlarged sides are truncated to integers, the corner is rounded half to even.
     """
-    net_width, net_height = size
-    wide, high = int(net_width * factor), int(net_height * factor)
-    left, top = round((wide - net_width) / 2), round((high - net_height) / 2)
-    resized = _pillow(image, (wide, high), "bilinear")
-    return Placed(
-        resized[top : top + net_height, left : left + net_width],
-        _ratio(image, (wide, high)),
-        (float(-left), float(-top)),
-    )
+    wide, high = int(canvas[0] * factor), int(canvas[1] * factor)
+    corner = (-round((wide - canvas[0]) / 2), -round((high - canvas[1]) / 2))
+    return Placement((wide, high), (wide / source[0], high / source[1]), "bilinear", corner)
 
 
-def letterbox(image: NDArray[np.uint8], size: Size) -> Placed:
-    """Keep the aspect ratio, centre, fill with the source's per-channel mean; float64.
-
-    The yolo and faster_rcnn contract: r = min(H/h, W/w), sides rounded half to even, OpenCV INTER_LINEAR.
-    """
-    (height, width), (net_width, net_height) = image.shape[:2], size
-    ratio = min(net_height / height, net_width / width)
-    wide, high = max(round(ratio * width), 1), max(round(ratio * height), 1)
-    left, top = (net_width - wide) // 2, (net_height - high) // 2
-    canvas = np.empty((net_height, net_width, image.shape[2]), np.float64)
-    canvas[:] = _channel_means(image)
-    canvas[top : top + high, left : left + wide] = _linear(image, (wide, high))
-    return Placed(canvas, (wide / width, high / height), (float(left), float(top)))
+def letterbox(source: Size, canvas: Size) -> Placement:
+    """Keep the aspect ratio, centre, fill with the source's mean; float64 (the yolo and faster_rcnn contract)."""
+    wide, high = _within(source, canvas)
+    corner = ((canvas[0] - wide) // 2, (canvas[1] - high) // 2)
+    return Placement((wide, high), (wide / source[0], high / source[1]), "linear", corner, None)
 
 
-def resize_pad(image: NDArray[np.uint8], size: Size, *, fill: tuple[int, ...] = IMAGENET_GREY) -> Placed:
-    """Keep the aspect ratio, top left, pad right and below with ``fill``; Pillow bilinear (efficientdet, mask_rcnn).
+def resize_pad(source: Size, canvas: Size) -> Placement:
+    """Keep the aspect ratio, top left, pad with the ImageNet grey (efficientdet, mask_rcnn).
 
     The scale is the unrounded 1 / max(w/W, h/H) on both axes, as the contract divides boxes by it.
     """
-    (height, width), (net_width, net_height) = image.shape[:2], size
-    scale = 1.0 / max(width / net_width, height / net_height)
-    wide, high = max(round(width * scale), 1), max(round(height * scale), 1)
-    canvas = np.empty((net_height, net_width, image.shape[2]), np.uint8)
-    canvas[:] = fill[: image.shape[2]]
-    canvas[:high, :wide] = _pillow(image, (wide, high), "bilinear")
-    return Placed(canvas, (scale, scale))
+    scale = 1.0 / max(source[0] / canvas[0], source[1] / canvas[1])
+    sides = max(round(source[0] * scale), 1), max(round(source[1] * scale), 1)
+    return Placement(sides, (scale, scale), "bilinear", fill=IMAGENET_GREY)
 
 
-def longest_side(image: NDArray[np.uint8], size: Size) -> Placed:
-    """Keep the aspect ratio, top left, pad right and below with 0; OpenCV INTER_LINEAR on float32.
-
-    rtdetr with ``preserve_aspect_ratio``: on a square canvas this makes the longest side the canvas's side.
-    """
-    (height, width), (net_width, net_height) = image.shape[:2], size
-    ratio = min(net_height / height, net_width / width)
-    wide, high = max(round(ratio * width), 1), max(round(ratio * height), 1)
-    canvas = np.zeros((net_height, net_width, image.shape[2]), np.float32)
-    canvas[:high, :wide] = _linear(image, (wide, high))
-    return Placed(canvas, (wide / width, high / height))
+def longest_side(source: Size, canvas: Size) -> Placement:
+    """Keep the aspect ratio, top left, pad right and below with 0 (rtdetr with ``preserve_aspect_ratio``)."""
+    wide, high = _within(source, canvas)
+    return Placement((wide, high), (wide / source[0], high / source[1]), "linear")
 
 
-def height_then_pad(image: NDArray[np.uint8], size: Size) -> Placed:
-    """ocrnet with ``keep_aspect_ratio``: Pillow bicubic to the canvas's height, width rounded up and at most the
-    canvas's; columns to its right repeat the last one."""
-    (height, width), (net_width, net_height) = image.shape[:2], size
-    wide = min(math.ceil(net_height * (width / height)), net_width)
-    resized = _pillow(image, (wide, net_height), "bicubic")
-    pixels = np.pad(resized, ((0, 0), (0, net_width - wide), (0, 0)), mode="edge")
-    return Placed(pixels, (wide / width, net_height / height))
-
-
-RESIZES: dict[str, Resize] = {
+PLACEMENTS: dict[str, Callable[[Size, Size], Placement]] = {
     "stretch": stretch,
-    "stretch_bilinear": partial(stretch_pillow, method="bilinear"),
-    "stretch_bicubic": partial(stretch_pillow, method="bicubic"),
-    "stretch_lanczos": partial(stretch_pillow, method="lanczos"),
+    "stretch_bilinear": partial(stretch, method="bilinear"),
+    "stretch_bicubic": partial(stretch, method="bicubic"),
+    "stretch_lanczos": partial(stretch, method="lanczos"),
     "center_crop_bilinear": partial(center_crop, method="bilinear"),
     "center_crop_bicubic": partial(center_crop, method="bicubic"),
+    "shortest_edge_crop": shortest_edge_crop,
     "enlarge_crop": enlarge_crop,
     "letterbox": letterbox,
     "resize_pad": resize_pad,
     "longest_side": longest_side,
-    "height_then_pad": height_then_pad,
 }
 
 
-def _ratio(image: NDArray[Any], size: Size) -> tuple[float, float]:
-    return size[0] / image.shape[1], size[1] / image.shape[0]
+def resize(image: NDArray[np.uint8], canvas: Size, name: str) -> Placed:
+    """(h, w, C) uint8 onto a canvas of (width, height) by the placement of that name."""
+    placement = PLACEMENTS[name]((image.shape[1], image.shape[0]), canvas)
+    left, top, right, bottom = placement.window(canvas)
+    pixels = _resized(image, placement, (left, top, right, bottom))
+    corner = placement.corner
+    offset = (float(corner[0]), float(corner[1]))
+    if pixels.shape[:2] == (canvas[1], canvas[0]):
+        return Placed(pixels, placement.scale, offset)
+    channels = image.shape[2]
+    around: Any = placement.fill[:channels] if placement.fill is not None else _channel_means(image)
+    full = np.empty((canvas[1], canvas[0], channels), np.float64 if placement.fill is None else pixels.dtype)
+    full[:] = around
+    full[max(corner[1], 0) : max(corner[1], 0) + bottom - top, max(corner[0], 0) : max(corner[0], 0) + right - left] = (
+        pixels
+    )
+    return Placed(full, placement.scale, offset)
 
 
-def _linear(image: NDArray[np.uint8], size: Size) -> NDArray[Any]:
-    """(size) float32 by OpenCV INTER_LINEAR; the uint8 pixels themselves where the size is already right."""
-    import cv2
+def _within(source: Size, canvas: Size) -> Size:
+    """The largest size of the source's shape in the canvas: r = min(H/h, W/w), sides rounded half to even."""
+    ratio = min(canvas[1] / source[1], canvas[0] / source[0])
+    return max(round(ratio * source[0]), 1), max(round(ratio * source[1]), 1)
 
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    resized = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    return resized.reshape(size[1], size[0], image.shape[2])  # OpenCV drops a channel axis of 1
+
+def _resized(image: NDArray[np.uint8], placement: Placement, window: tuple[int, int, int, int]) -> NDArray[Any]:
+    """The window of the resized image, (h, w, C): float32 for "linear", unless nothing changes, else uint8."""
+    height, width, channels = image.shape
+    left, top, right, bottom = window
+    if placement.resized == (width, height):
+        return image[top:bottom, left:right]
+    if placement.method == "linear":
+        import cv2
+
+        whole = cv2.resize(image.astype(np.float32), placement.resized, interpolation=cv2.INTER_LINEAR)
+        # OpenCV drops a channel axis of 1
+        return whole.reshape(placement.resized[1], placement.resized[0], channels)[top:bottom, left:right]
+    from PIL import Image
+
+    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+    # Not Pillow's ``box`` for the window alone: it is float32 there, which moves some pixels by a grey level.
+    whole = np.asarray(picture.resize(placement.resized, Image.Resampling[placement.method.upper()]))
+    return whole.reshape(placement.resized[1], placement.resized[0], channels)[top:bottom, left:right]
 
 
 def _channel_means(image: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -169,13 +182,3 @@ def _channel_means(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 
     sums = np.array(cv2.sumElems(image)[: image.shape[2]], dtype=np.float64)
     return np.asarray(sums / (image.shape[0] * image.shape[1]))
-
-
-def _pillow(image: NDArray[np.uint8], size: Size, method: PillowFilter) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    resized = np.asarray(picture.resize(size, Image.Resampling[method.upper()]))
-    return resized.reshape(size[1], size[0], image.shape[2])

@@ -1,13 +1,17 @@
-"""BERT tokenizers from local files, with the ``tokenizers`` package; nothing is downloaded."""
+"""Tokenizers from local files, with the ``tokenizers`` package; nothing is downloaded."""
 
 from __future__ import annotations
 
 import json
 import os
+import string
 from pathlib import Path
 from typing import Any
 
-from nvidia_tao_deploy.errors import RuntimeUnavailableError, SpecError
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError, SpecError
 
 UNKNOWN = "[UNK]"
 FILES = ("tokenizer.json", "vocab.txt")
@@ -28,14 +32,6 @@ def load_tokenizer(source: str, where: str | None = None) -> Any:
         RuntimeUnavailableError: the ``tokenizers`` package is not installed.
         SpecError: there are no such files, or they are no BERT tokenizer.
     """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            "captions need the 'tokenizers' package, which is not installed",
-            where=where,
-            remedy="pip install tokenizers",
-        ) from error
     path = find_tokenizer(source)
     if path is None:
         raise SpecError(
@@ -45,10 +41,7 @@ def load_tokenizer(source: str, where: str | None = None) -> Any:
             "bert-base-uncased: vocab.txt from huggingface.co/google-bert/bert-base-uncased) and name that folder in "
             "model.text_encoder_type. Nothing is downloaded here.",
         )
-    try:
-        tokenizer = Tokenizer.from_file(str(path)) if path.suffix == ".json" else _word_pieces(path)
-    except Exception as error:  # the package raises bare Exception for every broken file
-        raise SpecError(f"not a readable tokenizer: {error}", where=str(path)) from error
+    tokenizer = _read(path, where)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     missing = [token for token in ("[CLS]", "[SEP]", "[PAD]", ".") if tokenizer.token_to_id(token) is None]
@@ -56,6 +49,93 @@ def load_tokenizer(source: str, where: str | None = None) -> Any:
         raise SpecError(
             f"the vocabulary lacks {', '.join(missing)}, so it is not that of a BERT text encoder", where=str(path)
         )
+    return tokenizer
+
+
+class FixedLength:
+    """Texts -> the ids that a Hugging Face tokenizer gives with ``padding="max_length"`` and truncation.
+
+    Args:
+        source: a tokenizer folder as Hugging Face saves it (tokenizer.json, or CLIP's vocab.json and merges.txt), or
+            its tokenizer.json.
+        length: L, the model's context length.
+        where: place of the key in the spec, for messages.
+
+    Raises:
+        RuntimeUnavailableError: the ``tokenizers`` package is not installed.
+        SpecError: there is no such file, it cannot be read, or it does not say what it pads with.
+        ModelError: the model knows no such length.
+    """
+
+    def __init__(self, source: Path, length: int, where: str | None = None) -> None:
+        folder = source if source.is_dir() else source.parent
+        pairs = folder / "vocab.json", folder / "merges.txt"
+        path = source if source.is_file() else folder / "tokenizer.json"
+        if not path.is_file() and all(pair.is_file() for pair in pairs):
+            path = pairs[0]
+        if not path.is_file():
+            raise SpecError(
+                f"there is no tokenizer in {source}",
+                where=where,
+                remedy="Save it with the model's own tokenizer.save_pretrained(): tokenizer.json is read, or "
+                "vocab.json and merges.txt.",
+            )
+        self._tokenizer = _read(path, where)
+        pad, left = self._padding(folder, path)
+        self._tokenizer.enable_padding(direction="left" if left else "right", pad_id=pad, length=length)
+        try:
+            self._tokenizer.enable_truncation(length)
+        except ValueError as error:  # not even the special tokens fit
+            raise ModelError(f"the model takes {length} tokens, too few for its tokenizer: {error}") from error
+
+    def __call__(self, text: str) -> NDArray[np.int64]:
+        """(L,) ids, special tokens included; what is too long is cut."""
+        return np.array(self._tokenizer.encode(text).ids, np.int64)
+
+    def _padding(self, folder: Path, path: Path) -> tuple[int, bool]:
+        """Id, and whether it goes to the left: by the files beside the tokenizer, else by its own."""
+        settings: dict[str, Any] = {}
+        for name in ("special_tokens_map.json", "tokenizer_config.json"):
+            if (folder / name).is_file():
+                settings |= json.loads((folder / name).read_text(encoding="utf-8"))
+        own = self._tokenizer.padding or {}
+        token = settings.get("pad_token") or own.get("pad_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        found = None if token is None else self._tokenizer.token_to_id(token)
+        if found is None:
+            raise SpecError(
+                "the tokenizer does not say what it pads with" if token is None else f"'{token}' is no token of it",
+                where=str(path),
+                remedy="Put its tokenizer_config.json with a pad_token beside it.",
+            )
+        return int(found), settings.get("padding_side", own.get("direction")) == "left"
+
+
+def canonical(text: str) -> str:
+    """Lower case, ``_`` as a blank, without ASCII punctuation, one blank between words (``model.canonicalize_text``)."""
+    return " ".join(text.replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _read(path: Path, where: str | None) -> Any:
+    """A tokenizer from tokenizer.json, CLIP's vocab.json with merges.txt, or BERT's vocab.txt."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            "captions need the 'tokenizers' package, which is not installed",
+            where=where,
+            remedy="pip install tokenizers",
+        ) from error
+    try:
+        if path.name == "vocab.json":
+            tokenizer = _byte_pairs(path)
+        else:
+            tokenizer = Tokenizer.from_file(str(path)) if path.suffix == ".json" else _word_pieces(path)
+    except Exception as error:  # the package raises bare Exception for every broken file
+        raise SpecError(f"not a readable tokenizer: {error}", where=str(path)) from error
     return tokenizer
 
 
@@ -82,6 +162,33 @@ def _cached(name: str) -> list[Path]:
         for folder in (hub / f"models--{repository.replace('/', '--')}").glob("snapshots/*")
     ]
     return sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
+
+
+def _byte_pairs(vocabulary: Path) -> Any:
+    """CLIP's byte-level BPE over vocab.json and merges.txt, set up as its fast tokenizer is."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    vocab, merges = models.BPE.read_file(str(vocabulary), str(vocabulary.with_name("merges.txt")))
+    tokenizer = Tokenizer(
+        models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end)
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(words), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.add_special_tokens([start, end])
+    tokenizer.enable_padding(pad_id=vocab[end], pad_token=end)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (end, vocab[end]), (start, vocab[start]), trim_offsets=False, add_prefix_space=False
+    )
+    return tokenizer
 
 
 def _word_pieces(vocabulary: Path) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.upright import decode_upright
 from nvidia_tao_deploy.transforms.image import ImageTransform
-from nvidia_tao_deploy.transforms.resize import RESIZES
+from nvidia_tao_deploy.transforms.resize import resize
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 
@@ -42,7 +42,7 @@ class UprightTransform(ImageTransform):
 
     def _stretched(self, image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         if not self.whole_levels:
-            return RESIZES[self.resize](image, size).pixels
+            return resize(image, size, self.resize).pixels
         import cv2
 
         resized = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))

@@ -13,7 +13,8 @@ from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.normalize import Normalization
-from nvidia_tao_deploy.transforms.resize import RESIZES
+from nvidia_tao_deploy.transforms.resize import PLACEMENTS
+from nvidia_tao_deploy.transforms.resize import resize as resize_to
 
 SIZES = [(97, 61), (40, 130), (300, 7), (64, 48)]
 NET = (64, 48)
@@ -124,14 +125,14 @@ def test_longest_side_pads_right_and_below_with_zero(picture):
 def test_same_size_copies_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    for name in RESIZES:
+    for name in PLACEMENTS:
         if name.startswith(("center", "enlarge")):  # they enlarge by design
             continue
         _, out = run(ImageTransform(resize=name), Sample("a", (tmp_path / "a.png",)), (3, 48, 64))
         np.testing.assert_array_equal(out, chw(pixels), err_msg=name)
 
 
-@pytest.mark.parametrize("resize", sorted(RESIZES))
+@pytest.mark.parametrize("resize", sorted(PLACEMENTS))
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_one_channel_inputs_take_grey(picture, resize, layout):
     sample, pixels = picture
@@ -139,7 +140,7 @@ def test_one_channel_inputs_take_grey(picture, resize, layout):
     transform = ImageTransform(resize=resize, scale=1 / 255, mean=(0, 0, 0), layout=layout)
     _, out = run(transform, sample, shape)
     grey = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-    wanted = RESIZES[resize](grey, NET).pixels.astype(np.float32)[..., 0] / np.float32(255)
+    wanted = resize_to(grey, NET, resize).pixels.astype(np.float32)[..., 0] / np.float32(255)
     np.testing.assert_allclose(out.reshape(48, 64), wanted, atol=1e-6)
 
 

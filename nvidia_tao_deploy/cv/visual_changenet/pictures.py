@@ -17,7 +17,7 @@ from nvidia_tao_deploy.files import atomic_write
 from nvidia_tao_deploy.metrics.change import Truth
 from nvidia_tao_deploy.predictions.output_paths import OutputPaths
 from nvidia_tao_deploy.predictions.segmentation import to_canvas
-from nvidia_tao_deploy.transforms.resize import stretch
+from nvidia_tao_deploy.transforms.resize import resize
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 BINARY = ((0, 0, 0), (255, 255, 255))
@@ -113,7 +113,7 @@ class ChangePictures:
 def _shown(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """A picture as the network sees it, before the normalisation, whole grey levels by truncation."""
     pixels = np.asarray(decode(path), np.uint8)
-    return np.asarray(np.clip(stretch(pixels, size).pixels, 0, 255), np.uint8)
+    return np.asarray(np.clip(resize(pixels, size, "stretch").pixels, 0, 255), np.uint8)
 
 
 def _save(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -20,7 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from nvidia_tao_deploy.metrics import retrieval
 from nvidia_tao_deploy.metrics.retrieval import mean_class_hit_rate, nearest, normalize_rows
-from nvidia_tao_deploy.transforms.resize import enlarge_crop
+from nvidia_tao_deploy.transforms.resize import resize as resize_to
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), 0.226
 
@@ -78,7 +78,7 @@ def test_the_crop_has_the_input_size_whatever_its_parity(width: int, height: int
     wide, high = int(width * 1.14), int(height * 1.14)
     resized = np.asarray(Image.fromarray(pixels).resize((wide, high), Image.Resampling.BILINEAR))
     left, top = round((wide - width) / 2), round((high - height) / 2)
-    found = enlarge_crop(pixels, (width, height)).pixels
+    found = resize_to(pixels, (width, height), "enlarge_crop").pixels
     np.testing.assert_array_equal(found, resized[top : top + height, left : left + width])
     assert found.shape == (height, width, 3)
     if width == 224:
