@@ -149,7 +149,9 @@ class Network:
     transform: Callable[[Any, Ports], Transform]
     dataset: Callable[[Any, str], Dataset] = _engines_only
     decode: Callable[[Any, Ports, str], Decoder] = _engines_only
+        check_classes: (spec, classes of the model) -> ModelError where the spec has others; None: outputs show them.
     metric: Callable[[Any, Dataset], Metric] = _engines_only
     writer: Callable[[Any, Path, Dataset, Ports], Writer] = _engines_only
     batch_size: Callable[[Any, str], int] = _engines_only
     labels: Callable[[Any], Sequence[str]] = lambda _spec: ()
+    check_classes: Callable[[Any, int], None] | None = None

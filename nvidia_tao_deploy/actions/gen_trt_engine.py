@@ -88,6 +88,7 @@ def gen_trt_engine(
             calibration=prepared.calibration,
             transform=prepared.transform.describe(),
             labels=list(network.labels(spec)),
+            classes=prepared.classes,
             spec=plain(spec.model_dump(exclude={"encryption_key"})),
             parity=parity,
             verified_precision=verified,

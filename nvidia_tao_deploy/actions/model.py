@@ -16,7 +16,7 @@ from nvidia_tao_deploy.pipeline.progress import progress, say
 from nvidia_tao_deploy.pipeline.ranks import Team, joined
 from nvidia_tao_deploy.pipeline.stream import Tally, refuse_nothing_read, run_numbered
 from nvidia_tao_deploy.pipeline.workers import worker_count
-from nvidia_tao_deploy.runtime.open import open_session
+from nvidia_tao_deploy.runtime.open import ENGINE_SUFFIXES, open_session
 from nvidia_tao_deploy.runtime.session import Session
 from nvidia_tao_deploy.transforms.transform import Transform
 
@@ -118,9 +118,27 @@ def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[Op
     )
     try:
         ports = network.bind(session.inputs, session.outputs)
-        say(f"{path} on {session.device}")
+        if network.check_classes and (count := _class_count(Path(section.trt_engine))) is not None:
+            network.check_classes(spec, count)
+        say(f"{section.trt_engine} on {session.device}")
         transform = network.transform(spec, ports)
         decode = network.decode(spec, ports, action)
         yield OpenModel(network, spec, action, session, ports, transform, decode, team)
     finally:
         session.close()
+
+
+def _class_count(path: Path) -> int | None:
+    """Classes of a model: from its plugin, or from the manifest where gen_trt_engine wrote it; None: not known."""
+    from nvidia_tao_deploy.engine.manifest import Manifest, manifest_path
+    from nvidia_tao_deploy.graph.classes import class_count
+
+    is_onnx = path.suffix.lower() == ".onnx"
+    engine = path.with_suffix("") if is_onnx else path
+    if engine.suffix.lower() in ENGINE_SUFFIXES and manifest_path(engine).is_file():
+        return Manifest.load(engine).classes
+    if not is_onnx:
+        return None
+    import onnx
+
+    return class_count(onnx.load(str(path), load_external_data=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ class Prepared:
     transform: Transform
     images: CalibrationImages | None
     calibration: dict[str, Any] | None = None
+    classes: int | None = None
     notes: list[str] = field(default_factory=list)
 
     def fp32_nodes(self) -> list[str]:
@@ -59,14 +60,18 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     """
     from nvidia_tao_deploy.engine.backend import known_plugins
     from nvidia_tao_deploy.graph import load, precision, simplify
+    from nvidia_tao_deploy.graph.classes import class_count
     from nvidia_tao_deploy.graph.lower import lower_plugins
     from nvidia_tao_deploy.graph.verify import is_quantized
 
     options = spec.gen_trt_engine.tensorrt
     path = Path(spec.require("gen_trt_engine.onnx_file"))
     source = load.load_model(path)
-    ports = network.bind(load.model_inputs(source), load.model_outputs(source))
+    ports = replace(network.bind(load.model_inputs(source), load.model_outputs(source)), source=path)
     prepared = Prepared(source, source, ports, network.transform(spec, ports), None)
+    if network.check_classes and (count := class_count(source)) is not None:
+        network.check_classes(spec, count)
+        prepared.classes = count
     if options.simplify:
         report = simplify.simplify_report(prepared.model)
         prepared.model = report.model

@@ -52,6 +52,7 @@ class Manifest:
     calibration: dict[str, Any] | None = None
     transform: Any = None
     labels: list[str] | None = None
+    classes: int | None = None
     spec: dict[str, Any] | None = None
     parity: dict[str, Any] | None = None
     layer_precisions: dict[str, int] | None = None

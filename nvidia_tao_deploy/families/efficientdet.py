@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,21 @@ def decoder(limit: int, *, clip: bool) -> Decoder:
         return decode_efficient_nms(outputs, geometries, limit, clip=clip)
 
     return run
+
+
+def class_check(key: str) -> Callable[[Any, int], None]:
+    """Compare the number under ``key``, unless it is 0, with the model's classes; ModelError where they differ."""
+
+    def check(spec: Any, count: int) -> None:
+        wanted = spec.get(key)
+        if wanted and wanted != count:
+            raise ModelError(
+                f"the model has {count} classes, the spec {wanted}",
+                where=spec.where(key),
+                remedy="Give the num_classes of the training.",
+            )
+
+    return check
 
 
 def metric(_spec: Any, data: Dataset) -> MatchedCocoMetric:

@@ -104,4 +104,5 @@ def ssd_network(name: str, spec: type[KittiDetectionSpec]) -> Network:
         writer=family.writer(FIRST_CLASS_ID),
         batch_size=family.batch_size,
         labels=family.known_class_names,
+        check_classes=family.check_classes,
     )

@@ -109,4 +109,5 @@ def yolo_network(name: str, spec: type[KittiDetectionSpec]) -> Network:
         writer=family.writer(FIRST_CLASS_ID),
         batch_size=family.batch_size,
         labels=family.known_class_names,
+        check_classes=family.check_classes,
     )

@@ -44,6 +44,7 @@ class Inference(sections.Inference):
 class DatasetConfig(Section):
     """Annotations."""
 
+    num_classes: int = Field(default=0, ge=0, description="Classes of the model; 0 is the model's own number.")
     validation_json_file: str = Field(default="", description="COCO annotation file of evaluate.")
 
 

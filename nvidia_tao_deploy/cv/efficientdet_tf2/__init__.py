@@ -55,5 +55,6 @@ NETWORK = Network(
     writer=writer,
     batch_size=batch_size,
     labels=labels,
+    check_classes=family.class_check("dataset.num_classes"),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -47,6 +47,7 @@ class Inference(sections.Inference):
 class Dataset(Section):
     """Images and labels."""
 
+    num_classes: int = Field(default=0, ge=0, description="Classes of the model; 0 is the model's own number.")
     val_json_file: str = Field(default="", description="COCO annotation file of evaluate.")
     val_dirs: StrList = Field(default=[], description="Folders that its file names are relative to, tried in order.")
 

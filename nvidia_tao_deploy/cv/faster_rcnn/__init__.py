@@ -168,5 +168,6 @@ NETWORK = Network(
     writer=writer,
     batch_size=batch_size,
     labels=labels,
+    check_classes=family.check_classes,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

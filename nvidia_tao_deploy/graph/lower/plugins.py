@@ -108,7 +108,7 @@ def lower_plugins(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> Lowe
         pending = [i for i, node in enumerate(graph.node) if node.op_type in PLUGIN_OPS and node.op_type not in keep]
         if not pending:
             break
-        types = _infer_types(result)
+        types = infer_types(result)
         constants = _Constants(graph)
         reasons = {}
         replacements: dict[int, tuple[list[onnx.NodeProto], list[onnx.TensorProto]]] = {}
@@ -156,7 +156,7 @@ def _lower(
 _Types = dict[str, tuple[int, "tuple[Dim, ...] | None"]]
 
 
-def _infer_types(model: onnx.ModelProto) -> _Types:
+def infer_types(model: onnx.ModelProto) -> _Types:
     """Element type and shape of every tensor that ONNX's inference can reach, without copying large weights."""
     light = onnx.ModelProto()
     light.ir_version = model.ir_version
