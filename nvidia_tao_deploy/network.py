@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import ModelError, UsageError
 from nvidia_tao_deploy.metrics.metric import Metric
-from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.runtime.session import Session, TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 
 if TYPE_CHECKING:
@@ -67,10 +67,11 @@ class Port:
 
 @dataclass(frozen=True)
 class Ports:
-    """A model's tensors under the roles its network gives them."""
+    """A model's tensors under the roles its network gives them, and the file that holds the model."""
 
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
+    source: Path | None = None
 
     def image_size(self, role: str) -> tuple[int, int]:
         """(width, height) of an NCHW image input.
@@ -118,6 +119,15 @@ def _match(kind: str, ports: Sequence[Port], tensors: Sequence[TensorInfo]) -> d
     return found
 
 
+def open_one(spec: Any, action: str, opened: Callable[[Path], Session]) -> Session:
+    """The session of the one file that ``<action>.trt_engine`` names.
+
+    Raises:
+        SpecError: it names none.
+    """
+    return opened(Path(spec.require(f"{action}.trt_engine")))
+
+
 def _engines_only(*_: Any) -> Any:
     raise UsageError("this network only builds engines", remedy="Run gen_trt_engine.")
 
@@ -140,6 +150,9 @@ class Network:
         writer: (spec, results folder, dataset, ports) -> writer.
         batch_size: (spec, action) -> images per batch that the spec asks for.
         labels: spec -> class names known at build time, for the manifest.
+        check_classes: (spec, classes of the model) -> ModelError where the spec has others; None: outputs show them.
+        open: (spec, action, function that opens a file) -> session.
+        sidecars: ONNX file -> files and folders beside it that its engine needs beside itself too.
     """
 
     name: str
@@ -149,9 +162,10 @@ class Network:
     transform: Callable[[Any, Ports], Transform]
     dataset: Callable[[Any, str], Dataset] = _engines_only
     decode: Callable[[Any, Ports, str], Decoder] = _engines_only
-        check_classes: (spec, classes of the model) -> ModelError where the spec has others; None: outputs show them.
     metric: Callable[[Any, Dataset], Metric] = _engines_only
     writer: Callable[[Any, Path, Dataset, Ports], Writer] = _engines_only
     batch_size: Callable[[Any, str], int] = _engines_only
     labels: Callable[[Any], Sequence[str]] = lambda _spec: ()
     check_classes: Callable[[Any, int], None] | None = None
+    open: Callable[[Any, str, Callable[[Path], Session]], Session] = open_one
+    sidecars: Callable[[Path], Sequence[Path]] = lambda _onnx_file: ()

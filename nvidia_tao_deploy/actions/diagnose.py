@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -409,7 +409,8 @@ class _Bench:
                 path, providers=spec.runtime.providers, provider_options=spec.runtime.provider_options
             )
             try:
-                ports = network.bind(session.inputs, session.outputs)
+                source = Path(spec.gen_trt_engine.onnx_file)
+                ports = replace(network.bind(session.inputs, session.outputs), source=source)
                 size = max(1, network.batch_size(spec, "evaluate"))
                 stream = run_stream(
                     self.dataset,

@@ -10,6 +10,8 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.graph.archive import ZIP_MAGIC, read_model
+from nvidia_tao_deploy.graph.plain_outputs import plain_outputs
 from nvidia_tao_deploy.graph.tensors import INLINE_PROTO_LIMIT, dims_of, serialized_size
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
@@ -21,7 +23,9 @@ EXPORT_REMEDY = "Export the model to ONNX again (the export action of its traine
 
 
 def load_model(path: Path) -> ModelProto:
-    """Read and check an ONNX file; external weight files are looked for beside it.
+    """Read and check an ONNX file, or the only one in a zip archive; external weight files are looked for beside it.
+
+    Dictionaries of scores (ZipMap) become tensors.
 
     Returns:
         The model with all weights in memory and IR version >= 4 semantics (weights are not inputs).
@@ -40,8 +44,9 @@ def load_model(path: Path) -> ModelProto:
             where=where,
             remedy="Export it with external data (onnx.save(..., save_as_external_data=True)).",
         )
+    content = read_model(path) if head.startswith(ZIP_MAGIC) else None
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load_model_from_string(content) if content else onnx.load(str(path), load_external_data=False)
     except Exception as error:  # the protobuf runtimes raise unrelated types for the same broken file
         raise ModelError(
             f"not a readable ONNX file: it is truncated or of another kind ({_one_line(error)})",
@@ -57,6 +62,7 @@ def load_model(path: Path) -> ModelProto:
     _load_weights(model, path)
     _check(model, where)
     _drop_initializer_inputs(model)
+    plain_outputs(model)
     return model
 
 
@@ -121,11 +127,10 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
             where=where,
             remedy="Give the ONNX file it was built from; gen_trt_engine leaves the prepared one beside the engine.",
         )
-    for magic, kind in ((b"PK\x03\x04", "a zip archive (a PyTorch checkpoint?)"), (HDF5_MAGIC, "an HDF5 file")):
-        if head.startswith(magic):
-            raise ModelError(
-                f"this is {kind}, not an ONNX model", where=where, remedy="Export the model to ONNX first."
-            )
+    if head.startswith(HDF5_MAGIC):
+        raise ModelError(
+            "this is an HDF5 file, not an ONNX model", where=where, remedy="Export the model to ONNX first."
+        )
 
 
 def _etlt_payload(head: bytes) -> str:

@@ -21,7 +21,7 @@ def open_session(
     cuda_graph: bool = False,
     where: str | None = None,
 ) -> Session:
-    """Open ``path``: ``.engine`` and ``.plan`` on TensorRT, ``.onnx`` on ONNX Runtime.
+    """Open ``path``: ``.engine`` and ``.plan`` on TensorRT, ``.onnx`` (also the one in a ``.zip``) on ONNX Runtime.
 
     Args:
         path: the model file.
@@ -41,10 +41,11 @@ def open_session(
     if path.stat().st_size == 0:
         raise ModelError("the model file is empty", where=place, remedy="Build or export it again.")
     suffix = path.suffix.lower()
-    if suffix == ".onnx":
+    if suffix in (".onnx", ".zip"):
         from nvidia_tao_deploy.graph.load import load_model
         from nvidia_tao_deploy.graph.lower import PLUGIN_OPS, lower_plugins
         from nvidia_tao_deploy.graph.ort import needs_plain_pairs
+        from nvidia_tao_deploy.graph.plain_outputs import SCORES
         from nvidia_tao_deploy.graph.runnable import holds_bfloat16, runnable
         from nvidia_tao_deploy.runtime.cuda import gpu_available
         from nvidia_tao_deploy.runtime.onnxruntime import OnnxRuntimeSession
@@ -60,6 +61,8 @@ def open_session(
                     remedy="Build an engine with a TensorRT that has this plugin, and give that.",
                 )
             content = lowered.model.SerializeToString()
+        elif suffix == ".zip" or any(node.name.endswith(SCORES) for node in model.graph.node):  # not what the file holds
+            content = model.SerializeToString()
         elif holds_bfloat16(model) and not gpu_available():  # no CPU kernels: rounded by casts, computed in float32
             content = runnable(model).SerializeToString()
         return OnnxRuntimeSession(
