@@ -8,6 +8,7 @@ outputs and feeds the metric or writer. Memory is bounded by the ring.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -31,6 +32,7 @@ from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 __all__ = ["Tally", "calibration_batches", "refuse_nothing_read", "run_numbered", "run_stream"]
 
 MAX_RING_BYTES = 4 << 30
+SWITCH_SECONDS = 0.0005
 
 
 @dataclass
@@ -145,6 +147,9 @@ def run_numbered(
             dataset, transform, list(ports.inputs.values()), batch_size, depth, count=workers, kind=worker_kind
         )
         with ExitStack() as stack:
+            # While outputs are decoded here, the threads that feed the model would wait 5 ms for each of their turns.
+            stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+            sys.setswitchinterval(SWITCH_SECONDS)
             stack.callback(pool.close)  # last: page-locked buffers are released first
             for buffers in pool.ring:
                 for array in buffers.values():

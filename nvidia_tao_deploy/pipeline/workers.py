@@ -2,7 +2,7 @@
 
 Threads do where the image libraries release the GIL for nearly all of their time (measured: two cores). On many cores
 the few GIL-bound microseconds of every call add up, so there forked processes write into the same buffers through
-shared memory; only row numbers go to them and geometries come back.
+shared memory. Row numbers go to all of them through one pipe, geometries come back to one thread through another.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import select
 import signal
+import struct
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any, Literal
 
@@ -36,6 +38,9 @@ MAX_WORKERS = 64
 MAX_CHUNK = 8
 # From here on the GIL costs more than processes do.
 PROCESSES_FROM = 6
+_JOB = struct.Struct("<QIIII")  # number, ring slot, first row, first dataset index, rows
+_HEAD = struct.Struct("<I")  # length of the pickled answer that follows
+_ATOMIC = select.PIPE_BUF  # writes to a pipe of up to this many bytes come through in one piece
 
 
 def cores() -> int:
@@ -78,21 +83,17 @@ class Workers:
             {info.name: make((batch_size, *(dim or 1 for dim in info.shape[1:])), info.dtype) for info in inputs}
             for _ in range(depth)
         ]
-        self._children: list[Any] = []
-        self._idle: SimpleQueue[Any] = SimpleQueue()
+        self._children: _Children | None = None
         if processes:
-            self._fork()
+            self._children = _Children(self.count, dataset, transform, self.ring)
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="transform")
 
     def fill(self, slot: int, samples: Sequence[Sample], start: int) -> Ticket:
         """Begin to fill rows 0.. of ring buffer ``slot`` with ``samples``, which begin at dataset index ``start``."""
         bounds = range(0, len(samples), self._chunk)
-        if self._children:
+        if self._children is not None:
             work = [
-                self._pool.submit(
-                    self._remote, slot, row, range(start + row, start + min(row + self._chunk, len(samples)))
-                )
-                for row in bounds
+                self._children.submit(slot, row, start + row, min(self._chunk, len(samples) - row)) for row in bounds
             ]
         else:
             work = [self._pool.submit(self._local, slot, row, samples[row : row + self._chunk]) for row in bounds]
@@ -101,55 +102,12 @@ class Workers:
     def _local(self, slot: int, row: int, samples: Sequence[Sample]) -> Filled:
         return fill_rows(self._transform, samples, self.ring[slot], row, self._stop.is_set)
 
-    def _remote(self, slot: int, row: int, indices: range) -> Filled:
-        process, connection = self._idle.get()
-        try:
-            connection.send((slot, row, indices))
-            answer = connection.recv()
-        except (EOFError, OSError) as error:
-            if self._stop.is_set():
-                return []
-            process.join(1)
-            raise RuntimeUnavailableError(
-                f"a worker process that decodes images ended (exit code {process.exitcode}) at "
-                f"{self._dataset[indices[0]].path} or one of the {len(indices) - 1} images after it",
-                remedy="It may have run out of memory. runtime.worker_kind=threads decodes in this process.",
-            ) from error
-        finally:
-            self._idle.put((process, connection))
-        if isinstance(answer, BaseException):
-            raise answer
-        filled: Filled = answer
-        return filled
-
-    def _fork(self) -> None:
-        from multiprocessing import get_context
-
-        context = get_context("fork")
-        parents: list[Any] = []
-        for _ in range(self.count):
-            here, there = context.Pipe()
-            parents.append(here)
-            arguments = (there, list(parents), self._dataset, self._transform, self.ring, os.getpid())
-            process = context.Process(target=_serve, args=arguments, daemon=True)
-            with warnings.catch_warnings():
-                # The children touch neither the runtimes nor any lock of their threads: numpy, OpenCV, Pillow only.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                process.start()
-            there.close()
-            self._children.append(process)
-            self._idle.put((process, here))
-
     def close(self) -> None:
         """End all workers after the image each one has in hand; queued work is dropped."""
         self._stop.set()
-        for process in self._children:
-            process.terminate()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in self._children:
-            process.join(5)
-        while not self._idle.empty():
-            self._idle.get()[1].close()
+        if self._children is not None:
+            self._children.close()
         if self._cv2_threads is not None:
             import cv2
 
@@ -227,32 +185,154 @@ def shared_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
+class _Children:
+    """Forked processes that fill rows of the ring.
+
+    All read jobs from one pipe and write answers to another. Every message is at most PIPE_BUF bytes, so the kernel
+    passes it whole: there is no lock that a killed process could take with it, and one thread here takes many answers
+    with one read.
+    """
+
+    def __init__(self, count: int, dataset: Dataset, transform: Transform, ring: list[Buffers]) -> None:
+        from multiprocessing import get_context
+
+        self._dataset = dataset
+        self._jobs: dict[int, tuple[Future[Filled], int, int]] = {}
+        self._lock = threading.Lock()
+        self._closing = False
+        self._next = 0
+        jobs_out, self._jobs_in = os.pipe()
+        self._answers_out, answers_in = os.pipe()
+        context = get_context("fork")
+        self._processes: list[Any] = []
+        arguments = (jobs_out, answers_in, (self._jobs_in, self._answers_out), dataset, transform, ring)
+        for _ in range(count):
+            process = context.Process(target=_serve, args=arguments, daemon=True)
+            with warnings.catch_warnings():
+                # The children touch neither the runtimes nor any lock of their threads: numpy, OpenCV, Pillow only.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()
+            self._processes.append(process)
+        os.close(jobs_out)
+        os.close(answers_in)
+        self._collector = threading.Thread(target=self._collect, name="collector", daemon=True)
+        self._collector.start()
+
+    def submit(self, slot: int, row: int, start: int, count: int) -> Future[Filled]:
+        """Fill rows ``row``... of ring buffer ``slot`` with ``count`` samples from dataset index ``start`` on."""
+        future: Future[Filled] = Future()
+        with self._lock:
+            number, self._next = self._next, self._next + 1
+            self._jobs[number] = future, start, count
+        try:
+            os.write(self._jobs_in, _JOB.pack(number, slot, row, start, count))
+        except OSError:  # every process is gone: the collector says so
+            self._fail()
+        return future
+
+    def _collect(self) -> None:
+        """Hand answers to their futures until the pipe closes or a process dies."""
+        from multiprocessing.connection import wait
+
+        data = b""
+        watched: list[Any] = [self._answers_out, *(process.sentinel for process in self._processes)]
+        while True:
+            ready = wait(watched)
+            if self._answers_out in ready:
+                part = os.read(self._answers_out, 1 << 20)
+                data = self._answer(data + part)
+                if part:
+                    continue
+            if not self._closing:
+                self._fail()
+            return
+
+    def _answer(self, data: bytes) -> bytes:
+        """Take the whole answers out of ``data``; what is left is the beginning of the next."""
+        position = 0
+        while len(data) - position >= _HEAD.size:
+            end = position + _HEAD.size + _HEAD.unpack_from(data, position)[0]
+            if end > len(data):
+                break
+            number, answer = ForkingPickler.loads(
+                data[position + _HEAD.size : end]
+            )  # our own fork's, from an unnamed pipe
+            with self._lock:
+                future = self._jobs.pop(number)[0]
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+            position = end
+        return data[position:]
+
+    def _fail(self) -> None:
+        """A process died: every job that is under way ends with an error that names the first."""
+        for process in self._processes:
+            process.join(0.2)
+        code = next((process.exitcode for process in self._processes if process.exitcode is not None), None)
+        with self._lock:
+            jobs, self._jobs = sorted(self._jobs.items()), {}
+        for _, (future, start, count) in jobs:
+            future.set_exception(
+                RuntimeUnavailableError(
+                    f"a worker process that decodes images ended (exit code {code}) at {self._dataset[start].path} or "
+                    f"one of the {count + sum(job[2] for _, job in jobs) - jobs[0][1][2] - 1} images after it",
+                    remedy="It may have run out of memory. runtime.worker_kind=threads decodes in this process.",
+                )
+            )
+
+    def close(self) -> None:
+        """End the processes; what they have in hand is dropped. Calling it twice is allowed."""
+        if self._closing:
+            return
+        self._closing = True
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join(5)
+        self._collector.join(5)
+        os.close(self._jobs_in)
+        os.close(self._answers_out)
+
+
 def _serve(
-    connection: Any, inherited: list[Any], dataset: Dataset, transform: Transform, ring: Any, parent: int
+    jobs: int, answers: int, unused: tuple[int, int], dataset: Dataset, transform: Transform, ring: list[Buffers]
 ) -> None:
-    """A worker process: fill the rows it is told to until the other end closes or is gone."""
+    """A worker process: fill the rows it is told to until the job pipe's other end is closed or gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for other in inherited:
-        other.close()
-    while True:
-        while not connection.poll(1.0):
-            if os.getppid() != parent:
-                os._exit(0)
+    for other in unused:
+        os.close(other)
+    while job := os.read(jobs, _JOB.size):
+        number, slot, row, start, count = _JOB.unpack(job)
         try:
-            slot, row, indices = connection.recv()
-        except (EOFError, OSError):
-            os._exit(0)
-        try:
-            answer: Any = fill_rows(transform, [dataset[i] for i in indices], ring[slot], row, lambda: False)
+            samples = [dataset[index] for index in range(start, start + count)]
+            answer: Any = fill_rows(transform, samples, ring[slot], row, lambda: False)
         except Exception as error:
             answer = error.with_traceback(None)
         try:
-            connection.send(answer)
-        except (BrokenPipeError, ConnectionResetError):
-            os._exit(0)
-        except Exception as error:  # what came out cannot be sent
-            connection.send(RuntimeError(f"{dataset[indices[0]].path}: {type(error).__name__}: {error}"))
+            os.write(answers, _message(number, answer, str(dataset[start].path)))
+        except BrokenPipeError:
+            break
+    os._exit(0)
+
+
+def _message(number: int, answer: Any, first: str) -> bytes:
+    """The answer as one write; what does not fit or cannot be sent comes as text."""
+    try:
+        body = ForkingPickler.dumps((number, answer))
+        if isinstance(answer, BaseException):
+            ForkingPickler.loads(body)  # some exceptions can be written and not read
+    except Exception:
+        body = ForkingPickler.dumps((number, RuntimeError(f"{first}: {type(answer).__name__}: {answer}"[:1000])))
+    if len(body) + _HEAD.size > _ATOMIC:
+        if isinstance(answer, list):
+            rows = [DataError(row.what[:200]) if isinstance(row, DataError) else row for row in answer]
+            body = ForkingPickler.dumps((number, rows))
+        else:
+            body = ForkingPickler.dumps((number, type(answer)(str(answer)[:1000])))
+    return _HEAD.pack(len(body)) + bytes(body)
 
 
 def _one_opencv_thread() -> int | None:

@@ -131,8 +131,8 @@ PLACEMENTS: dict[str, Callable[[Size, Size], Placement]] = {
 }
 
 
-def resize(image: NDArray[np.uint8], canvas: Size, name: str) -> Placed:
-    """(h, w, C) uint8 onto a canvas of (width, height) by the placement of that name."""
+def resize(image: NDArray[Any], canvas: Size, name: str) -> Placed:
+    """(h, w, C) grey levels onto a canvas of (width, height) by the placement of that name."""
     placement = PLACEMENTS[name]((image.shape[1], image.shape[0]), canvas)
     left, top, right, bottom = placement.window(canvas)
     pixels = _resized(image, placement, (left, top, right, bottom))
@@ -156,7 +156,7 @@ def _within(source: Size, canvas: Size) -> Size:
     return max(round(ratio * source[0]), 1), max(round(ratio * source[1]), 1)
 
 
-def _resized(image: NDArray[np.uint8], placement: Placement, window: tuple[int, int, int, int]) -> NDArray[Any]:
+def _resized(image: NDArray[Any], placement: Placement, window: tuple[int, int, int, int]) -> NDArray[Any]:
     """The window of the resized image, (h, w, C): float32 for "linear", unless nothing changes, else uint8."""
     height, width, channels = image.shape
     left, top, right, bottom = window
@@ -176,7 +176,7 @@ def _resized(image: NDArray[np.uint8], placement: Placement, window: tuple[int, 
     return whole.reshape(placement.resized[1], placement.resized[0], channels)[top:bottom, left:right]
 
 
-def _channel_means(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _channel_means(image: NDArray[Any]) -> NDArray[np.float64]:
     """(C,) means in float64; sums of grey levels are exact, and OpenCV takes them 10 times as fast as numpy."""
     import cv2
 
