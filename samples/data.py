@@ -135,6 +135,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "masks": from_module("masks_data", "write_masks"),
     "changes": from_module("masks_data", "write_changes"),
     "boards": from_module("boards_data", "write_boards"),
+    "clouds": from_module("pointcloud_data", "write_clouds"),
     "depth": from_module("depth_data", "write_depth"),
 }
 

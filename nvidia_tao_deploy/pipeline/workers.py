@@ -151,7 +151,7 @@ def fill_rows(
         if stopped():
             break
         try:
-            filled.append(transform(sample, {name: array[number] for name, array in buffers.items()}))
+            filled.append(transform(sample, {name: array[number, ...] for name, array in buffers.items()}))
         except DataError as error:
             filled.append(error)
         except TaoDeployError:

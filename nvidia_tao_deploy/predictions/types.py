@@ -78,3 +78,23 @@ class PanopticMap:
     segment_ids: NDArray[np.int32]
     class_ids: NDArray[np.int64]
     geometry: Geometry
+
+
+@dataclass(frozen=True)
+class CloudBoxes:
+    """Boxes of one point cloud, best first.
+
+    Attributes:
+        boxes: (N, 7) float64: centre x, y, z, length, width, height in metres, yaw in radians counter-clockwise from x.
+        scores: (N,) float64.
+        class_ids: (N,) int64, from 0.
+        geometry: what became of the cloud on its way to the model.
+    """
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    class_ids: NDArray[np.int64]
+    geometry: Geometry
+
+    def __len__(self) -> int:
+        return len(self.scores)

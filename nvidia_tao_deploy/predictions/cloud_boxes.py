@@ -1,0 +1,62 @@
+"""From the rows of an anchor head to cuboids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.predictions.rotated import rotated_nms
+from nvidia_tao_deploy.predictions.types import CloudBoxes
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+BIRDS_EYE = [0, 1, 3, 4, 6]  # x, y, length, width, yaw of a cuboid
+
+
+def decode_cloud_boxes(
+    rows: NDArray[Any],
+    counts: NDArray[Any],
+    geometries: Sequence[Geometry],
+    *,
+    classes: int,
+    score_threshold: float,
+    iou_threshold: float,
+    before_nms: int,
+    after_nms: int,
+) -> list[CloudBoxes]:
+    """CloudBoxes by descending score, after suppression in bird's-eye view across all classes.
+
+    The order of a model's rows is open, so equal scores are ordered by the rows' content.
+
+    Args:
+        rows: (B, N, 9) x, y, z, dx, dy, dz, yaw, class id, score.
+        counts: (B,) rows that are defined.
+        geometries: of the clouds.
+        classes: number of classes.
+        score_threshold: least score.
+        iou_threshold: overlap from which a later box is dropped.
+        before_nms: best rows that take part.
+        after_nms: boxes kept at most.
+
+    Raises:
+        ModelError: a row is not finite, or of a class that there is not.
+    """
+    found = []
+    for table, count, geometry in zip(rows, np.ravel(counts), geometries, strict=True):
+        table = table[: int(count)].astype(np.float64)
+        if not np.isfinite(table).all():
+            raise ModelError("the model's boxes hold NaN or infinite values")
+        table = table[table[:, 8] >= score_threshold]
+        table = table[np.lexsort([*table[:, 7::-1].T, -table[:, 8]])][:before_nms]
+        class_ids = table[:, 7].astype(np.int64)
+        if len(table) and not (class_ids.min() >= 0 and class_ids.max() < classes):
+            raise ModelError(
+                f"the model gives class {class_ids.max()}, dataset.class_names has {classes} names",
+                remedy="List the classes of the model's anchors in their order.",
+            )
+        kept = rotated_nms(table[:, BIRDS_EYE], iou_threshold, after_nms)
+        found.append(CloudBoxes(table[kept, :7], table[kept, 8], class_ids[kept], geometry))
+    return found
