@@ -57,6 +57,7 @@ NETWORKS: dict[str, Entry] = {
     "ocrnet": Entry("nvidia_tao_deploy.cv.ocrnet", "Text recognition (CTC or attention)"),
     "oneformer": Entry("nvidia_tao_deploy.cv.oneformer", "OneFormer semantic segmentation"),
     "optical_inspection": Entry("nvidia_tao_deploy.cv.optical_inspection", "Optical inspection against golden images"),
+    "pointpillars": Entry("nvidia_tao_deploy.cv.pointpillars", "PointPillars: cuboids in LiDAR point clouds"),
     "retinanet": Entry("nvidia_tao_deploy.cv.retinanet", "RetinaNet detector", protobuf=True),
     "rtdetr": Entry("nvidia_tao_deploy.cv.rtdetr", "RT-DETR real-time detection transformer"),
     "segformer": Entry("nvidia_tao_deploy.cv.segformer", "SegFormer semantic segmentation"),
