@@ -54,3 +54,29 @@ def nms(boxes_xyxy: NDArray[Any], scores: NDArray[Any], iou_threshold: float, of
         overlap = iou_matrix(boxes_xyxy[best : best + 1], boxes_xyxy[rest], offset)[0]
         order = rest[overlap <= iou_threshold]
     return np.array(kept, dtype=np.int64)
+
+
+def soft_nms(
+    boxes_xyxy: NDArray[Any], scores: NDArray[Any], sigma: float, threshold: float, offset: float = 0.0
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Gaussian soft suppression: take the best box, multiply the others' scores by exp(-IoU^2 / sigma), repeat.
+
+    Args:
+        boxes_xyxy: (N, 4).
+        scores: (N,); equal scores are taken lowest index first.
+        sigma: of the decay.
+        threshold: boxes whose score falls below it are dropped.
+        offset: see :func:`iou_matrix`.
+
+    Returns:
+        (K,) indices in the order they were taken, and their decayed scores.
+    """
+    decay = np.exp(-(iou_matrix(boxes_xyxy, boxes_xyxy, offset) ** 2) / sigma)
+    left = scores.astype(np.float64)
+    kept, decayed = [], []
+    while len(left) and left[best := int(np.argmax(left))] >= threshold:
+        kept.append(best)
+        decayed.append(left[best])
+        left *= decay[best]
+        left[best] = -np.inf
+    return np.array(kept, dtype=np.int64), np.array(decayed, dtype=np.float64)
