@@ -7,6 +7,7 @@ whole grey levels; the others are Pillow's filters, antialiased and rounded to u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -30,14 +31,15 @@ class Placement(NamedTuple):
         scale: (scale_x, scale_y), canvas pixels per source pixel, as the contract states it.
         method: how it is resized.
         corner: (left, top) of the resized image's corner on the canvas; negative: cut off by the canvas.
-        fill: grey level per RGB channel around it; None: the source's mean per channel (float64).
+        fill: grey level per RGB channel around it; None: the source's mean per channel (float64); "edge": the last
+            row and column go on to the right and below.
     """
 
     resized: Size
     scale: tuple[float, float]
     method: Method
     corner: tuple[int, int] = (0, 0)
-    fill: tuple[int, ...] | None = (0, 0, 0)
+    fill: tuple[int, ...] | Literal["edge"] | None = (0, 0, 0)
 
     def window(self, canvas: Size) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of what lies on ``canvas``, in the resized image's pixels."""
@@ -116,6 +118,12 @@ def longest_side(source: Size, canvas: Size) -> Placement:
     return Placement((wide, high), (wide / source[0], high / source[1]), "linear")
 
 
+def height_then_pad(source: Size, canvas: Size) -> Placement:
+    """ocrnet with ``keep_aspect_ratio``: the canvas's height, the width rounded up and at most the canvas's."""
+    wide = min(math.ceil(canvas[1] * (source[0] / source[1])), canvas[0])
+    return Placement((wide, canvas[1]), (wide / source[0], canvas[1] / source[1]), "bicubic", fill="edge")
+
+
 PLACEMENTS: dict[str, Callable[[Size, Size], Placement]] = {
     "stretch": stretch,
     "stretch_bilinear": partial(stretch, method="bilinear"),
@@ -128,6 +136,7 @@ PLACEMENTS: dict[str, Callable[[Size, Size], Placement]] = {
     "letterbox": letterbox,
     "resize_pad": resize_pad,
     "longest_side": longest_side,
+    "height_then_pad": height_then_pad,
 }
 
 
@@ -140,6 +149,9 @@ def resize(image: NDArray[Any], canvas: Size, name: str) -> Placed:
     offset = (float(corner[0]), float(corner[1]))
     if pixels.shape[:2] == (canvas[1], canvas[0]):
         return Placed(pixels, placement.scale, offset)
+    if placement.fill == "edge":
+        missing = [(0, side - own) for side, own in zip((canvas[1], canvas[0]), pixels.shape, strict=False)]
+        return Placed(np.pad(pixels, (*missing, (0, 0)), mode="edge"), placement.scale, offset)
     channels = image.shape[2]
     around: Any = placement.fill[:channels] if placement.fill is not None else _channel_means(image)
     full = np.empty((canvas[1], canvas[0], channels), np.float64 if placement.fill is None else pixels.dtype)
