@@ -1,10 +1,12 @@
-"""Images/s of each family's decode at realistic sizes, and of the COCO evaluation, against plain references.
+"""Images/s of each network's decode at realistic sizes, of the confusion matrix and of the COCO evaluation.
 
-    python -m benchmarks.postprocess            # all of it, about half a minute
+    python -m benchmarks.postprocess            # all of it, about two minutes
+    python -m benchmarks.postprocess --only mask2former
     python -m benchmarks.postprocess --images 5000 --only coco
 
-Decoders are compared with the same arithmetic written as plain Python loops over boxes (both see the same outputs, and
-the numbers of detections must agree); the COCO evaluation with pycocotools on the same detections, 12 numbers equal.
+Decoders (``benchmarks/decoders``) are compared with the same arithmetic written as plain Python loops; both see
+the same outputs and must agree. The COCO evaluation is compared with pycocotools on the same
+detections, 12 numbers equal.
 """
 
 from __future__ import annotations
@@ -13,21 +15,20 @@ import argparse
 import contextlib
 import io
 import json
-import math
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
 
-from nvidia_tao_deploy.transforms.transform import Geometry
-
-GEOMETRY = Geometry((640, 480), (640, 640), (1.0, 640 / 480))
-BATCH = 8
-Case = tuple[Callable[[], list[Any]], Callable[[], list[Any]]]
+from benchmarks import decoders as rows
+from benchmarks.decoders import rows as table
 
 
 def main() -> None:
@@ -35,278 +36,79 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000, help="of the COCO evaluation")
     parser.add_argument("--detections", type=int, default=100, help="per image of the COCO evaluation")
-    parser.add_argument("--only", help="one case, or coco")
+    parser.add_argument("--only", help="one row or network, confusion, or coco")
     options = parser.parse_args()
     from benchmarks.pipeline import _machine
 
-    figures: dict[str, Any] = {"machine": _machine(), "date": date.today().isoformat(), "decode_images_per_second": {}}
-    for name, make in CASES.items():
-        if options.only in (None, name):
-            ours, plain = make()
-            assert list(map(len_of, ours())) == list(map(len_of, plain())), name
-            fast, slow = rate(ours), rate(plain)
-            figures["decode_images_per_second"][name] = {
-                "ours": round(fast),
-                "plain": round(slow, 1),
-                "gain": round(fast / slow, 1),
-            }
+    figures: dict[str, Any] = {"machine": _machine(), "date": date.today().isoformat()}
+    if options.only not in ("coco", "confusion"):
+        figures["decode_images_per_second"] = decoders(options.only)
+    if options.only in (None, "confusion"):
+        figures["confusion_matrix_1024x2048"] = confusion()
     if options.only in (None, "coco"):
         figures["coco_evaluation"] = coco(options.images, options.detections)
     print(json.dumps(figures, indent=2))
 
 
-def rate(run: Callable[[], list[Any]]) -> float:
-    """Images/s, the best of three turns of at least 0.2 seconds or two runs."""
+def rate(run: Callable[[], Sequence[Any]], images: float) -> float:
+    """Images/s, the best of three turns of at least 0.2 seconds or two runs; slow ones run once."""
     best = 0.0
     for _ in range(3):
         began, runs = time.perf_counter(), 0
         while runs < 2 or time.perf_counter() - began < 0.2:
             run()
             runs += 1
-        best = max(best, runs * BATCH / (time.perf_counter() - began))
+            if time.perf_counter() - began > 1:
+                break
+        best = max(best, runs * images / (time.perf_counter() - began))
+        if time.perf_counter() - began > 1:
+            break
     return best
 
 
-def len_of(result: Any) -> int:
-    """What must agree: the number of detections, or of scores."""
-    return len(getattr(result, "scores", result))
+def decoders(only: str | None) -> dict[str, Any]:
+    """Every row whose name or network is ``only``, or all."""
+    for module in iter_modules(rows.__path__):
+        import_module(f"{rows.__name__}.{module.name}")
+    found: dict[str, Any] = {}
+    for name, networks, make in table.ROWS:
+        if only in (None, name, *networks):
+            ours, plain, share = make()
+            whole, part = ours(), plain()
+            table.check_agreement(whole, part)
+            fast, slow = rate(ours, len(whole)), rate(plain, len(whole) * share)
+            found[name] = {"ours": digits(fast), "plain": digits(slow), "gain": digits(fast / slow)}
+            print(name, found[name], file=sys.stderr)
+    return found
 
 
-def detr(queries: int, classes: int, keep: int) -> Case:
-    """rtdetr, dino and their like: sigmoid, the best (query, class) pairs, boxes to the source image."""
-    from nvidia_tao_deploy.predictions.detr import decode_detr
-
-    rng = np.random.default_rng(0)
-    logits = rng.normal(-4, 2, (BATCH, queries, classes)).astype(np.float32)
-    boxes = rng.uniform(0.1, 0.9, (BATCH, queries, 4)).astype(np.float32)
-    geometries = [GEOMETRY] * BATCH
-
-    def plain() -> list[Any]:
-        found = []
-        for image in range(BATCH):
-            pairs = []
-            for query in range(queries):
-                for label, logit in enumerate(logits[image, query].tolist()):
-                    pairs.append((1 / (1 + math.exp(-logit)), query, label))
-            pairs.sort(key=lambda pair: -pair[0])
-            rows = []
-            for score, query, label in pairs[:keep]:
-                cx, cy, w, h = boxes[image, query].tolist()
-                corners = ((cx - w / 2) * 640, (cy - h / 2) * 480, (cx + w / 2) * 640, (cy + h / 2) * 480)
-                rows.append(
-                    (*(min(max(c, 0.0), s) for c, s in zip(corners, (640, 480) * 2, strict=True)), score, label)
-                )
-            found.append(rows)
-        return found
-
-    return lambda: list(decode_detr(logits, boxes, geometries, keep)), plain
+def digits(value: float) -> float:
+    """Three significant digits."""
+    return float(f"{value:.3g}")
 
 
-def yolo() -> Case:
-    """yolo_v3, yolo_v4: outputs of the batched NMS, 200 rows of which about half are above the threshold."""
-    from nvidia_tao_deploy.families.yolo import decode_batched_nms
+def confusion() -> dict[str, Any]:
+    """Milliseconds of the confusion matrix of 1024x2048 pixels, and how much faster than a loop over pixels."""
+    from nvidia_tao_deploy.metrics.segmentation import confusion_matrix
 
     rng = np.random.default_rng(0)
-    scores = np.sort(rng.random((BATCH, 200)).astype(np.float32))[:, ::-1].copy()
-    outputs = {
-        "BatchedNMS": np.full((BATCH, 1), 200, np.int32),
-        "BatchedNMS_1": rng.random((BATCH, 200, 4)).astype(np.float32),
-        "BatchedNMS_2": scores,
-        "BatchedNMS_3": rng.integers(0, 80, (BATCH, 200)).astype(np.float32),
-    }
-    names, geometries = [f"c{i}" for i in range(80)], [GEOMETRY] * BATCH
-
-    def plain() -> list[Any]:
-        found = []
-        for image in range(BATCH):
-            rows = []
-            for row in range(int(outputs["BatchedNMS"][image, 0])):
-                if (score := float(scores[image, row])) > 0.3:
-                    box = outputs["BatchedNMS_1"][image, row]
-                    x1, y1, x2, y2 = (float(value) * 640 for value in box)
-                    x1, y1, x2, y2 = x1, y1 / (640 / 480), x2, y2 / (640 / 480)
-                    label = int(outputs["BatchedNMS_3"][image, row])
-                    rows.append((max(x1, 0.0), max(y1, 0.0), min(x2, 640.0), min(y2, 480.0), score, names[label]))
-            found.append(rows)
-        return found
-
-    return lambda: list(decode_batched_nms(outputs, geometries, names, 0.3, clip=True)), plain
-
-
-def ssd() -> Case:
-    """ssd, dssd, retinanet: rows of 7 numbers, 200 of them."""
-    from nvidia_tao_deploy.families.ssd import decode_detection_output
-
-    rng = np.random.default_rng(0)
-    rows = rng.random((BATCH, 1, 200, 7)).astype(np.float32)
-    rows[..., 1] = rng.integers(1, 21, rows.shape[:-1])
-    outputs = {"NMS": rows, "NMS_1": np.full((BATCH, 1, 1, 1), 200, np.int32)}
-    names, geometries = [f"c{i}" for i in range(20)], [GEOMETRY] * BATCH
-
-    def plain() -> list[Any]:
-        found = []
-        for image in range(BATCH):
-            kept = []
-            for row in rows[image, 0]:
-                if float(row[2]) > 0.3:
-                    x1, y1, x2, y2 = (min(max(round(float(value) * 640), 0), 640) for value in row[3:])
-                    kept.append((x1, y1 / (640 / 480), x2, y2 / (640 / 480), float(row[2]), names[int(row[1]) - 1]))
-            found.append(kept)
-        return found
-
-    return lambda: list(decode_detection_output(outputs, geometries, names, 0.3)), plain
-
-
-def efficientdet() -> Case:
-    """efficientdet: outputs of EfficientNMS, 100 rows."""
-    from nvidia_tao_deploy.families.efficientdet import decode_efficient_nms
-
-    rng = np.random.default_rng(0)
-    outputs = {
-        "num_detections": np.full((BATCH, 1), 100, np.int32),
-        "detection_boxes": (rng.random((BATCH, 100, 4)) * 640).astype(np.float32),
-        "detection_scores": rng.random((BATCH, 100)).astype(np.float32),
-        "detection_classes": rng.integers(0, 90, (BATCH, 100)).astype(np.int32),
-    }
-    geometries = [GEOMETRY] * BATCH
-
-    def plain() -> list[Any]:
-        found = []
-        for image in range(BATCH):
-            rows = []
-            for row in range(int(outputs["num_detections"][image, 0])):
-                y1, x1, y2, x2 = (float(value) for value in outputs["detection_boxes"][image, row])
-                corners = (x1, y1 / (640 / 480), x2, y2 / (640 / 480))
-                clipped = tuple(min(max(c, 0.0), s) for c, s in zip(corners, (640, 480) * 2, strict=True))
-                score, label = outputs["detection_scores"][image, row], outputs["detection_classes"][image, row]
-                rows.append((*clipped, float(score), int(label) + 1))
-            found.append(rows)
-        return found
-
-    return lambda: list(decode_efficient_nms(outputs, geometries, 100, clip=True)), plain
-
-
-def detectnet() -> Case:
-    """detectnet_v2: three classes on a grid of 60x34 with ten objects each, weighted DBSCAN."""
-    from nvidia_tao_deploy.cv.detectnet_v2.decode import ClassClustering, decode
-
-    rng = np.random.default_rng(0)
-    rows, columns, classes, objects = 34, 60, 3, 10
-    coverage = np.zeros((BATCH, classes, rows, columns), np.float32)
-    offsets = np.zeros((BATCH, 4 * classes, rows, columns), np.float32)
-    for image in range(BATCH):
-        for channel in range(classes):
-            for y, x in zip(rng.integers(2, rows - 3, objects), rng.integers(2, columns - 3, objects), strict=True):
-                for dy in range(-1, 2):
-                    for dx in range(-1, 2):
-                        coverage[image, channel, y + dy, x + dx] = 0.5 + 0.5 * rng.random()
-                        sides = np.array([40 + dx * 16, 40 + dy * 16, 40 - dx * 16, 40 - dy * 16]) / 35
-                        offsets[image, channel * 4 : channel * 4 + 4, y + dy, x + dx] = sides + rng.normal(0, 0.02, 4)
-    geometry = Geometry((1920, 1080), (960, 544), (0.5, 544 / 1080))
-    settings = ClassClustering("DBSCAN", 0.05, 0.4, 1, 0.5, 4.0)
-    geometries = [geometry] * BATCH
-
-    def distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-        width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-        shared = max(width, 0.0) * max(height, 0.0)
-        sizes = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-        return 1 - shared / (sum(sizes) - shared)
-
-    def plain() -> list[Any]:
-        found = []
-        for image in range(BATCH):
-            kept = []
-            for channel in range(classes):
-                cells = []
-                for x in range(columns):
-                    for y in range(rows):
-                        score = float(coverage[image, channel, y, x])
-                        if score > 0.05:
-                            left, top, right, bottom = offsets[image, channel * 4 : channel * 4 + 4, y, x].tolist()
-                            cx, cy = x * 16 + 0.5, y * 16 + 0.5
-                            box = (cx - left * 35, cy - top * 35, cx + right * 35, cy + bottom * 35)
-                            cells.append((box, score))
-                near = [[j for j, b in enumerate(cells) if distance(a[0], b[0]) <= 0.4] for a in cells]
-                cluster = [-1] * len(cells)
-                count = 0
-                for start in range(len(cells)):
-                    if cluster[start] >= 0 or sum(cells[j][1] for j in near[start]) < 1:
-                        continue
-                    cluster[start], todo = count, [start]
-                    while todo:
-                        here = todo.pop()
-                        if sum(cells[j][1] for j in near[here]) < 1:
-                            continue
-                        for j in near[here]:
-                            if cluster[j] < 0:
-                                cluster[j] = count
-                                todo.append(j)
-                    count += 1
-                for number in range(count):
-                    mine = [cells[j] for j in range(len(cells)) if cluster[j] == number]
-                    total = sum(score for _, score in mine)
-                    box = tuple(sum(b[i] * s for b, s in mine) / total for i in range(4))
-                    if total > 0.5 and box[3] - box[1] > 4:
-                        kept.append((*box, total, channel + 1))
-            found.append(kept)
-        return found
-
-    return lambda: list(decode(coverage, offsets, geometries, [settings] * classes)), plain
-
-
-def classification() -> Case:
-    """classification_pyt: softmax over 1,000 classes."""
-    from nvidia_tao_deploy.families.classification import softmax
-
-    logits = np.random.default_rng(0).normal(0, 3, (BATCH, 1000)).astype(np.float32)
-
-    def plain() -> list[Any]:
-        found = []
-        for row in logits:
-            odds = [math.exp(value) for value in row.tolist()]
-            total = sum(odds)
-            found.append([value / total for value in odds])
-        return found
-
-    return lambda: list(softmax(logits)), plain
-
-
-def mask_rcnn() -> Case:
-    """mask_rcnn: 100 detections with 28x28 masks of 91 classes."""
-    from nvidia_tao_deploy.cv.mask_rcnn.decode import decode_masks
-
-    rng = np.random.default_rng(0)
-    rows = (rng.random((BATCH, 100, 6)) * 640).astype(np.float32)
-    rows[..., 4] = rng.integers(1, 91, (BATCH, 100))
-    logits = rng.normal(0, 2, (BATCH, 100, 91, 28, 28)).astype(np.float32)
-    outputs = {"generate_detections": rows, "mask_fcn_logits/BiasAdd": logits}
-    geometries = [GEOMETRY] * BATCH
-
-    def plain() -> list[Any]:
-        found = []
-        for image in range(BATCH):
-            kept = []
-            for number, row in enumerate(rows[image].tolist()):
-                y1, x1, y2, x2, label, score = row
-                mask = logits[image, number, int(label)].tolist()
-                probabilities = [[1 / (1 + math.exp(-value)) for value in line] for line in mask]
-                kept.append((x1, y1 / (640 / 480), x2, y2 / (640 / 480), score, int(label), probabilities))
-            found.append(kept)
-        return found
-
-    return lambda: list(decode_masks(outputs, geometries)), plain
-
-
-CASES: dict[str, Callable[[], Case]] = {
-    "rtdetr (300 queries, 80 classes)": lambda: detr(300, 80, 300),
-    "dino (900 queries, 91 classes)": lambda: detr(900, 91, 300),
-    "yolo_v4 (200 rows)": yolo,
-    "ssd (200 rows)": ssd,
-    "efficientdet (100 rows)": efficientdet,
-    "detectnet_v2 (60x34, 3 classes, DBSCAN)": detectnet,
-    "classification_pyt (1000 classes)": classification,
-    "mask_rcnn (100 masks of 28x28)": mask_rcnn,
-}
+    figures: dict[str, Any] = {}
+    for classes in (19, 150):
+        truth, found = rng.integers(0, classes, (2, 1024, 2048)).astype(np.uint8)
+        truth[rng.random(truth.shape) < 0.05] = 255
+        times = []
+        for _ in range(7):
+            began = time.perf_counter()
+            matrix = confusion_matrix(truth, found, classes)
+            times.append(time.perf_counter() - began)
+        began, counts = time.perf_counter(), [[0] * classes for _ in range(classes)]
+        for label, other in zip(truth.ravel().tolist(), found.ravel().tolist(), strict=True):
+            if label < classes:
+                counts[label][other] += 1
+        slow = time.perf_counter() - began
+        assert (matrix == counts).all()
+        figures[f"{classes} classes"] = {"ms": digits(min(times) * 1e3), "gain": digits(slow / min(times))}
+    return figures
 
 
 def coco(images: int, detections: int) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,7 @@ from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import ModelError
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """What was read in one image.
 
     Attributes:
@@ -47,14 +45,9 @@ def decode_ctc(
         ModelError: an id without a class, or a probability that is no number.
     """
     probabilities = _checked(ids, probabilities, len(classes), where)
-    first = np.ones(ids.shape, bool)
-    first[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    kept = first & (ids != blank)
-    totals = _products(probabilities)
-    return [
-        Text("".join(classes[i] for i in row[keep].tolist()), float(total), steps[keep])
-        for row, steps, keep, total in zip(ids, probabilities, kept, totals, strict=True)
-    ]
+    kept = ids != blank
+    kept[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    return _texts(ids, probabilities, kept, np.full(len(ids), ids.shape[1]), classes)
 
 
 def decode_attention(
@@ -77,23 +70,32 @@ def decode_attention(
     probabilities = _checked(ids, probabilities, len(classes), where)
     ended = ids == stop
     lengths = np.where(ended.any(axis=1), ended.argmax(axis=1), ids.shape[1])
-    found = []
-    for row, steps, length in zip(ids, probabilities, lengths.tolist(), strict=True):
-        total = _products(steps[None, :length])[0]
-        found.append(Text("".join(classes[i] for i in row[:length].tolist()), float(total), steps[:length]))
-    return found
+    return _texts(ids, probabilities, np.arange(ids.shape[1]) < lengths[:, None], lengths, classes)
 
 
-def _products(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Running products of rows; 1 for no step. Sequential, as rounding depends on the order."""
-    if not probabilities.shape[1]:
-        return np.ones(len(probabilities), np.float32)
-    return np.asarray(np.cumprod(probabilities, axis=1, dtype=np.float32)[:, -1])
+def _texts(
+    ids: NDArray[Any],
+    probabilities: NDArray[np.float32],
+    kept: NDArray[np.bool_],
+    lengths: NDArray[np.intp],
+    classes: Sequence[str],
+) -> list[Text]:
+    """The classes of the ``kept`` (n, T) steps of every row; confidences are products of the first ``lengths`` (n,)."""
+    # Sequential, as rounding depends on the order; the leading 1 is the product of no step.
+    products = np.cumprod(np.pad(probabilities, ((0, 0), (1, 0)), constant_values=1), axis=1, dtype=np.float32)
+    totals = products[np.arange(len(ids)), lengths].tolist()
+    ends = np.cumsum(kept.sum(axis=1)).tolist()
+    names = [classes[i] for i in ids[kept].tolist()]
+    steps = probabilities[kept]
+    return [
+        Text("".join(names[start:end]), total, steps[start:end])
+        for start, end, total in zip([0, *ends], ends, totals, strict=False)
+    ]
 
 
 def _checked(ids: NDArray[Any], probabilities: NDArray[Any], classes: int, where: str) -> NDArray[np.float32]:
-    wrong = np.unique(ids[(ids < 0) | (ids >= classes)]).tolist()
-    if wrong:
+    if ids.size and (ids.min() < 0 or ids.max() >= classes):
+        wrong = np.unique(ids[(ids < 0) | (ids >= classes)]).tolist()
         raise ModelError(
             f"the model gives class ids {some(wrong)}, but there are {classes} classes with the blank or end tokens",
             where=where or None,
@@ -101,4 +103,4 @@ def _checked(ids: NDArray[Any], probabilities: NDArray[Any], classes: int, where
         )
     if not np.isfinite(probabilities).all():
         raise ModelError("the model's probabilities hold NaN or infinities")
-    return probabilities.astype(np.float32)
+    return probabilities.astype(np.float32, copy=False)
