@@ -39,7 +39,8 @@ SAMPLE_NETWORKS: dict[str, SampleNetwork] = {
     "detectnet_v2": SampleNetwork("mAP"),
     # One training for the three networks that end in a suppression plugin.
     "efficientdet_tf2": SampleNetwork("AP50", trainer="nms_detectors"),
-    "lprnet": SampleNetwork("Accuracy"),
+    "faster_rcnn": SampleNetwork("mAP"),
+    "lprnet": SampleNetwork("Accuracy", precisions=("fp32", "fp16")),
     "ocdnet": SampleNetwork("F-measure"),
     "ocrnet": SampleNetwork("Accuracy"),
     # The same training, read by its attention decoder.
@@ -47,6 +48,7 @@ SAMPLE_NETWORKS: dict[str, SampleNetwork] = {
     "ml_recog": SampleNetwork("top_1_accuracy"),
     "multitask_classification": SampleNetwork("digit"),
     "optical_inspection": SampleNetwork("total_accuracy", whole=100),
+    "pointpillars": SampleNetwork("bev mAP"),
     "rtdetr": SampleNetwork("AP50"),
     # The same training stopped before the attention, for TensorRT versions that cannot build the transformer.
     "rtdetr_conv": SampleNetwork("AP50", command="rtdetr", trainer="rtdetr"),
