@@ -150,6 +150,7 @@ class Network:
         writer: (spec, results folder, dataset, ports) -> writer.
         batch_size: (spec, action) -> images per batch that the spec asks for.
         labels: spec -> class names known at build time, for the manifest.
+        stride: ports -> what an open height or width is a multiple of, where a build proposes sizes.
         check_classes: (spec, classes of the model) -> ModelError where the spec has others; None: outputs show them.
         open: (spec, action, function that opens a file) -> session.
         sidecars: ONNX file -> files and folders beside it that its engine needs beside itself too.
@@ -166,6 +167,7 @@ class Network:
     writer: Callable[[Any, Path, Dataset, Ports], Writer] = _engines_only
     batch_size: Callable[[Any, str], int] = _engines_only
     labels: Callable[[Any], Sequence[str]] = lambda _spec: ()
+    stride: Callable[[Ports], int] = lambda _ports: 32
     check_classes: Callable[[Any, int], None] | None = None
     open: Callable[[Any, str, Callable[[Path], Session]], Session] = open_one
     sidecars: Callable[[Path], Sequence[Path]] = lambda _onnx_file: ()

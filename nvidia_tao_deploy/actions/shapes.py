@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from nvidia_tao_deploy.engine.profiles import Profile, Triple
 
 WHICH = ("min", "opt", "max")
-STRIDE = 32  # what convolutional networks divide their input by
 LOOKED_AT = 500  # images whose size is read for a proposal
 # A trial on the CPU should take seconds: above this it is left to the builder.
 TRIAL_WEIGHT_BYTES = 64 * 2**20
@@ -47,7 +46,7 @@ def choose_profiles(network: Network, spec: Any, prepared: Prepared) -> dict[str
     sizes = {side: _from_spec(spec, side) for side in open_axes}
     missing = [side for side, triple in sizes.items() if triple is None]
     if missing:
-        found = _from_images(_image_paths(network, spec, prepared))
+        found = _from_images(_image_paths(network, spec, prepared), network.stride(prepared.ports))
         for side in missing:
             sizes[side] = found.get(side)
             if sizes[side] is not None:
@@ -87,9 +86,9 @@ def _image_paths(network: Network, spec: Any, prepared: Prepared) -> Iterable[Pa
         return []
 
 
-def _from_images(paths: Iterable[Path]) -> dict[str, Triple]:
-    """{"height": (min, opt, max), "width": ...} over the images, in multiples of 32: min down, opt to the nearest of
-    the median, max up. Empty without a readable image."""
+def _from_images(paths: Iterable[Path], stride: int) -> dict[str, Triple]:
+    """{"height": (min, opt, max), "width": ...} over the images, in multiples of ``stride``: min down, opt to the
+    nearest of the median, max up. Empty without a readable image."""
     from PIL import Image, UnidentifiedImageError
 
     sizes = []
@@ -103,8 +102,8 @@ def _from_images(paths: Iterable[Path]) -> dict[str, Triple]:
         return {}
     result: dict[str, Triple] = {}
     for side, values in zip(("width", "height"), zip(*sizes, strict=True), strict=True):
-        low, high = max(1, min(values) // STRIDE) * STRIDE, -(-max(values) // STRIDE) * STRIDE
-        middle = round(median_low(values) / STRIDE) * STRIDE
+        low, high = max(1, min(values) // stride) * stride, -(-max(values) // stride) * stride
+        middle = round(median_low(values) / stride) * stride
         result[side] = (low, min(max(middle, low), high), high)
     return result
 

@@ -24,7 +24,7 @@ def model(shape: list[Any]) -> Any:
 
 def prepared(shape: list[Any], images: list[Path] | None = None) -> Any:
     samples = None if images is None else SimpleNamespace(samples=[SimpleNamespace(path=path) for path in images])
-    return SimpleNamespace(model=model(shape), images=samples)
+    return SimpleNamespace(model=model(shape), images=samples, ports=None)
 
 
 def spec(**keys: int) -> Any:
@@ -37,7 +37,8 @@ def no_dataset(spec: Any, action: str) -> Any:
     raise DataError("no dataset")
 
 
-NETWORK: Any = SimpleNamespace(dataset=no_dataset)
+NETWORK: Any = SimpleNamespace(dataset=no_dataset, stride=lambda _ports: 32)
+PATCHES: Any = SimpleNamespace(dataset=no_dataset, stride=lambda _ports: 14)
 SIZES = {f"{which}_{side}": size for side, base in (("height", 64), ("width", 128)) for which, size in
          (("min", base), ("opt", 2 * base), ("max", 3 * base))}  # fmt: skip
 
@@ -67,6 +68,7 @@ def test_open_sizes_are_proposed_from_the_images(tmp_path: Path, capsys: pytest.
     assert found["x"] == Profile((1, 3, 64, 96), (2, 3, 128, 192), (4, 3, 224, 352))
     said = capsys.readouterr()
     assert "proposed from the dataset's image sizes" in said.out + said.err
+    assert choose_profiles(PATCHES, spec(), prepared(["b", 3, "h", "w"], paths))["x"].opt == (2, 3, 126, 196)
 
 
 def test_without_images_the_message_says_what_to_set() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
-from nvidia_tao_deploy.cv.depth_net.spec import DataSource, Images, Spec
+from nvidia_tao_deploy.cv.depth_net.spec import LEAST_SIDE, DataSource, Images, Spec
 from nvidia_tao_deploy.data.depth import AnnotationFile, DepthList
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
@@ -27,6 +27,8 @@ from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 
 MONO = (Port("images", ("image",), channels=(3,)),)
 STEREO = (Port("left_image", ("left",), channels=(3,)), Port("right_image", ("right",), channels=(3,)))
+SIDES = ("height", "width")
+DATA = {"evaluate": "test_dataset", "inference": "infer_dataset"}
 NYU_CROP = (45, 471, 41, 601)
 DEFAULT_DISPARITY = 416.0
 
@@ -48,7 +50,8 @@ def is_stereo(spec: Spec) -> bool:
 
 def images(spec: Spec, action: str) -> Images:
     """The action's part of the dataset section."""
-    return spec.dataset.test_dataset if action == "evaluate" else spec.dataset.infer_dataset
+    found: Images = getattr(spec.dataset, DATA[action])
+    return found
 
 
 def is_relative(spec: Spec) -> bool:
@@ -64,7 +67,7 @@ def dataset(spec: Spec, action: str) -> DepthList:
         SpecError: no annotation file is named.
         DataError: see :class:`DepthList`.
     """
-    key = f"dataset.{'test' if action == 'evaluate' else 'infer'}_dataset.data_sources"
+    key = f"dataset.{DATA[action]}.data_sources"
     sources = []
     for index, source in enumerate(spec.require(key)):
         if not source.data_file:
@@ -83,6 +86,27 @@ def _annotations(spec: Spec, source: DataSource) -> AnnotationFile:
     scale = source.gt_scale or (1.0 if disparity else None)
     crop = NYU_CROP if name.startswith("nyudv2") else None
     return AnnotationFile(Path(source.data_file), "disparity" if disparity else "depth", scale, crop)
+
+
+def stride(ports: Ports) -> int:
+    """Mono models cut the image into patches of 14 pixels; stereo models halve it five times."""
+    return 32 if len(ports.inputs) == 2 else LEAST_SIDE
+
+
+def check_patches(spec: Spec, ports: Ports, side: str, key: str, size: int | None) -> None:
+    """A height or width that a mono model leaves open must hold whole patches.
+
+    Raises:
+        SpecError: it does not.
+    """
+    (mono, *other), axis = ports.inputs.values(), 2 + SIDES.index(side)
+    if size and not other and mono.shape[axis] is None and size % LEAST_SIDE:
+        below = max(size // LEAST_SIDE, 1) * LEAST_SIDE
+        raise SpecError(
+            f"{side} {size} is no multiple of {LEAST_SIDE}, and a mono model cuts its image into patches of that size",
+            where=spec.where(key),
+            remedy=f"Set {below} or {below + LEAST_SIDE}.",
+        )
 
 
 class PairTransform:
@@ -112,9 +136,16 @@ class PairTransform:
 
 
 def transform(spec: Spec, ports: Ports) -> Transform:
-    """Stretched with OpenCV on float pixels, RGB, ImageNet mean and deviation."""
+    """Stretched with OpenCV on float pixels, RGB, ImageNet mean and deviation.
+
+    Raises:
+        SpecError: the model leaves its size open, and a size of the build does not fit it.
+    """
     build, inputs = spec.gen_trt_engine, ports.inputs
     assert isinstance(inputs, OpenInputs)
+    sizes = {f"{which}_{side}": side for side in SIDES for which in ("min", "opt", "max")}
+    for name, side in sizes.items():
+        check_patches(spec, ports, side, f"gen_trt_engine.{name}", getattr(build, name))
     if build.opt_width and build.opt_height:  # for the checks of a build; a run sets its own size
         inputs.set_size(build.opt_width, build.opt_height)
     made = [
@@ -136,6 +167,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
 
     Raises:
         ModelError: a stereo model for single images, or the other way round.
+        SpecError: the model leaves its size open, and crop_size does not fit it.
     """
     stereo, inputs = len(ports.inputs) == 2, ports.inputs
     if stereo != is_stereo(spec):
@@ -147,6 +179,8 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
         )
     assert isinstance(inputs, OpenInputs)
     height, width = images(spec, action).augmentation.crop_size
+    for side, size in zip(SIDES, (height, width), strict=True):
+        check_patches(spec, ports, side, f"dataset.{DATA[action]}.augmentation.crop_size", size)
     inputs.set_size(width, height)
 
     def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[DepthMap]:
@@ -228,5 +262,6 @@ NETWORK = Network(
     metric=metric,
     writer=writer,
     batch_size=batch_size,
+    stride=stride,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

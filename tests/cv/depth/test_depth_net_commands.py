@@ -170,6 +170,11 @@ def test_sizes_that_the_model_leaves_open(shell: Shell, data: Data) -> None:
     assert data.results()["abs_rel"] == pytest.approx(data.expected()["abs_rel"], rel=1e-4)
     if data.stereo:
         assert data.results("per_sample_results")[0]["engine_hw"] == [42, 56]
+    else:
+        size = "dataset.test_dataset.augmentation.crop_size=[42,60]"
+        message = shell.refused(2, "depth_net", "evaluate", "-e", spec, size)
+        assert "width 60 is no multiple of 14" in message
+        assert "Set 56 or 70" in message
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -198,6 +203,10 @@ def test_engine(shell: Shell, data: Data, dynamic: bool) -> None:
         assert "[2, 3, 56, 84]" in manifest
         message = shell.refused(2, "depth_net", "gen_trt_engine", "-e", spec, "gen_trt_engine.opt_width=null")
         assert "opt_width" in message
+        if not data.stereo:
+            message = shell.refused(2, "depth_net", "gen_trt_engine", "-e", spec, "gen_trt_engine.max_height=64")
+            assert "gen_trt_engine.max_height" in message
+            assert "height 64 is no multiple of 14" in message
     prepared = next(data.root.glob("built*.onnx"))
     assert shell("depth_net", "evaluate", "-e", spec, f"evaluate.trt_engine={prepared}") == 0, shell.err
     assert data.results()["abs_rel"] == pytest.approx(data.expected()["abs_rel"], rel=0.02)
