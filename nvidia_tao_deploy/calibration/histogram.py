@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 LEVELS = 128  # magnitudes an int8 tensor can hold: 0 ... 127
+MOST_CLIPPED = 0.01  # share of the values that entropy_amax may clip
 
 
 def entropy_amax(counts: Counts, limit: float, *, levels: int = LEVELS) -> float:
@@ -20,6 +21,10 @@ def entropy_amax(counts: Counts, limit: float, *, levels: int = LEVELS) -> float
     last bin; Q spreads each of ``levels`` equal groups of bins evenly over the group's non-empty bins; the i with
     the smallest KL(P || Q) wins (S. Migacz, "8-bit Inference with TensorRT", GTC 2017). The zero bin, which holds
     the zeros of every ReLU, takes the count of its neighbour, as NVIDIA's quantization toolkit does.
+
+    Candidates that clip more than ``MOST_CLIPPED`` are passed over. Smooth distributions, heavy tails too, end far
+    below that; but few distinct values, such as the grey levels of a network's input, make a comb of the histogram,
+    which a small i copies exactly while KL charges little for a great mass in the last bin.
 
     All candidates are evaluated at once from cumulative sums: O(bins * levels) time and memory.
     """
@@ -54,7 +59,7 @@ def entropy_amax(counts: Counts, limit: float, *, levels: int = LEVELS) -> float
     cross = (mass_p * log_q).sum(axis=1)
     # KL = sum P/T log(P/T) - P/T log(Q/K), with T the whole mass and K the mass inside the candidate
     divergence = np.full(len(candidates), np.inf)
-    valid = ~impossible & (kept > 0)
+    valid = ~impossible & (kept > 0) & (outliers <= MOST_CLIPPED * total)
     divergence[valid] = (p_log_p[valid] - cross[valid]) / total - np.log(total) + np.log(kept[valid])
     best = int(candidates[int(np.argmin(divergence))])
     return best * limit / bins

@@ -76,11 +76,13 @@ def test_streamed_histogram_equals_one_over_all_values():
 
 
 def plain_entropy(counts, limit, levels=128):
-    """The published loop, with scipy's KL divergence."""
+    """The published loop, with scipy's KL divergence; at most 1 % of the values are clipped."""
     hist = counts.astype(float)
     hist[0] = hist[1]
     best, amax = np.inf, limit
     for i in range(levels, len(hist) + 1):
+        if hist[i:].sum() > 0.01 * hist.sum():
+            continue
         p = hist[:i].copy()
         p[-1] += hist[i:].sum()
         q = np.zeros(i)
@@ -111,6 +113,16 @@ def test_entropy_equals_the_plain_loop(kind, seed):
     }[kind]()
     counts, edges = np.histogram(values, bins=512, range=(0, values.max()))
     assert entropy_amax(counts, edges[-1]) == pytest.approx(plain_entropy(counts, edges[-1]))
+
+
+def test_entropy_does_not_clip_what_makes_a_comb():
+    """Few distinct values: the published loop would clip 12 % of these grey levels and 55 % of the spikes."""
+    rng = np.random.default_rng(0)
+    tones = np.where(rng.random((1, 40000)) < 0.1, rng.uniform(150, 255, (3, 40000)), rng.normal(100, 10, (3, 40000)))
+    grey = np.abs(np.rint(tones) - np.array([[103.939], [116.779], [123.68]]))
+    for values in (grey, np.repeat([0.5, 1.1, 2.3, 2.9, 4.0, 5.0], [4000, 3000, 900, 500, 300, 200])):
+        counts, edges = np.histogram(values, bins=2048, range=(0, values.max()))
+        assert np.mean(values > entropy_amax(counts, edges[-1])) <= 0.01
 
 
 def test_percentile_equals_numpy_within_a_bin():

@@ -367,7 +367,6 @@ def test_every_precision_builds_and_keeps_the_number(
                 "cal_image_dir": str(images),
                 "cal_batch_size": 2,
                 "cal_batches": 3,
-                "method": "minmax",  # flat images of few levels are no histogram
             },
         },
     }
