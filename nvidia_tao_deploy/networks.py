@@ -13,22 +13,34 @@ class Entry:
         module: the module that holds ``NETWORK``.
         title: one line for ``--help``.
         protobuf: the network also takes protobuf-text specs and the established flags.
+        spec_optional: its model file says what a spec would; it takes the established flags too.
         actions: the verbs its contract gives it; what can be evaluated can also be compared and diagnosed.
     """
 
     module: str
     title: str
     protobuf: bool = False
+    spec_optional: bool = False
     actions: tuple[str, ...] = ("gen_trt_engine", "evaluate", "inference", "compare", "diagnose")
+
+    @property
+    def flags(self) -> bool:
+        """Whether the network takes the established flags."""
+        return self.protobuf or self.spec_optional
 
 
 NETWORKS: dict[str, Entry] = {
+    "centerpose": Entry("nvidia_tao_deploy.cv.centerpose", "6-DoF object pose from one image"),
     "classification_pyt": Entry("nvidia_tao_deploy.cv.classification_pyt", "Image classification (PyTorch trainer)"),
     "classification_tf1": Entry(
         "nvidia_tao_deploy.cv.classification_tf1", "Image classification (TensorFlow 1 trainer)", protobuf=True
     ),
     "classification_tf2": Entry(
         "nvidia_tao_deploy.cv.classification_tf2", "Image classification (TensorFlow 2 trainer)"
+    ),
+    "clip": Entry("nvidia_tao_deploy.multimodal.clip", "CLIP: images and texts in one space"),
+    "custom_vision": Entry(
+        "nvidia_tao_deploy.cv.custom_vision", "Azure Custom Vision exports (ONNX), without a spec", spec_optional=True
     ),
     "deformable_detr": Entry("nvidia_tao_deploy.cv.deformable_detr", "Deformable DETR detection transformer"),
     "depth_net": Entry("nvidia_tao_deploy.cv.depth_net", "Depth from one image, disparity from two"),
@@ -63,6 +75,7 @@ NETWORKS: dict[str, Entry] = {
     "segformer": Entry("nvidia_tao_deploy.cv.segformer", "SegFormer semantic segmentation"),
     "ssd": Entry("nvidia_tao_deploy.cv.ssd", "SSD detector", protobuf=True),
     "unet": Entry("nvidia_tao_deploy.cv.unet", "U-Net semantic segmentation", protobuf=True),
+    "video_clip": Entry("nvidia_tao_deploy.multimodal.video_clip", "Video CLIP: texts find clips"),
     "visual_changenet": Entry("nvidia_tao_deploy.cv.visual_changenet", "Change between two images"),
     "yolo_v3": Entry("nvidia_tao_deploy.cv.yolo_v3", "YOLOv3 detector", protobuf=True),
     "yolo_v4": Entry("nvidia_tao_deploy.cv.yolo_v4", "YOLOv4 detector", protobuf=True),

@@ -86,7 +86,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(network=network, log_file=None, gpu_index=None, verbose=False, json=False, model_name=None)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
     for action in (*(NETWORKS[network].actions if network else list(ACTION_HELP)[:-1]), "default_specs"):
-        usage = f"{name} {action} -e SPEC [options] [key=value ...]"
+        spec = "[-e SPEC]" if network and NETWORKS[network].spec_optional else "-e SPEC"
+        usage = f"{name} {action} {spec} [options] [key=value ...]"
         sub = actions.add_parser(action, help=ACTION_HELP[action], parents=[common], usage=usage)
         _action_arguments(sub, network, action)
     command, overrides = parser.parse_known_args(words)
@@ -123,7 +124,7 @@ def _action_arguments(sub: argparse.ArgumentParser, network: str | None, action:
         sub.add_argument(*names, metavar="SPEC", dest="spec_file", help="the spec file")
     if network is None:
         sub.add_argument("-m", "--model_name", metavar="NAME", help="the network, where no spec names it")
-    elif NETWORKS[network].protobuf and action != "default_specs":
+    elif NETWORKS[network].flags and action != "default_specs":
         _established_flags(sub.add_argument_group("established flags, each also a key of the spec"), network, action)
 
 
@@ -193,8 +194,8 @@ def _run_action(command: argparse.Namespace) -> Any:
 
 
 def _source(command: argparse.Namespace, network: str) -> Path | dict[str, Any]:
-    """The spec file; nothing, for the builds that the established flags alone describe."""
-    if not command.spec_file and NETWORKS[network].protobuf:
+    """The spec file; nothing, for what the established flags alone describe."""
+    if not command.spec_file and NETWORKS[network].flags:
         from nvidia_tao_deploy.spec.flags import spec_is_optional
 
         if spec_is_optional(network, command.action):
@@ -209,7 +210,7 @@ def _spec_source(command: argparse.Namespace) -> Path:
 
 
 def _flag_values(command: argparse.Namespace, network: str) -> dict[str, Any]:
-    if not NETWORKS[network].protobuf or command.network is None:
+    if not NETWORKS[network].flags or command.network is None:
         return {}
     from nvidia_tao_deploy.spec.flags import flag_values
 

@@ -1,4 +1,4 @@
-"""The established command-line flags of the protobuf networks, as data.
+"""The established command-line flags, as data: of the protobuf networks, and of those that need no spec file.
 
 Each flag sets one spec key, so a run is the same whether a value came from a flag or from the spec file. Flags that are
 not given set nothing; defaults are those of the spec. Importing this module imports nothing heavy.
@@ -32,6 +32,9 @@ PROTO_NETWORKS = (
     "yolo_v4",
     "yolo_v4_tiny",
 )
+
+WITHOUT_SPEC = ("custom_vision",)
+"""YAML networks whose model file says what a spec would: their actions can be driven by flags alone."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,12 @@ _Row = tuple[Flag, tuple[str, ...] | None]
 
 
 def _but(*networks: str) -> tuple[str, ...]:
-    return tuple(name for name in PROTO_NETWORKS if name not in networks)
+    return tuple(name for name in (*PROTO_NETWORKS, *WITHOUT_SPEC) if name not in networks)
 
 
 _GEN: tuple[_Row, ...] = (
     (Flag(("-m", "--model_path"), "gen_trt_engine.onnx_file", str, "the .onnx model to build"), None),
-    (Flag(("-k", "--key"), "encryption_key", str, "key of an encrypted (.etlt) model"), None),
+    (Flag(("-k", "--key"), "encryption_key", str, "key of an encrypted (.etlt) model"), _but("custom_vision")),
     (
         Flag(("-cm", "--class_map"), "gen_trt_engine.class_map", str, "JSON file of tasks and classes"),
         ("multitask_classification",),
@@ -138,6 +141,7 @@ _EVALUATE: tuple[_Row, ...] = (
     (Flag(("-m", "--model_path"), "evaluate.trt_engine", str, "the .engine, .plan or .onnx file to evaluate"), None),
     (Flag(("-i", "--image_dir"), "evaluate.image_dir", str, "folder of images"), _but("lprnet")),
     (Flag(("-l", "--label_dir"), "evaluate.label_dir", str, "folder of labels"), _WITH_LABELS),
+    (Flag(("-l", "--label_file"), "evaluate.label_file", str, "COCO annotation file of a detector"), WITHOUT_SPEC),
     (Flag(("-b", "--batch_size"), "evaluate.batch_size", int, "images per batch"), _but("efficientdet_tf1")),
     (
         Flag(("-c", "--classmap"), "evaluate.class_map", str, "JSON file of class names"),
@@ -163,7 +167,7 @@ _INFERENCE: tuple[_Row, ...] = (
     ),
     (
         Flag(("-t", "--threshold"), "inference.threshold", float, "least score of a detection"),
-        ("efficientdet_tf1", "mask_rcnn", "retinanet", "ssd", "yolo_v3", "yolo_v4"),
+        ("custom_vision", "efficientdet_tf1", "mask_rcnn", "retinanet", "ssd", "yolo_v3", "yolo_v4"),
     ),
     (Flag(("--include_mask",), "inference.include_mask", bool, "draw masks"), ("mask_rcnn",)),
     (Flag(("-r", "--results_dir"), "inference.results_dir", str, "folder of the results"), None),
@@ -178,14 +182,14 @@ THRESHOLDS = {"efficientdet_tf1": 0.5, "mask_rcnn": 0.6, "retinanet": 0.3, "ssd"
 def flags_for(network: str, action: str) -> tuple[Flag, ...]:
     """The flags of one action; empty for networks that are driven by YAML and overrides alone."""
     base = ALIASES.get(network, network)
-    if base not in PROTO_NETWORKS:
+    if base not in (*PROTO_NETWORKS, *WITHOUT_SPEC):
         return ()
     return tuple(flag for flag, networks in _TABLES.get(action, ()) if networks is None or base in networks)
 
 
 def spec_is_optional(network: str, action: str) -> bool:
-    """Whether the action can be driven by flags alone, without ``-e``."""
-    return action == GEN and ALIASES.get(network, network) in _NO_GEN_SPEC
+    """Whether the action can do without ``-e``."""
+    return network in WITHOUT_SPEC or (action == GEN and ALIASES.get(network, network) in _NO_GEN_SPEC)
 
 
 def flag_values(network: str, action: str, given: Mapping[str, Any]) -> dict[str, Any]:
