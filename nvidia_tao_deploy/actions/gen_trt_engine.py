@@ -118,7 +118,8 @@ def gen_trt_engine(
 def _command(network: Network, spec: NetworkSpec, onnx_path: Path, engine_path: Path) -> str:
     """The line that builds this engine again, whatever the spec held."""
     options = spec.gen_trt_engine.tensorrt
-    words = [network.name, "gen_trt_engine", "-e", spec.source, f"gen_trt_engine.onnx_file={onnx_path}"]
+    words = [network.name, "gen_trt_engine", *(["-e", spec.source] if Path(spec.source).is_file() else [])]
+    words += [f"gen_trt_engine.onnx_file={onnx_path}"]
     words += [f"gen_trt_engine.trt_engine={engine_path}", f"gen_trt_engine.tensorrt.data_type={options.data_type}"]
     return shlex.join(words)
 

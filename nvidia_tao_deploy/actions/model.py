@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[Op
         where=spec.where(key),
     )
     try:
-        ports = network.bind(session.inputs, session.outputs)
+        ports = replace(network.bind(session.inputs, session.outputs), source=path)
         if network.check_classes and (count := _class_count(Path(section.trt_engine))) is not None:
             network.check_classes(spec, count)
         say(f"{section.trt_engine} on {session.device}")
