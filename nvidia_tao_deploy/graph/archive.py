@@ -49,7 +49,9 @@ def _model(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     if len(models) == 1:
         return models[0]
     held = ", ".join(info.filename for info in (models or names)[:5])
-    what = f"{len(models)} ONNX files" if models else "no ONNX file (a PyTorch checkpoint, or an export of another kind?)"
+    what = (
+        f"{len(models)} ONNX files" if models else "no ONNX file (a PyTorch checkpoint, or an export of another kind?)"
+    )
     raise ModelError(
         f"the zip archive holds {what}: {held}", where=str(path), remedy="Export the model as ONNX, one in an archive."
     )
