@@ -21,7 +21,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["nvidia_tao_deploy", "nvidia_tao_deploy.*"]),
-    package_data={"nvidia_tao_deploy": ["py.typed", "spec/known/*.json", "spec/known/*/*.json"]},
+    package_data={"nvidia_tao_deploy": ["py.typed", "spec/known/*.json", "spec/known/*/*.json", "transforms/finish.ptx"]},
     # The launcher finds the image to run here when the package is installed.
     data_files=[("share/nvidia_tao_deploy/docker", ["docker/manifest.json"])],
     install_requires=[
@@ -47,6 +47,7 @@ setup(
         "hdf5": ["h5py>=3.8"],
         "text": ["tokenizers>=0.15"],
         "ocd": ["pyclipper>=1.3", "shapely>=2.0"],
+        "pose": ["scipy>=1.11"],
         "modelopt": ["nvidia-modelopt[onnx]>=0.33"],
         "dev": [
             "h5py>=3.8",

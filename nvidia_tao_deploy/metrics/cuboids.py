@@ -22,7 +22,7 @@ def iou_3d(boxes: Floats, box: Floats) -> Floats:
     """
     centre, edges = _frame(box)
     centres, sides = _frame(boxes)
-    volume, volumes = abs(np.linalg.det(edges)), abs(np.linalg.det(sides))
+    volume, volumes = abs(np.linalg.det(edges)), abs(np.linalg.det(np.nan_to_num(sides)))
     if not (np.isfinite(boxes).all() and volume > 0 and (volumes > 0).all()):
         return np.zeros(len(boxes))
     to_box = np.linalg.inv(edges)
@@ -35,7 +35,7 @@ def iou_3d(boxes: Floats, box: Floats) -> Floats:
 
 
 def _frame(points: Floats) -> tuple[Floats, Floats]:
-    """Centre (..., 1, 3) and edge vectors (..., 3, 3), as rows x, y, z, of the parallelepiped nearest to the vertices."""
+    """Centre (..., 1, 3) and edges (..., 3, 3), rows x, y, z, of the parallelepiped nearest to the vertices."""
     vertices = points[..., 1:, :]
     return vertices.mean(axis=-2, keepdims=True), CORNERS.T @ vertices / 2
 
@@ -46,8 +46,8 @@ def _within_unit_cube(vertices: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     step = stop - start
     with np.errstate(divide="ignore", invalid="ignore"):
         along = (np.array([-0.5, 0.5]) - start[..., None]) / step[..., None]  # (M, 12, 3 axes, 2 sides)
-        crossing = start[:, :, None, None] + along[..., None] * step[:, :, None, None]
-    between = (along >= 0) & (along <= 1)
+        between = (along >= 0) & (along <= 1)
+    crossing = start[:, :, None, None] + np.where(between, along, 0)[..., None] * step[:, :, None, None]
     points = np.concatenate([vertices, crossing.reshape(len(vertices), -1, 3)], axis=1)
     on_edge = np.concatenate([np.ones(vertices.shape[:2], bool), between.reshape(len(vertices), -1)], axis=1)
     return points, on_edge & (np.abs(points) <= 0.5 + TOLERANCE).all(axis=2)

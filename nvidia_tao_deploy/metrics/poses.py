@@ -15,6 +15,7 @@ from nvidia_tao_deploy.predictions.cuboids import Cuboids, Floats
 
 VISIBLE = 0.1
 STEPS = 21
+ROUNDING = 1e-6  # of an IoU
 AT_HALF = 10  # of the thresholds
 # Error: (greatest threshold, its value for a prediction without an object).
 ERRORS: dict[str, tuple[float, float]] = {
@@ -96,8 +97,10 @@ class PoseMetric:
             points = points * cuboids.ground_scale(points, truth.plane)
         turns = cuboids.turned(points, self._symmetry)
         overlaps = cuboids.iou_3d(turns, target)
-        best = int(np.argmax(overlaps))
-        hit = overlaps[best] > 0
+        # A box turned by half fills the same space: of equal overlaps, up to rounding, the nearest vertices decide.
+        distances = [cuboids.average_distance(turn, target) for turn in turns]
+        hit = bool(overlaps.max() > 0)
+        best = int(np.argmin(np.where(overlaps >= overlaps.max() - ROUNDING, distances, np.inf))) if hit else 0
         azimuth, polar = (a - b for a, b in zip(cuboids.viewpoint(turns[best]), cuboids.viewpoint(target), strict=True))
         return {
             "Scale": cuboids.scale_error(size, truth.sizes[index]),
@@ -105,7 +108,7 @@ class PoseMetric:
             "2D Pixel": cuboids.pixel_error(flat, target, truth.projection, self._symmetry),
             "Azimuth": cuboids.azimuth_error(azimuth, 0.0, self._symmetry),
             "Polar": abs(polar),
-            "ADD": cuboids.average_distance(turns[best], target) if hit else 1.0,
+            "ADD": distances[best] if hit else 1.0,
             "ADDS": cuboids.average_nearest_distance(turns[best], target) if hit else 1.0,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,13 +76,14 @@ def objects(prediction: Cuboids, *, opengl: bool) -> list[dict[str, object]]:
     ]
 
 
-def draw_cuboids(pixels: NDArray[np.uint8], found: Cuboids, axis_size: float) -> NDArray[np.uint8]:
-    """The image with every object's edges, numbered points, axes from its centre, and size at its box's corner."""
+def draw_cuboids(pixels: NDArray[Any], found: Cuboids, axis_size: float) -> NDArray[Any]:
+    """The image (H, W, 3) with each object's edges, numbered points, axes from its centre, and size at its box."""
     import cv2
 
     picture = np.ascontiguousarray(pixels)
     corners = np.nan_to_num(found.boxes_xyxy[:, :2])
     for flat, points, size, corner in zip(found.projected(), found.points(), found.sizes, corners, strict=True):
+        _tag(picture, "/".join(f"{side:.3f}" for side in size), corner)
         spots = _whole(flat)
         for first, second in EDGES + 1:
             cv2.line(picture, spots[first], spots[second], RED, 2)
@@ -94,7 +96,6 @@ def draw_cuboids(pixels: NDArray[np.uint8], found: Cuboids, axis_size: float) ->
                 cv2.line(picture, ends[0], ends[1], color, 5)
         for number, spot in enumerate(spots):
             cv2.putText(picture, str(number), spot, cv2.FONT_HERSHEY_SIMPLEX, 1, GREEN, 2)
-        _tag(picture, "/".join(f"{side:.3f}" for side in size), corner)
     return picture
 
 
@@ -103,7 +104,7 @@ def _whole(flat: Floats) -> list[tuple[int, int]]:
     return list(zip(x, y, strict=True))
 
 
-def _tag(picture: NDArray[np.uint8], text: str, corner: Floats) -> None:
+def _tag(picture: NDArray[Any], text: str, corner: Floats) -> None:
     """White text on black that ends at the top left corner of a box, moved into the picture."""
     import cv2
 

@@ -54,7 +54,8 @@ class Cuboids:
         if not opengl:
             return found
         x, y, z, w = found.T
-        return np.stack([w + z, w - z, y - x, -x - y], axis=1) / np.sqrt(2)  # half a turn about (1, 1, 0), then found
+        # Followed by half a turn about (1, 1, 0).
+        return np.asarray(np.stack([w + z, w - z, y - x, -x - y], axis=1) / np.sqrt(2))
 
     def points(self, *, opengl: bool = False) -> Floats:
         """(N, 9, 3) centre (the mean of the others) and vertices."""

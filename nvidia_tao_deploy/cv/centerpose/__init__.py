@@ -38,7 +38,9 @@ def dataset(spec: Spec, action: str) -> Dataset:
     for key in ("inference.focal_length_x", "inference.focal_length_y"):
         if not spec.get(key):  # no pose would be found, and nothing said
             raise SpecError(
-                f"{key} is 0", where=spec.where(key), remedy="Set the camera's focal lengths and principal point, pixels."
+                f"{key} is 0",
+                where=spec.where(key),
+                remedy="Set the camera's focal lengths and principal point, pixels.",
             )
     return ImageFolder(spec.require("dataset.inference_data"))
 

@@ -99,8 +99,8 @@ def _posed(found: Candidates, camera: Floats) -> Cuboids:
     )
 
 
-def _solve(points: Floats, size: Floats, camera: Floats) -> tuple[Floats, Floats] | None:
-    """(rotation, location) of the cuboid whose vertices are seen at ``points`` (16, 2); None where there is none."""
+def _solve(points: Floats, size: Floats, camera: Floats) -> Floats | None:
+    """(2, 3) rotation and location of the cuboid whose vertices are seen at ``points`` (16, 2), or None."""
     import cv2
 
     usable = (points >= LEAST_COORDINATE).all(axis=1)
@@ -115,5 +115,5 @@ def _solve(points: Floats, size: Floats, camera: Floats) -> tuple[Floats, Floats
         solved, rotation, location = cv2.solvePnP(vertices, seen, straight, None, flags=method)
     except cv2.error:  # points from which no pose can be found, e.g. all of one vertex
         return None
-    pose = rotation[:, 0], location[:, 0]
-    return pose if solved and np.isfinite(pose).all() and pose[1][2] >= 0 else None
+    pose: Floats = np.array([rotation[:, 0], location[:, 0]], dtype=np.float64)
+    return pose if solved and np.isfinite(pose).all() and pose[1, 2] >= 0 else None

@@ -62,7 +62,9 @@ class Dataset(Section):
         description="Deviation of blue, green, red, scale 0..1.",
     )
     input_res: int = Field(default=512, ge=1, description="Side of the input; one that is given must be the model's.")
-    output_res: int = Field(default=128, ge=1, description="Side of the output grid; a quarter of the input if not given.")
+    output_res: int = Field(
+        default=128, ge=1, description="Side of the output grid; a quarter of the input if not given."
+    )
     use_absolute_scale: bool = Field(default=False, description="Predicted sizes are absolute, no ground plane needed.")
 
 

@@ -52,7 +52,7 @@ def to_grid(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return (points - np.array(size) / 2) * GRID / max(size) + GRID / 2
 
 
-def model_tables() -> dict[str, np.ndarray]:
+def model_tables(absolute: bool) -> dict[str, np.ndarray]:
     """Outputs per image: the objects, a duplicate of each that soft-NMS decays, and candidates below the threshold."""
     count = len(SIZES)
     tables = {
@@ -71,18 +71,18 @@ def model_tables() -> dict[str, np.ndarray]:
             again = row >= len(items)
             tables["bboxes"][image, row] = [*flat.min(axis=0), *(flat.max(axis=0) + 2 * again)]
             tables["scores"][image, row] = 0.5 if again else 0.9 - 0.1 * row
-            tables["obj_scale"][image, row] = item["size"] / item["size"][1]
+            tables["obj_scale"][image, row] = item["size"] / (1 if absolute else item["size"][1])
             tables["kps_displacement_mean"][image, row] = flat.reshape(-1)
             tables["kps_heatmap_mean"][image, row, : 2 * row + 6] = flat.reshape(-1)[: 2 * row + 6]
         tables["scores"][image, 2 * len(items) :] = 0.3
     return tables
 
 
-def write_model(path: Path, batch: int | str = "N") -> Path:
+def write_model(path: Path, batch: int | str = "N", *, absolute: bool = False) -> Path:
     """The image is known by its grey level, read at the centre: borders are black."""
     factor = 255 / (1 / STD).mean()
     to_level = float(factor), float((MEAN / STD).mean() * factor)
-    write_replay(path, [batch, 3, NET, NET], model_tables(), input_name="input", to_level=to_level)
+    write_replay(path, [batch, 3, NET, NET], model_tables(absolute), input_name="input", to_level=to_level)
     model = onnx.load(str(path))
     for name, value in {"from": [250, 250], "to": [262, 262], "axes": [2, 3]}.items():
         model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
@@ -212,12 +212,16 @@ def plain_turn(box: np.ndarray, angle: float) -> np.ndarray:
     return Rotation.from_rotvec(axis * angle).apply(box - box[0]) + box[0]
 
 
-def plain_errors(item: dict[str, Any], truth: dict[str, Any], tree: dict[str, Any], symmetry: int, absolute: bool) -> Any:
+def plain_errors(
+    item: dict[str, Any], truth: dict[str, Any], tree: dict[str, Any], symmetry: int, absolute: bool
+) -> Any:
     """The seven errors of one prediction (size, rotation, location in OpenCV's frame) against one object."""
     size, matrix = (tree["camera_data"][k] for k in ("width", "height")), tree["camera_data"]["intrinsics"]
     width, height = size
     points = vertices(item)
-    flat = np.array([[matrix["fx"] * p[0] / p[2] + matrix["cx"], matrix["fy"] * p[1] / p[2] + matrix["cy"]] for p in points])
+    flat = np.array(
+        [[matrix["fx"] * p[0] / p[2] + matrix["cx"], matrix["fy"] * p[1] / p[2] + matrix["cy"]] for p in points]
+    )
     flat = flat / [width, height]
     box = np.concatenate([points.mean(axis=0)[None], points]) @ FLIP.T
     if not absolute:
@@ -244,7 +248,8 @@ def plain_errors(item: dict[str, Any], truth: dict[str, Any], tree: dict[str, An
         pixel = min(pixel, sum(distances) / 8)
         turned = plain_turn(box, angle)
         overlap = plain_iou(turned, target)
-        if overlap > best[0] + 1e-12:
+        nearer = np.linalg.norm(turned - target, axis=1).sum() < np.linalg.norm(best[1] - target, axis=1).sum()
+        if overlap > best[0] + 1e-5 or (overlap > 0 and abs(overlap - best[0]) < 1e-5 and nearer):
             best = overlap, turned
     overlap, turned = best
     (azimuth, polar), (azimuth_g, polar_g) = plain_viewpoint(turned), plain_viewpoint(target)
