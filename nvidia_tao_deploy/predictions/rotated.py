@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 LEAST_UNION = 1e-6
 _UNIT = np.array([[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])
-_PAIRS_AT_ONCE = 1 << 15  # some 25 MB
+_PAIRS_AT_ONCE = 1 << 13  # what the caches hold
+_BLOCK = 64  # boxes that are compared with each other, then with the rest
+_TINY = 1e-100
 
 
 def corners(rectangles: NDArray[Any]) -> NDArray[np.float64]:
@@ -27,14 +29,17 @@ def corners(rectangles: NDArray[Any]) -> NDArray[np.float64]:
 def rotated_intersection(rectangles_a: NDArray[Any], rectangles_b: NDArray[Any]) -> NDArray[np.float64]:
     """(N, M) intersection areas of (N, 5) and (M, 5) rectangles."""
     a, b = np.asarray(rectangles_a, np.float64), np.asarray(rectangles_b, np.float64)
-    outline_a, outline_b = corners(a), corners(b)
-    low_a, high_a, low_b, high_b = outline_a.min(1), outline_a.max(1), outline_b.min(1), outline_b.max(1)
-    near = ((low_a[:, None] < high_b) & (low_b < high_a[:, None])).all(2)
+    outlines, others = corners(a), corners(b)
+    low_a, high_a, low_b, high_b = outlines.min(1), outlines.max(1), others.min(1), others.max(1)
+    near = np.ones((len(a), len(b)), bool)
+    for axis in (0, 1):
+        near &= low_a[:, None, axis] < high_b[:, axis]
+        near &= low_b[:, axis] < high_a[:, None, axis]
     areas = np.zeros(near.shape)
     rows, columns = near.nonzero()
     for start in range(0, len(rows), _PAIRS_AT_ONCE):
         row, column = rows[start : start + _PAIRS_AT_ONCE], columns[start : start + _PAIRS_AT_ONCE]
-        areas[row, column] = _shared_area(outline_a[row], b[column])
+        areas[row, column] = _shared_area(outlines[row], b[column])
     return areas
 
 
@@ -43,29 +48,43 @@ def _shared_area(outlines: NDArray[np.float64], rectangles: NDArray[np.float64])
 
     In the rectangle's frame every point is moved to the nearest one of the rectangle (clamped). That map leaves the
     rectangle as it is, so the moved outline winds once around the points of the intersection and not around any other:
-    its signed area is the intersection's. No case distinctions, and continuous where sides coincide.
+    its area, the integral of x dy along it, is the intersection's. Continuous where sides coincide.
     """
-    cos, sin = np.cos(rectangles[:, None, 4]), np.sin(rectangles[:, None, 4])
-    x, y = np.moveaxis(outlines - rectangles[:, None, :2], 2, 0)
-    start = np.stack([x * cos + y * sin, y * cos - x * sin], -1)  # (K, 4, 2)
-    step = np.roll(start, -1, 1) - start
-    half = rectangles[:, None, 2:4] / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = np.concatenate([(half - start) / step, (-half - start) / step], -1)  # where an edge meets the four lines
-    at = np.sort(np.clip(np.nan_to_num(at), 0, 1), -1)
-    at = np.concatenate([np.zeros_like(at[..., :1]), at], -1)[..., None]
-    path = np.clip(start[:, :, None] + at * step[:, :, None], -half[:, :, None], half[:, :, None]).reshape(
-        len(outlines), -1, 2
-    )
-    after = np.roll(path, -1, 1)
-    turned = path[..., 0] * after[..., 1] - after[..., 0] * path[..., 1]
-    return np.asarray(np.maximum(turned.sum(1) / 2, 0))
+    cos, sin = np.cos(rectangles[:, 4:]), np.sin(rectangles[:, 4:])
+    x, y = outlines[..., 0] - rectangles[:, :1], outlines[..., 1] - rectangles[:, 1:2]
+    x, y = x * cos + y * sin, y * cos - x * sin
+    half_x, half_y = rectangles[:, 2:3] / 2, rectangles[:, 3:4] / 2
+    step_x, step_y = x[:, [1, 2, 3, 0]] - x, y[:, [1, 2, 3, 0]] - y
+    # Along an edge, y moves between the crossings of the lines y = -half and half only, x likewise.
+    first_y, last_y = _crossings(y, step_y, half_y, 0.0, 1.0)
+    first_x, last_x = _crossings(x, step_x, half_x, first_y, last_y)
+    total = np.zeros_like(x)
+    at, there = first_y, _clamped(x + first_y * step_x, half_x)
+    for then in (first_x, last_x, last_y):
+        onward = _clamped(x + then * step_x, half_x)
+        total += (there + onward) * (then - at)
+        at, there = then, onward
+    return np.asarray(np.maximum((total * step_y).sum(1) / 2, 0))
+
+
+def _crossings(
+    start: NDArray[np.float64], step: NDArray[np.float64], half: NDArray[np.float64], low: Any, high: Any
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where in [low, high] edges meet the lines at -half and half, in order."""
+    step = np.where(np.abs(step) < _TINY, _TINY, step)
+    one, other = (half - start) / step, (-half - start) / step
+    first, last = np.minimum(one, other), np.maximum(one, other)
+    return np.minimum(np.maximum(first, low), high), np.minimum(np.maximum(last, low), high)
+
+
+def _clamped(values: NDArray[np.float64], half: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.minimum(np.maximum(values, -half), half))
 
 
 def rotated_iou(rectangles_a: NDArray[Any], rectangles_b: NDArray[Any]) -> NDArray[np.float64]:
     """(N, M) intersection over union of (N, 5) and (M, 5) rectangles."""
     shared = rotated_intersection(rectangles_a, rectangles_b)
-    area_a, area_b = (np.prod(np.asarray(r, np.float64)[:, 2:4], axis=1) for r in (rectangles_a, rectangles_b))
+    area_a, area_b = (np.asarray(r[:, 2] * r[:, 3], np.float64) for r in (rectangles_a, rectangles_b))
     return np.asarray(shared / np.maximum(area_a[:, None] + area_b - shared, LEAST_UNION))
 
 
@@ -81,9 +100,15 @@ def rotated_nms(rectangles: NDArray[Any], iou_threshold: float, limit: int) -> N
         (K,) kept indices, ascending.
     """
     left = np.arange(len(rectangles))
-    kept: list[np.int64] = []
+    kept: list[int] = []
     while len(left) and len(kept) < limit:
-        kept.append(left[0])
-        overlap = rotated_iou(rectangles[left[:1]], rectangles[left[1:]])[0]
-        left = left[1:][overlap < iou_threshold]
-    return np.array(kept, np.int64)
+        block, left = left[:_BLOCK], left[_BLOCK:]
+        clash = rotated_iou(rectangles[block], rectangles[block]) >= iou_threshold
+        free = np.ones(len(block), bool)
+        for i in range(len(block)):
+            if free[i]:
+                free[i + 1 :] &= ~clash[i, i + 1 :]
+        kept += block[free].tolist()
+        if len(left):
+            left = left[(rotated_iou(rectangles[block[free]], rectangles[left]) < iou_threshold).all(0)]
+    return np.array(kept[:limit], np.int64)
