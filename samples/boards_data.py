@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samples.data import fresh_folder
-from samples.masks_data import save
+from samples.pixels_data import save
 from samples.render import Pixels, background, digits, image_rng, paint, split_indices, stroke, to_pixels
 
 LIGHTS = ("WhiteLight", "SideLight")

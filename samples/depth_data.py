@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from samples.data import fresh_folder
-from samples.masks_data import save
+from samples.pixels_data import save
 from samples.render import SCENE_SIZES, Pixels, background, image_rng, paint, split_indices, stroke, to_pixels
 
 NEAR, FAR = 1.0, 8.0

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samples.masks_data import CLASSES, draw_masked
+from samples.pixels_data import CLASSES, draw_masked
 from samples.render import image_rng, split_indices
 from samples.trainers.blocks import Decoder, Encoder, twice
 from samples.trainers.fit import Batch, export, fit, seed_everything

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samples.masks_data import draw_change
+from samples.pixels_data import draw_change
 from samples.render import image_rng, split_indices
 from samples.trainers.blocks import Decoder, Encoder, twice
 from samples.trainers.fit import Batch, export, fit, seed_everything

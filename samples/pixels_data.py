@@ -70,19 +70,19 @@ def save(pixels: Pixels, path: Path) -> None:
 
 
 def write_masks(out: Path, *, test: int = 60, calibration: int = 40) -> Path:
-    """Write ``out/scenes_masks``: ``images/<split>/*.jpg`` and ``masks/<split>/*.png``; grey values are classes."""
-    with fresh_folder(Path(out) / "scenes_masks") as folder:
+    """Write ``out/pixel_classes``: ``images/<split>/*.jpg`` and ``masks/<split>/*.png``; grey values are classes."""
+    with fresh_folder(Path(out) / "pixel_classes") as folder:
         for split, count in (("test", test), ("calibration", calibration)):
             for number in range(count):
                 pixels, labels = draw_masked(image_rng("masks", split, number), split_indices(split))
                 save(pixels, folder / "images" / split / f"scene_{number:04d}.jpg")
                 save(labels, folder / "masks" / split / f"scene_{number:04d}.png")
-    return Path(out) / "scenes_masks"
+    return Path(out) / "pixel_classes"
 
 
 def write_changes(out: Path, *, test: int = 60, calibration: int = 40) -> Path:
-    """Write ``out/scenes_change``: ``A/*.jpg``, ``B/*.jpg``, ``label/*.png`` (white: change), ``list/<split>.txt``."""
-    with fresh_folder(Path(out) / "scenes_change") as folder:
+    """Write ``out/pixel_changes``: ``A/*.jpg``, ``B/*.jpg``, ``label/*.png`` (white: change), ``list/<split>.txt``."""
+    with fresh_folder(Path(out) / "pixel_changes") as folder:
         (folder / "list").mkdir()
         for split, count in (("test", test), ("calibration", calibration)):
             names = [f"{split}_{number:04d}" for number in range(count)]
@@ -92,4 +92,4 @@ def write_changes(out: Path, *, test: int = 60, calibration: int = 40) -> Path:
                 save(after, folder / "B" / f"{name}.jpg")
                 save(labels, folder / "label" / f"{name}.png")
             (folder / "list" / f"{split}.txt").write_text("".join(f"{name}.jpg\n" for name in names))
-    return Path(out) / "scenes_change"
+    return Path(out) / "pixel_changes"
