@@ -48,11 +48,12 @@ class VoxelCaps:
         counts = np.bincount(cell, minlength=1)
         if counts.max() <= self.per_voxel and np.count_nonzero(counts) <= self.voxels:
             return np.asarray(inside)
-        _, first, of_cell, counts = np.unique(cell, return_index=True, return_inverse=True, return_counts=True)
-        rank, number = np.empty(len(cell), np.int64), np.empty(len(first), np.int64)
-        rank[np.argsort(of_cell, kind="stable")] = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)
-        number[np.argsort(first)] = np.arange(len(first))
-        return np.asarray(inside[(rank < self.per_voxel) & (number[of_cell] < self.voxels)])
+        order, occupied = np.argsort(cell, kind="stable"), np.flatnonzero(counts)
+        begins = np.cumsum(counts) - counts
+        rank, number = np.empty(len(cell), np.int64), np.empty(len(counts), np.int64)
+        rank[order] = np.arange(len(cell)) - begins[cell[order]]
+        number[occupied[np.argsort(order[begins[occupied]])]] = np.arange(len(occupied))
+        return np.asarray(inside[(rank < self.per_voxel) & (number[cell] < self.voxels)])
 
 
 def _bounds(area: Sequence[float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
