@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,25 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write ``value`` as JSON; numpy scalars become numbers, NaN and infinities become null."""
     write_text(path, json.dumps(plain(value), indent=indent) + "\n")
+
+
+def copy_beside(source: Path, folder: Path) -> None:
+    """Copy a file, or a folder with all it holds, into ``folder`` as a whole; what is there already stays.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    target = folder / source.name
+    if target.exists():
+        return
+    if source.is_file():
+        write_bytes(target, source.read_bytes())
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{source.name[:80]}.") as temporary:
+            Path(shutil.copytree(source, Path(temporary) / source.name)).replace(target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
 
 
 def file_sha256(path: Path) -> str:

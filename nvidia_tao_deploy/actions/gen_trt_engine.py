@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nvidia_tao_deploy.actions.prepare import PARITY_BATCHES, QUANTIZED, Prepared, prepare
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.errors import BuildError, SpecError
-from nvidia_tao_deploy.files import atomic_write, plain, write_bytes
+from nvidia_tao_deploy.files import atomic_write, copy_beside, plain, write_bytes
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 
@@ -96,6 +96,8 @@ def gen_trt_engine(
             command=_command(network, spec, onnx_path, engine_path),
         )
         manifest_file = manifest.save(engine_path)
+        for sidecar in network.sidecars(onnx_path):
+            copy_beside(sidecar, engine_path.parent)
         for label, path in (("Engine", engine_path), ("Prepared ONNX", onnx_beside), ("Manifest", manifest_file)):
             say(f"{label}: {path} ({path.stat().st_size / 1024:.0f} KiB)")
         return dict(

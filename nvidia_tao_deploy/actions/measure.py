@@ -22,7 +22,7 @@ from nvidia_tao_deploy.errors import DataError, SpecError
 from nvidia_tao_deploy.pipeline.stream import calibration_batches
 
 # Keys of metrics that sum a task up, in order of preference; a metric with none of them has its first number first.
-MAIN = ("mAP", "mIoU", "Mean IOU", "miou", "PQ", "abs_rel", "epe")
+MAIN = ("mAP", "mIoU", "Mean IOU", "miou", "PQ", "t2i_mAP", "zero_shot_top_1", "abs_rel", "epe")
 ERRORS = frozenset(
     {"epe", "abs_rel", "sq_rel", "rmse", "rmse_log", "bp1", "bp2", "bp3", "test_fpr", "test_fnr", "false_alarm"}
 )

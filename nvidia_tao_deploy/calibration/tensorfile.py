@@ -33,7 +33,7 @@ def write_tensorfile(path: Path, records: Iterable[NDArray[Any] | Mapping[str, A
         DataError: no records, differing shapes, or the file cannot be written.
         RuntimeUnavailableError: h5py is not installed.
     """
-    h5py = _h5py()
+    h5py = hdf5()
     path = Path(path)
     count = 0
     shape: tuple[int, ...] | None = None
@@ -61,7 +61,7 @@ def read_tensorfile(path: Path) -> Iterator[Record]:
     Raises (before the first record): DataError: missing, not a tensorfile, or truncated; RuntimeUnavailableError:
     h5py is not installed.
     """
-    h5py = _h5py()
+    h5py = hdf5()
     path = Path(path)
     if not path.is_file():
         raise DataError("no such tensorfile", where=str(path), remedy="Check cal_data_file.")
@@ -130,12 +130,17 @@ def _read_group(group: Any) -> dict[str, Any]:
     }
 
 
-def _h5py() -> Any:
+def hdf5() -> Any:
+    """The ``h5py`` package.
+
+    Raises:
+        RuntimeUnavailableError: it is not installed.
+    """
     try:
         import h5py
     except ImportError as error:
         raise RuntimeUnavailableError(
-            "reading and writing .tensorfile needs h5py",
+            "reading and writing HDF5 files needs h5py",
             remedy='Install it with: pip install "nvidia_tao_deploy[hdf5]"',
         ) from error
     return h5py

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nvidia_tao_deploy.data.image import list_images
+from nvidia_tao_deploy.data.image import SUFFIXES, list_images
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError
@@ -23,6 +23,7 @@ class ImageFolder:
         recursive: whether to descend into sub-folders.
         limit: keep at most this many images, after ordering; None or 0: all.
         shuffle_seed: order the images by this seed before the limit is applied (calibration sets); None: sorted.
+        suffixes: of image files, in lower case.
 
     Raises:
         DataError: no folder is given, one does not exist, or one holds no image.
@@ -35,12 +36,13 @@ class ImageFolder:
         recursive: bool = True,
         limit: int | None = None,
         shuffle_seed: int | None = None,
+        suffixes: Collection[str] = SUFFIXES,
     ) -> None:
         folders = [dirs] if isinstance(dirs, (str, Path)) else list(dirs)
         if not folders:
             raise DataError("no image folder is given", remedy="Name at least one folder of images.")
         # dict: an image that two overlapping folders both hold counts once
-        paths = list(dict.fromkeys(path for folder in folders for path in list_images(folder, recursive)))
+        paths = list(dict.fromkeys(path for folder in folders for path in list_images(folder, recursive, suffixes)))
         if shuffle_seed is not None:
             order = np.random.default_rng(shuffle_seed).permutation(len(paths))
             paths = [paths[i] for i in order]

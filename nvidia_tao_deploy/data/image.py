@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -115,7 +115,42 @@ def decode_reduced(
         ) from error
 
 
-def list_images(folder: Path | str, recursive: bool = True) -> list[Path]:
+def plain_jpeg(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[bytes, tuple[int, int]] | None:
+    """The bytes and (width, height) of a whole RGB or grey JPEG file; None for every other kind.
+
+    Raises:
+        DataError: the file cannot be read, is empty, not an image, or over ``max_pixels``.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    data = _read(path)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(path, image, max_pixels)
+            return (data, image.size) if image.format == "JPEG" and _is_plain(image, data) else None
+    except Image.DecompressionBombError:
+        return None
+    except _UNREADABLE as error:
+        raise DataError(f"cannot decode image: {_reason(error, path)}", where=str(path)) from error
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) by the file's header.
+
+    Raises:
+        DataError: the file is missing or not an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.width, image.height
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read image: {_reason(error, Path(path))}", where=str(path)) from error
+
+
+def list_images(folder: Path | str, recursive: bool = True, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """Image files of a folder, sorted by path; one image file stands for itself.
 
     Suffixes are matched without regard to case. Linked files keep the link's name; linked folders are followed
@@ -124,6 +159,7 @@ def list_images(folder: Path | str, recursive: bool = True) -> list[Path]:
     Args:
         folder: a folder, or one image file.
         recursive: whether to descend into sub-folders.
+        suffixes: of image files, in lower case.
 
     Returns:
         Absolute paths.
@@ -132,18 +168,18 @@ def list_images(folder: Path | str, recursive: bool = True) -> list[Path]:
         DataError: the folder does not exist, or holds no image.
     """
     root = Path(os.path.abspath(folder))
-    if root.is_file() and root.suffix.lower() in SUFFIXES:
+    if root.is_file() and root.suffix.lower() in suffixes:
         return [root]
     if not root.is_dir():
         what = "is not an image file" if root.exists() else "no such image folder"
         raise DataError(what, where=str(folder), remedy="Check the path.")
-    files = sorted(_image_files(root, recursive), key=str)
+    files = sorted(_image_files(root, recursive, suffixes), key=str)
     if not files:
         below = " or below it" if recursive else ""
         raise DataError(
             f"no image in this folder{below}",
             where=str(folder),
-            remedy=f"Files with one of these suffixes are read: {' '.join(sorted(SUFFIXES))}.",
+            remedy=f"Files with one of these suffixes are read: {' '.join(sorted(suffixes))}.",
         )
     return files
 
@@ -232,9 +268,9 @@ def _reason(error: BaseException, path: Path) -> str:
     return str(error) or type(error).__name__
 
 
-def _image_files(root: Path, recursive: bool) -> Iterator[Path]:
+def _image_files(root: Path, recursive: bool, suffixes: Collection[str]) -> Iterator[Path]:
     if not recursive:
-        yield from _images_among(root, (entry.name for entry in os.scandir(root) if entry.is_file()))
+        yield from _images_among(root, (entry.name for entry in os.scandir(root) if entry.is_file()), suffixes)
         return
     seen: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -244,10 +280,10 @@ def _image_files(root: Path, recursive: bool) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from _images_among(Path(folder), names)
+        yield from _images_among(Path(folder), names, suffixes)
 
 
-def _images_among(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+def _images_among(folder: Path, names: Iterable[str], suffixes: Collection[str]) -> Iterator[Path]:
     for name in names:
-        if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+        if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
             yield folder / name

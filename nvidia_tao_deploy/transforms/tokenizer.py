@@ -112,7 +112,7 @@ class FixedLength:
 
 
 def canonical(text: str) -> str:
-    """Lower case, ``_`` as a blank, without ASCII punctuation, one blank between words (``model.canonicalize_text``)."""
+    """Lower case, ``_`` as a blank, no ASCII punctuation, one blank between words (``model.canonicalize_text``)."""
     return " ".join(text.replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
 
 

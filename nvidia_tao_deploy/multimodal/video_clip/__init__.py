@@ -1,0 +1,102 @@
+"""video_clip: clips and texts as vectors of one space; texts find clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.data.captions import Joined, text_file
+from nvidia_tao_deploy.data.pairs import Listed
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.families import image_text as family
+from nvidia_tao_deploy.multimodal.video_clip.gallery import ClipMetric, Gallery
+from nvidia_tao_deploy.multimodal.video_clip.spec import Spec
+from nvidia_tao_deploy.network import Network, Port, Ports
+from nvidia_tao_deploy.predictions.embeddings import EmbeddingWriter
+from nvidia_tao_deploy.transforms.towers import TowerTransform
+from nvidia_tao_deploy.transforms.video import VideoTransform
+
+
+def has_gallery(spec: Spec) -> bool:
+    """The spec names one; ??? counts as unset."""
+    return spec.dataset.val.gt_queries is not None and spec.dataset.val.metadata is not None
+
+
+def gallery(spec: Spec, *, with_queries: bool) -> Gallery:
+    """The clips of ``dataset.val``.
+
+    Raises:
+        SpecError: a file is not named.
+        DataError: see :class:`Gallery`.
+    """
+    files = spec.require("dataset.val.gt_queries"), spec.require("dataset.val.metadata")
+    val = spec.dataset.val
+    return Gallery(*files, val.video_root, val.path_prefix_mapping, with_queries=with_queries)
+
+
+def dataset(spec: Spec, action: str) -> Dataset:
+    """evaluate: the gallery and its queries; inference: the gallery, then the texts.
+
+    Raises:
+        SpecError: there is nothing to run.
+        DataError: see :class:`Gallery`.
+    """
+    if action == "evaluate":
+        return gallery(spec, with_queries=True)
+    parts: list[Dataset] = [gallery(spec, with_queries=False)] if has_gallery(spec) else []
+    if spec.inference.text_file:
+        parts.append(Listed(text_file(spec.inference.text_file)))
+    if not parts:
+        raise SpecError(
+            "there is nothing to embed",
+            where=spec.where("inference"),
+            remedy="Set dataset.val.gt_queries and metadata, inference.text_file, or all of them.",
+        )
+    return Joined(parts)
+
+
+def sides(spec: Spec, action: str) -> Sequence[str]:
+    """The embeddings that an action needs."""
+    if action == "evaluate":
+        return (family.VISUAL, family.TEXT)
+    asked = {family.VISUAL: has_gallery(spec), family.TEXT: spec.inference.text_file}
+    return [side for side, wanted in asked.items() if wanted]
+
+
+def transform(spec: Spec, ports: Ports) -> TowerTransform:
+    """Frames spread over the clip, stretched, ImageNet's constants; texts by the model's tokenizer.
+
+    Raises:
+        ModelError: frames or sides have no fixed size.
+    """
+    visual, video = None, ports.inputs.get("video")
+    if video is not None:
+        if None in video.shape[1:] or video.shape[2] != 3:
+            raise ModelError(f"input {video} is no batch of RGB clips (frames, 3, height, width) of fixed size")
+        visual = VideoTransform(video.name)
+    known = family.trained_as(spec, ports.source)
+    return family.transform(spec, ports, visual, known[1] if known else spec.model.canonicalize_text)
+
+
+def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> EmbeddingWriter:
+    """HDF5 files of embeddings, tables of matches."""
+    return EmbeddingWriter(folder, "video", "chunk_ids", spec.inference.top_k)
+
+
+NETWORK = Network(
+    name="video_clip",
+    spec=Spec,
+    bind=family.binder(Port("video", rank=5)),
+    calibration=lambda spec: gallery(spec, with_queries=False),
+    transform=transform,
+    dataset=dataset,
+    decode=family.decoder(sides),
+    metric=lambda _spec, _data: ClipMetric(),
+    writer=writer,
+    batch_size=family.batch_size,
+    open=family.opener(sides),
+    sidecars=family.sidecars,
+)
+gen_trt_engine, evaluate, inference = verbs(NETWORK)
