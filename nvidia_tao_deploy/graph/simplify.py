@@ -80,6 +80,10 @@ def _slim(model: ModelProto) -> ModelProto:
         target, source = getattr(slimmed.graph, field), getattr(model.graph, field)
         del target[:]
         target.extend(source)
+    # What follows a plugin is annotated without a type, which ONNX Runtime refuses once the plugin is lowered.
+    typed = [value for value in slimmed.graph.value_info if value.type.tensor_type.elem_type]
+    del slimmed.graph.value_info[:]
+    slimmed.graph.value_info.extend(typed)
     slimmed.ir_version = max(slimmed.ir_version, model.ir_version)
     return slimmed
 
