@@ -110,7 +110,8 @@ def export(
     proto = onnx.load(str(path))
     constants_to_initializers(proto)
     for node in proto.graph.node:
-        node.domain = "" if node.domain == "trt" else node.domain
+        if node.domain == "trt":
+            node.domain, node.name = "", node.name.removesuffix(f"/{node.op_type}").lstrip("/")
     kept = [entry for entry in proto.opset_import if entry.domain != "trt"]
     del proto.opset_import[:]
     proto.opset_import.extend(kept)

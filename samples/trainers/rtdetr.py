@@ -44,10 +44,10 @@ class Backbone(nn.Sequential):
 class ProposalHead(nn.Module):
     """Per cell: class logits (N, cells, C) and box parameters (N, cells, 4)."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = len(CLASSES)) -> None:
         super().__init__()
         self.conv = ConvNorm(CHANNELS, CHANNELS)
-        self.score = nn.Conv2d(CHANNELS, len(CLASSES), 1)
+        self.score = nn.Conv2d(CHANNELS, classes, 1)
         self.box = nn.Conv2d(CHANNELS, 4, 1)
         nn.init.constant_(self.score.bias, -4.0)
         nn.init.constant_(self.box.bias, -0.5)
@@ -229,7 +229,7 @@ def training_pool(count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def class_loss(logits: Tensor, cells: Tensor) -> Tensor:
     """Focal loss, summed; cells marked -2 are not counted."""
-    target = functional.one_hot(cells.clamp(min=0), len(CLASSES)) * (cells >= 0)[..., None]
+    target = functional.one_hot(cells.clamp(min=0), logits.shape[-1]) * (cells >= 0)[..., None]
     target = target.to(logits.dtype)
     cross_entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     focus = (logits.detach().sigmoid() - target).abs()
