@@ -276,6 +276,7 @@ def detection_loss(model: nn.Module, batch: Batch) -> Tensor:
 def end_in_plugin(
     path: Path,
     op_type: str,
+    name: str,
     constants: Mapping[str, Tensor],
     outputs: Mapping[str, tuple[int, list[int]]],
     **attrs: Any,
@@ -286,12 +287,12 @@ def end_in_plugin(
     """
     model = onnx.load(str(path))
     graph = model.graph
-    graph.initializer.extend(onnx.numpy_helper.from_array(value.numpy(), name) for name, value in constants.items())
+    graph.initializer.extend(onnx.numpy_helper.from_array(value.numpy(), key) for key, value in constants.items())
     inputs = [value.name for value in graph.output] + list(constants)
-    graph.node.append(helper.make_node(op_type, inputs, list(outputs), name=next(iter(outputs)), **attrs))
+    graph.node.append(helper.make_node(op_type, inputs, list(outputs), name=name, **attrs))
     del graph.output[:]
-    for name, (kind, shape) in outputs.items():
-        graph.output.append(helper.make_tensor_value_info(name, kind, ["batch", *shape]))
+    for key, (kind, shape) in outputs.items():
+        graph.output.append(helper.make_tensor_value_info(key, kind, ["batch", *shape]))
     onnx.save(model, str(path))
 
 
@@ -310,6 +311,7 @@ def write(model: nn.Module, folder: Path) -> None:
     end_in_plugin(
         path,
         "BatchedNMSDynamic_TRT",
+        "BatchedNMS_N",
         {},
         {
             "BatchedNMS": (INT, [1]),
@@ -329,6 +331,7 @@ def write(model: nn.Module, folder: Path) -> None:
     end_in_plugin(
         path,
         "NMSDynamic_TRT",
+        "NMS",
         {},
         {"NMS": (FLOAT, [1, TOP_K, 7]), "NMS_1": (FLOAT, [1, 1, 1])},
         **kept,
@@ -347,6 +350,7 @@ def write(model: nn.Module, folder: Path) -> None:
     end_in_plugin(
         path,
         "EfficientNMS_TRT",
+        "nms/non_maximum_suppression",
         {"anchors": boxes},
         {
             "num_detections": (INT, [1]),

@@ -16,6 +16,13 @@ from repository import MODELS, ROOT
 from samples.render import CLASSES
 
 METRICS = {"yolo_v4": "mAP", "ssd": "mAP", "efficientdet_tf2": "AP50"}
+SAME_MODEL = {
+    "yolo_v3": "yolo_v4",
+    "yolo_v4_tiny": "yolo_v4",
+    "dssd": "ssd",
+    "retinanet": "ssd",
+    "efficientdet_tf1": "efficientdet_tf2",
+}
 PLUGINS = {
     "yolo_v4": ("BatchedNMSDynamic_TRT", ("batch", 3, 128, 160), {"numClasses": 10, "keepTopK": 50, "topK": 100}),
     "ssd": ("NMSDynamic_TRT", ("batch", 3, 128, 160), {"numClasses": 11, "keepTopK": 50, "topK": 100}),
@@ -53,7 +60,7 @@ def spec(scenes: tuple[Path, Path], tmp_path: Path) -> Any:
 
 def measured(shell: Shell, words: list[object]) -> float:
     assert shell(*words, "--json") == 0, shell.err
-    return float(json.loads(shell.out)[METRICS[str(words[0])]])
+    return float(json.loads(shell.out)[METRICS[SAME_MODEL.get(str(words[0]), str(words[0]))]])
 
 
 @pytest.mark.parametrize("network", METRICS)
@@ -69,6 +76,14 @@ def test_every_precision_finds_the_digits(shell: Shell, spec: Any, network: str)
         found = measured(shell, spec(network, "evaluate", model=built["prepared_onnx"]))
         assert found == pytest.approx(right, abs={"fp32": 1e-6, "fp16": 0.005, "int8": 0.01}[precision])
         assert json.loads(Path(built["manifest"]).read_text())["classes"] == 10
+
+
+@pytest.mark.parametrize("network", SAME_MODEL)
+def test_networks_of_the_same_contract_read_it_alike(shell: Shell, spec: Any, network: str) -> None:
+    base = SAME_MODEL[network]
+    assert f"samples/models/{base}.onnx" in (ROOT / "specs" / network / "gen_trt_engine.yaml").read_text()
+    model = MODELS / f"{base}.onnx"
+    assert measured(shell, spec(network, "evaluate", model=model)) == measured(shell, spec(base, "evaluate"))
 
 
 @pytest.mark.parametrize("network", METRICS)
