@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class OpenModel:
             batch_size=batch_size,
             workers=workers,
             worker_kind=runtime.worker_kind,
+            transform_on=runtime.transform_on,
             strict=self.spec.strict,
             tally=tally,
             batches=team.share(ceil(len(dataset) / batch_size)) if team.count > 1 else None,
@@ -106,18 +108,19 @@ def wanted_ranks(spec: Any, action: str) -> int:
 @contextmanager
 def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[OpenModel]:
     key = f"{action}.trt_engine"
-    path = Path(spec.require(key))
+    spec.require(key)
     section = getattr(spec, action)
-    session = open_session(
-        path,
+    opened_file = partial(
+        open_session,
         providers=spec.runtime.providers,
         provider_options=spec.runtime.provider_options,
         gpu=team.gpu(section.gpu_ids),
         cuda_graph=spec.runtime.cuda_graph,
         where=spec.where(key),
     )
+    session = network.open(spec, action, opened_file)
     try:
-        ports = replace(network.bind(session.inputs, session.outputs), source=path)
+        ports = replace(network.bind(session.inputs, session.outputs), source=Path(section.trt_engine))
         if network.check_classes and (count := _class_count(Path(section.trt_engine))) is not None:
             network.check_classes(spec, count)
         say(f"{section.trt_engine} on {session.device}")

@@ -1,8 +1,7 @@
-"""JPEG decoding on the GPU by nvImageCodec (``pip install nvidia-nvimgcodec-cu12``), several files at a time.
+"""JPEG decoding on the GPU by nvImageCodec (``pip install nvidia-nvimgcodec-cu12[all]``), a batch at a time.
 
-Written against the documented Python API (https://docs.nvidia.com/cuda/nvimagecodec); NOT VERIFIED on a GPU yet.
-nvJPEG's inverse transform and chroma upsampling differ from libjpeg-turbo's by a few grey levels, so metrics may change
-in the last digits. Pixels come back to the host, where the network's own transform takes them.
+nvJPEG's inverse transform differs from libjpeg-turbo's by a few grey levels, so metrics may change in the last digits
+(docs/pipeline.md has the figures).
 """
 
 from __future__ import annotations
@@ -20,17 +19,30 @@ _local = threading.local()
 
 
 def decode_rgb(files: Sequence[bytes]) -> list[NDArray[np.uint8] | None]:
-    """(H, W, 3) RGB of each file, orientation not applied; None for what the GPU cannot decode.
+    """(H, W, 3) RGB of each file on the host, orientation not applied; None for what the GPU cannot decode.
 
     Raises:
         RuntimeUnavailableError: the package or a GPU is missing.
     """
-    decoder, parameters = _decoder()
-    images = decoder.decode(list(files), params=parameters)
-    return [None if image is None else np.asarray(image.cpu(), dtype=np.uint8) for image in images]
+    return [None if image is None else np.asarray(image.cpu(), np.uint8) for image in decode_on_device(files)]
 
 
-def _decoder() -> tuple[Any, Any]:
+def decode_on_device(files: Sequence[Any], stream: int = 0) -> list[Any]:
+    """As :func:`decode_rgb`, left on the device in ``stream``'s order: objects with ``__cuda_array_interface__``.
+
+    Args:
+        files: the files' bytes, as bytes or uint8 arrays.
+        stream: a CUDA stream's handle.
+
+    Raises:
+        RuntimeUnavailableError: the package or a GPU is missing.
+    """
+    decoder, parameters, source = _decoder()
+    decoded = decoder.decode([source(file) for file in files], params=parameters, cuda_stream=stream)
+    return list(decoded)
+
+
+def _decoder() -> tuple[Any, Any, Any]:
     """One decoder per thread: decoders keep their own streams and scratch memory."""
     if not hasattr(_local, "decoder"):
         try:
@@ -39,7 +51,7 @@ def _decoder() -> tuple[Any, Any]:
             raise RuntimeUnavailableError(
                 "the image backend nvimgcodec is not installed",
                 where="runtime.image_backend",
-                remedy="pip install nvidia-nvimgcodec-cu12 (and a GPU to run it), or use image_backend: opencv.",
+                remedy="pip install nvidia-nvimgcodec-cu12[all] (and a GPU to run it), or use image_backend: opencv.",
             ) from error
         from nvidia_tao_deploy.runtime.cuda import gpu_available
 
@@ -49,7 +61,9 @@ def _decoder() -> tuple[Any, Any]:
                 where="runtime.image_backend",
                 remedy="Use image_backend: opencv.",
             )
-        parameters = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.RGB)
-        _local.decoder = nvimgcodec.Decoder(), parameters
-    found: tuple[Any, Any] = _local.decoder
+        parameters = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.SRGB)
+        # libjpeg interpolates chroma, so nvJPEG has to as well
+        decoder = nvimgcodec.Decoder(options=":fancy_upsampling=1")
+        _local.decoder = decoder, parameters, nvimgcodec.CodeStream
+    found: tuple[Any, Any, Any] = _local.decoder
     return found

@@ -11,28 +11,33 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample
-from nvidia_tao_deploy.errors import DataError, TaoDeployError
+from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError, SpecError, TaoDeployError
 from nvidia_tao_deploy.network import Decoder, Ports
+from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.tally import Tally
 from nvidia_tao_deploy.pipeline.workers import Buffers, Filled, Kind, Ticket, Workers, worker_count
 from nvidia_tao_deploy.runtime.pinned import pinned
 from nvidia_tao_deploy.runtime.session import Session, TensorInfo
+from nvidia_tao_deploy.transforms.on_gpu import Finisher, pixel_rows
 from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 
 __all__ = ["Tally", "calibration_batches", "refuse_nothing_read", "run_numbered", "run_stream"]
 
 MAX_RING_BYTES = 4 << 30
 SWITCH_SECONDS = 0.0005
+Where = Literal["auto", "cpu", "gpu"]
+Feeds = Callable[[Buffers, int], AbstractContextManager[dict[str, Any]]]
 
 
 @dataclass
@@ -128,12 +133,15 @@ def run_numbered(
     tally: Tally,
     workers: int = 0,
     worker_kind: Kind = "auto",
+    transform_on: Where = "auto",
     strict: bool = False,
     batches: range | None = None,
 ) -> Generator[tuple[int, Sample, Any], None, None]:
     """:func:`run_stream` with the dataset index of each sample, and for some of the batches if wanted (a rank's share).
 
     Args not named there:
+        transform_on: where images are resized and normalized; "auto": on the GPU where the model runs on one and the
+            transform can be had there.
         batches: the batches to run, by number; None: all. That none of them can be read is no error.
     """
     batch_size = session.batch.clamp(max(1, min(batch_size, len(dataset))))
@@ -142,11 +150,15 @@ def run_numbered(
     tally.lanes = lanes
     began = time.perf_counter()
     if len(chosen):
-        depth = ring_depth(list(ports.inputs.values()), batch_size, worker_count(workers), lanes, len(chosen))
-        pool = Workers(
-            dataset, transform, list(ports.inputs.values()), batch_size, depth, count=workers, kind=worker_kind
-        )
+        finisher = _finisher(transform, session, ports, dataset, transform_on, batch_size, lanes)
+        first_half: Transform = transform if finisher is None else finisher.rows
+        inputs = list(ports.inputs.values()) if finisher is None else list(finisher.rows.inputs)
+        tally.transform_on = "cpu" if finisher is None else "gpu"
+        depth = ring_depth(inputs, batch_size, worker_count(workers), lanes, len(chosen))
+        pool = Workers(dataset, first_half, inputs, batch_size, depth, count=workers, kind=worker_kind)
         with ExitStack() as stack:
+            if finisher is not None:
+                stack.callback(finisher.close)
             # While outputs are decoded here, the threads that feed the model would wait 5 ms for each of their turns.
             stack.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(SWITCH_SECONDS)
@@ -156,19 +168,21 @@ def run_numbered(
                     stack.enter_context(pinned(array, getattr(session, "gpu", None)))
             runner = ThreadPoolExecutor(lanes, thread_name_prefix="model")
             stack.callback(_end, runner, pool, session)
-            yield from _loop(dataset, session, ports, decode, pool, runner, batch_size, chosen, strict, tally, began)
+            run = partial(
+                _run, session=session, strict=strict, feeds=_as_they_are if finisher is None else finisher.feeds
+            )
+            yield from _loop(dataset, ports, decode, pool, runner, run, batch_size, chosen, tally, began)
 
 
 def _loop(
     dataset: Dataset,
-    session: Session,
     ports: Ports,
     decode: Decoder,
     pool: Workers,
     runner: ThreadPoolExecutor,
+    run: Callable[[_Batch], _Done],
     batch_size: int,
     chosen: range,
-    strict: bool,
     tally: Tally,
     began: float,
 ) -> Iterator[tuple[int, Sample, Any]]:
@@ -182,7 +196,7 @@ def _loop(
         first = number * batch_size
         samples = [dataset[index] for index in range(first, min(first + batch_size, len(dataset)))]
         batch = _Batch(first, samples, pool.ring[slot], pool.fill(slot, samples, first))
-        pending.append((slot, runner.submit(_run, batch, session, strict)))
+        pending.append((slot, runner.submit(run, batch)))
 
     for slot in range(len(pool.ring)):
         start_next(slot)
@@ -214,7 +228,34 @@ def _decoded(decode: Decoder, outputs: dict[str, NDArray[Any]], done: _Done) -> 
         raise RuntimeError(f"decoding the outputs of {names}: {type(error).__name__}: {error}") from error
 
 
-def _run(batch: _Batch, session: Session, strict: bool) -> _Done:
+def _finisher(
+    transform: Transform, session: Session, ports: Ports, dataset: Dataset, where: Where, batch_size: int, lanes: int
+) -> Finisher | None:
+    """The GPU's half of the transform, where it is wanted and can be had."""
+    gpu = getattr(session, "gpu", None)
+    if where == "cpu" or (where == "auto" and gpu is None):
+        return None
+    rows = pixel_rows(transform, ports.inputs, dataset)
+    if gpu is None or rows is None:
+        if where == "auto":
+            return None
+        reason = "the model does not run on a GPU" if gpu is None else "this network's transform has no GPU version"
+        raise SpecError(f"images cannot be transformed on the GPU: {reason}", where="runtime.transform_on: gpu")
+    try:
+        return Finisher(rows, gpu, batch_size, lanes)
+    except RuntimeUnavailableError as error:
+        if where == "gpu":
+            raise
+        say(f"note: images are transformed on the CPU: {error.what}")
+        return None
+
+
+@contextmanager
+def _as_they_are(buffers: Buffers, count: int) -> Iterator[dict[str, Any]]:
+    yield {name: array[:count] for name, array in buffers.items()}
+
+
+def _run(batch: _Batch, session: Session, strict: bool, feeds: Feeds) -> _Done:
     """In a model thread: wait for the batch's images, then run it."""
     mark = time.perf_counter()
     outcomes = batch.ticket.result()
@@ -223,7 +264,8 @@ def _run(batch: _Batch, session: Session, strict: bool) -> _Done:
     done.waited = ready - mark
     if done.samples:
         rows = max(len(done.samples), session.batch.minimum)  # a fixed-batch model runs whole, with rows to drop later
-        done.raw = session.run({name: array[:rows] for name, array in batch.buffers.items()})
+        with feeds(batch.buffers, rows) as arrays:
+            done.raw = session.run(arrays)
         done.ran = time.perf_counter() - ready
     return done
 

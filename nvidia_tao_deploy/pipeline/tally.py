@@ -25,6 +25,7 @@ class Tally:
         running: of the model's threads, summed.
         lanes: model threads (over all ranks); the two sums above are out of ``wall * lanes``.
         latencies: seconds of every run of the model.
+        transform_on: where images were resized and normalized, "cpu" or "gpu".
     """
 
     images: int = 0
@@ -34,6 +35,7 @@ class Tally:
     running: float = 0.0
     lanes: int = 1
     latencies: list[float] = field(default_factory=list)
+    transform_on: str = "cpu"
 
     @property
     def images_per_second(self) -> float:
@@ -64,6 +66,7 @@ class Tally:
             "images_skipped": len(self.skipped),
             "images_per_second": self.images_per_second,
             "time_share": shares,
+            "transform_on": self.transform_on,
             "bottleneck": max(shares, key=shares.__getitem__),
             "batch_latency_ms": {"p50": p50, "p90": p90, "p99": p99},
         }

@@ -28,6 +28,7 @@ from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError, TaoDeployError
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.on_gpu import PixelRows
 from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 
 Kind = Literal["auto", "threads", "processes"]
@@ -175,7 +176,9 @@ def use_processes(kind: Kind, transform: Transform, count: int) -> bool:
     if kind == "threads" or count < PROCESSES_FROM or not hasattr(os, "fork"):
         return False
     # A GPU decoder does not survive a fork; other transforms may leave what cannot be sent back.
-    return isinstance(transform, ImageTransform) and transform.backend != "nvimgcodec"
+    return isinstance(transform, PixelRows) or (
+        isinstance(transform, ImageTransform) and transform.backend != "nvimgcodec"
+    )
 
 
 def shared_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

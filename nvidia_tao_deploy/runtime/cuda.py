@@ -36,7 +36,7 @@ class Gpu:
 @lru_cache(maxsize=1)
 def gpus() -> tuple[Gpu, ...]:
     """The CUDA devices of this machine; empty without a driver. Does not create a CUDA context."""
-    driver = _driver()
+    driver = driver_library()
     if driver is None or driver.cuInit(0) != 0:
         return ()
     count = ctypes.c_int(0)
@@ -64,14 +64,15 @@ def compute_capability(device: int = 0) -> tuple[int, int] | None:
 
 def driver_version() -> str | None:
     """The CUDA version the driver supports, such as "13.0"; None without a driver."""
-    driver = _driver()
+    driver = driver_library()
     version = ctypes.c_int(0)
     if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
         return None
     return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
-def _driver() -> ctypes.CDLL | None:
+def driver_library() -> ctypes.CDLL | None:
+    """The driver library, a new handle of it each time; None without a driver."""
     for name in _DRIVER_LIBRARIES:
         try:
             return ctypes.CDLL(name)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError, SpecError
-from nvidia_tao_deploy.runtime.session import BatchLimits, TensorInfo
+from nvidia_tao_deploy.runtime import driver
+from nvidia_tao_deploy.runtime.session import BatchLimits, DeviceInput, TensorInfo
 
 _DTYPES: dict[str, type] = {
     "float": np.float32,
@@ -138,8 +142,9 @@ class OnnxRuntimeSession:
         self._bindable = all(info.dtype != np.object_ for info in (*self.inputs, *self.outputs))
         self._under_way: set[Any] = set()
         self._lock = threading.Lock()
+        self._rooms: SimpleQueue[_DeviceRoom] = SimpleQueue()
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Run one batch; the returned arrays are owned by the caller.
 
         Raises:
@@ -171,12 +176,20 @@ class OnnxRuntimeSession:
             with self._lock:
                 self._under_way.discard(options)
 
-    def _run_bound(self, feeds: Mapping[str, NDArray[Any]], options: Any) -> dict[str, NDArray[Any]]:
+    def _run_bound(self, feeds: Mapping[str, Any], options: Any) -> dict[str, NDArray[Any]]:
         arrays = _checked(self.inputs, feeds)
+        with ExitStack() as stack:
+            return self._run_arrays(arrays, options, stack)
+
+    def _run_arrays(self, arrays: Mapping[str, Any], options: Any, stack: ExitStack) -> dict[str, NDArray[Any]]:
         binding = self._session.io_binding()
         for name, array in arrays.items():
-            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        batch = next((array.shape[0] for array in arrays.values() if array.ndim), None)
+            if isinstance(array, DeviceInput):
+                pointer = stack.enter_context(self._room()).filled(array)
+                binding.bind_input(name, "cuda", self.gpu, array.dtype.type, array.shape, pointer)
+            else:
+                binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        batch = next((array.shape[0] for array in arrays.values() if array.shape), None)
         made: dict[str, NDArray[Any]] = {}
         for info in self.outputs:
             shape = _output_shape(info, batch)
@@ -191,6 +204,18 @@ class OnnxRuntimeSession:
         values = zip(self.outputs, binding.get_outputs(), strict=True)
         return {info.name: made[info.name] if info.name in made else value.numpy() for info, value in values}
 
+    @contextmanager
+    def _room(self) -> Iterator[_DeviceRoom]:
+        """Device memory and a stream for one run's input; kept for the next."""
+        try:
+            room = self._rooms.get_nowait()
+        except Empty:
+            room = _DeviceRoom(self.gpu or 0)
+        try:
+            yield room
+        finally:
+            self._rooms.put(room)
+
     def cancel(self) -> None:
         """Make the runs that are under way give up with an error; later runs are not affected."""
         with self._lock:
@@ -201,6 +226,32 @@ class OnnxRuntimeSession:
         """Drop the session; ONNX Runtime frees its memory with it."""
         self._graphs = None
         self._session = None
+        while not self._rooms.empty():
+            self._rooms.get().close()
+
+
+class _DeviceRoom:
+    """Where an input that is computed on the GPU is put."""
+
+    def __init__(self, gpu: int) -> None:
+        driver.make_current(gpu)
+        self._gpu, self._stream, self._memory = gpu, driver.Stream(), driver.Memory(1)
+
+    def filled(self, given: DeviceInput) -> int:
+        """The device address of the input, computed."""
+        driver.make_current(self._gpu)
+        needed = math.prod(given.shape) * given.dtype.itemsize
+        if self._memory.nbytes < needed:
+            self._memory.close()
+            self._memory = driver.Memory(needed)
+        given.write(self._memory.pointer, self._stream.handle)
+        self._stream.synchronize()
+        return self._memory.pointer
+
+    def close(self) -> None:
+        driver.make_current(self._gpu)
+        self._stream.close()
+        self._memory.close()
 
 
 class _CudaGraphs:
@@ -211,23 +262,32 @@ class _CudaGraphs:
     ) -> None:
         self._ort, self._session, self._gpu = ort, session, gpu
         self._inputs, self._outputs = inputs, outputs
+        driver.make_current(gpu)
+        self._stream = driver.Stream()
         self._bound: dict[tuple[Any, ...], tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {}
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         arrays = _checked(self._inputs, feeds)
         key = tuple(array.shape for array in arrays.values())
         if key not in self._bound:
             self._bound[key] = self._bind(arrays)
         binding, options, inputs, outputs = self._bound[key]
         for name, array in arrays.items():
-            inputs[name].update_inplace(array)
+            if isinstance(array, DeviceInput):
+                array.write(inputs[name].data_ptr(), self._stream.handle)
+            else:
+                inputs[name].update_inplace(array)
+        self._stream.synchronize()
         self._session.run_with_iobinding(binding, options)
         return {name: value.numpy() for name, value in outputs.items()}
 
     def _bind(self, arrays: Mapping[str, NDArray[Any]]) -> tuple[Any, Any, dict[str, Any], dict[str, Any]]:
         value = self._ort.OrtValue
-        inputs = {name: value.ortvalue_from_numpy(array, "cuda", self._gpu) for name, array in arrays.items()}
-        batch = next((array.shape[0] for array in arrays.values() if array.ndim), None)
+        inputs = {
+            name: value.ortvalue_from_shape_and_type(array.shape, array.dtype.type, "cuda", self._gpu)
+            for name, array in arrays.items()
+        }
+        batch = next((array.shape[0] for array in arrays.values() if array.shape), None)
         outputs = {}
         for info in self._outputs:
             shape = _output_shape(info, batch)
@@ -246,7 +306,7 @@ class _CudaGraphs:
         return binding, options, inputs, outputs
 
 
-def _checked(inputs: Sequence[TensorInfo], feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _checked(inputs: Sequence[TensorInfo], feeds: Mapping[str, Any]) -> dict[str, Any]:
     """The feeds in the model's order, contiguous; binding goes by address, so types and shapes are compared here."""
     unknown = sorted(set(feeds) - {info.name for info in inputs})
     if unknown:
@@ -257,8 +317,10 @@ def _checked(inputs: Sequence[TensorInfo], feeds: Mapping[str, NDArray[Any]]) ->
     for info in inputs:
         if info.name not in feeds:
             raise ModelError(f"no array for input {info.name!r}", remedy=f"Inputs: {', '.join(map(str, inputs))}.")
-        array = np.ascontiguousarray(feeds[info.name]) if info.shape else np.asarray(feeds[info.name])
-        fits = len(info.shape) == array.ndim and all(
+        array = feeds[info.name]
+        if not isinstance(array, DeviceInput):
+            array = np.ascontiguousarray(array) if info.shape else np.asarray(array)
+        fits = len(info.shape) == len(array.shape) and all(
             want in (None, has) for want, has in zip(info.shape, array.shape, strict=True)
         )
         if array.dtype != info.dtype or not fits:

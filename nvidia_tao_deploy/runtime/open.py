@@ -61,7 +61,9 @@ def open_session(
                     remedy="Build an engine with a TensorRT that has this plugin, and give that.",
                 )
             content = lowered.model.SerializeToString()
-        elif suffix == ".zip" or any(node.name.endswith(SCORES) for node in model.graph.node):  # not what the file holds
+        elif suffix == ".zip" or any(
+            node.name.endswith(SCORES) for node in model.graph.node
+        ):  # not what the file holds
             content = model.SerializeToString()
         elif holds_bfloat16(model) and not gpu_available():  # no CPU kernels: rounded by casts, computed in float32
             content = runnable(model).SerializeToString()

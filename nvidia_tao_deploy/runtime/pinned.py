@@ -1,7 +1,6 @@
 """Page-locking memory that is already there, so that the GPU copies from it at full speed and without waiting.
 
-Goes through the driver library by ctypes, so it serves ONNX Runtime too and needs no CUDA package. Where there is no
-GPU, or the driver refuses, the memory stays as it is: copies are slower, nothing else changes.
+Where there is no GPU, or the driver refuses, the memory stays as it is: copies are slower, nothing else changes.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.runtime.cuda import gpus
+from nvidia_tao_deploy.errors import RuntimeUnavailableError
+from nvidia_tao_deploy.runtime import driver
 
 _PORTABLE = 1  # CU_MEMHOSTREGISTER_PORTABLE: pinned for every context of this process
 _locked: dict[int, int] = {}  # address -> bytes, of what is page-locked now
@@ -30,10 +30,8 @@ def is_pinned(array: NDArray[Any]) -> bool:
 @contextmanager
 def pinned(array: NDArray[Any], gpu: int | None) -> Iterator[bool]:
     """Page-lock ``array`` while the block runs; whether it worked. ``gpu`` None: nothing is done."""
-    driver = _context(gpu) if gpu is not None and array.nbytes else None
     address, size = array.ctypes.data, array.nbytes
-    register = getattr(driver, "cuMemHostRegister_v2", None)
-    if register is None or register(ctypes.c_void_p(address), ctypes.c_size_t(size), _PORTABLE) != 0:
+    if gpu is None or not size or not _register(gpu, address, size):
         yield False
         return
     _locked[address] = size
@@ -41,29 +39,14 @@ def pinned(array: NDArray[Any], gpu: int | None) -> Iterator[bool]:
         yield True
     finally:
         del _locked[address]
-        _context(gpu)
-        driver.cuMemHostUnregister(ctypes.c_void_p(address))  # type: ignore[union-attr]
+        driver.make_current(gpu)
+        driver.call("cuMemHostUnregister", ctypes.c_void_p(address))
 
 
-def _context(gpu: int | None) -> ctypes.CDLL | None:
-    """The driver library with ``gpu``'s primary context current in this thread; None where that cannot be had.
-
-    The reference to the primary context that this takes is kept: the runtimes use the same context until the end.
-    """
-    if gpu is None or not 0 <= gpu < len(gpus()):
-        return None
+def _register(gpu: int, address: int, size: int) -> bool:
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    device, context = ctypes.c_int(0), ctypes.c_void_p()
-    if driver.cuDeviceGet(ctypes.byref(device), gpu) != 0:
-        return None
-    if gpu not in _contexts:
-        if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) != 0:
-            return None
-        _contexts[gpu] = context
-    return driver if driver.cuCtxSetCurrent(_contexts[gpu]) == 0 else None
-
-
-_contexts: dict[int, ctypes.c_void_p] = {}
+        driver.make_current(gpu)
+        driver.call("cuMemHostRegister_v2", ctypes.c_void_p(address), ctypes.c_size_t(size), _PORTABLE)
+    except (RuntimeUnavailableError, AttributeError):  # no driver, or one without this call
+        return False
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,18 @@ class BatchLimits:
         return max(upper, self.minimum)
 
 
+@runtime_checkable
+class DeviceInput(Protocol):
+    """An input that is computed on the GPU instead of copied to it; sessions with ``gpu`` set take these as feeds."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def write(self, pointer: int, stream: int) -> None:
+        """Enqueue on ``stream`` what fills the contiguous array of this shape and dtype at device ``pointer``."""
+        ...
+
+
 class Session(Protocol):
     """A loaded model. Not shared between threads."""
 
@@ -47,7 +59,7 @@ class Session(Protocol):
     batch: BatchLimits
     device: str  # for reports, e.g. "CPUExecutionProvider" or "TensorRT 8.5.3.1 on NVIDIA H200"
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Run one batch; the returned arrays are owned by the caller.
 
         Raises:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError
 from nvidia_tao_deploy.runtime import cuda
 from nvidia_tao_deploy.runtime.pinned import is_pinned
-from nvidia_tao_deploy.runtime.session import BatchLimits, TensorInfo
+from nvidia_tao_deploy.runtime.session import BatchLimits, DeviceInput, TensorInfo
 
 # trt.nptype raises for the newer types, so the table is ours; names of ml_dtypes where numpy has none.
 _DTYPES = {
@@ -228,7 +228,7 @@ class TensorRTSession:
         if not self._context.set_input_shape(name, shape):
             raise ModelError(f"TensorRT refused shape {shape} for input {name!r}", where=str(self._path))
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Run one batch; the returned arrays are owned by the caller.
 
         Raises:
@@ -248,7 +248,7 @@ class TensorRTSession:
         finally:
             self._free.put(slot)
 
-    def _run_in(self, slot: _Slot, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _run_in(self, slot: _Slot, arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         for name, array in arrays.items():
             self._upload(slot, name, array)
         slot.uploaded.record(slot.stream)
@@ -269,7 +269,7 @@ class TensorRTSession:
         results.update(allocated)
         return {info.name: results[info.name] for info in self.outputs}
 
-    def _enqueue(self, slot: _Slot, arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+    def _enqueue(self, slot: _Slot, arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Make the context this slot's; the shapes of the outputs that are known before running."""
         if self._bound is not slot:
             for name in slot.buffers:
@@ -283,17 +283,18 @@ class TensorRTSession:
             self._shapes = shapes
         return self._output_shapes(slot)
 
-    def _checked(self, info: TensorInfo, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    def _checked(self, info: TensorInfo, feeds: Mapping[str, Any]) -> Any:
         if info.name not in feeds:
             raise ModelError(f"no array for input {info.name!r}", remedy=f"Inputs: {', '.join(map(str, self.inputs))}.")
-        array = np.asarray(feeds[info.name])
+        feed = feeds[info.name]
+        array = feed if isinstance(feed, DeviceInput) else np.asarray(feed)
         if array.dtype != info.dtype and array.dtype != self._engine_dtypes[info.name]:
             raise ModelError(
                 f"input {info.name!r} is {info.dtype.name}, the array is {array.dtype.name}",
                 remedy="Cast the array before running.",
             )
         smallest, largest = self._limits[info.name]
-        if array.ndim != len(smallest):
+        if len(array.shape) != len(smallest):
             raise ModelError(f"input {info.name!r} has {len(smallest)} axes, the array's shape is {array.shape}")
         for axis, (low, size, high) in enumerate(zip(smallest, array.shape, largest, strict=True)):
             if not low <= size <= high:
@@ -303,8 +304,11 @@ class TensorRTSession:
                 )
         return array
 
-    def _upload(self, slot: _Slot, name: str, array: NDArray[Any]) -> None:
+    def _upload(self, slot: _Slot, name: str, array: Any) -> None:
         dtype, buffer = self._engine_dtypes[name], slot.buffers[name]
+        if isinstance(array, DeviceInput):
+            array.write(buffer.device.pointer, slot.stream.handle)
+            return
         nbytes = _nbytes(array.shape, dtype)
         if array.dtype == dtype and name not in self._on_host and is_pinned(array):
             # The caller's array is not touched before run returns, and it returns after this copy is over.
@@ -333,7 +337,7 @@ class TensorRTSession:
             shapes[info.name] = shape
         return shapes
 
-    def _execute(self, slot: _Slot, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def _execute(self, slot: _Slot, arrays: Mapping[str, Any]) -> None:
         """Enqueue the execution; from the second time that a slot sees these shapes on, as a recorded graph."""
         key = tuple(array.shape for array in arrays.values())
         if key in slot.graphs:

@@ -240,6 +240,9 @@ class Runtime(Section):
         default="auto", description="Threads, forked processes, or processes from six workers on."
     )
     ranks: int = Field(default=0, ge=0, description="Processes that share the images; 0 is one per GPU asked for.")
+    transform_on: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="Where images are resized and normalized; auto: the GPU if the model runs on one."
+    )
     image_backend: Literal["opencv", "opencv_reduced", "pillow", "nvimgcodec"] = Field(
         default="opencv",
         description="What decodes images; opencv_reduced is faster and changes grey levels (docs/pipeline.md).",

@@ -19,6 +19,8 @@ from nvidia_tao_deploy.transforms.transform import Geometry
 
 Color = Literal["RGB", "BGR", "L", "I"]
 Layout = Literal["NCHW", "NHWC"]
+# Pixels (h, w, C), and the (width, height) of the file, which may be larger (``opencv_reduced``).
+Decoded = tuple["NDArray[np.uint8] | NDArray[np.int32]", tuple[int, int]]
 
 
 class ImageTransform:
@@ -86,20 +88,48 @@ class ImageTransform:
         target = out.get(self.input_name)
         if target is None:
             raise ModelError(f"the model has no input '{self.input_name}', only {', '.join(out)}")
-        planes = target if self.layout == "NCHW" else target.transpose(2, 0, 1) if target.ndim == 3 else target
-        if planes.ndim != 3 or planes.shape[0] not in (1, 3):
+        if target.ndim != 3 or self._canvas(target.shape)[0] not in (1, 3):
             raise ModelError(
                 f"input '{self.input_name}' of shape {target.shape} is not a {self.layout} image with 1 or 3 channels"
             )
-        channels, height, width = planes.shape
+        return self.finish(self.decode(sample, target.shape), target)
+
+    def decode(self, sample: Sample, shape: tuple[int, ...]) -> Decoded:
+        """The first half: the sample's pixels for an input of ``shape`` (no batch axis), and its file's own size.
+
+        Raises:
+            DataError: see above.
+        """
+        channels, canvas = self._canvas(shape)
         # Only a stretch leaves the same geometry whatever size the pixels come in.
-        least = (width, height) if self.resize.startswith("stretch") else None
+        least = canvas if self.resize.startswith("stretch") else None
         path = sample.paths[self.path_index]
-        image, source = decode_reduced(path, self._mode(channels), least, self.backend, self.max_pixels)
-        placed = resize_to(image, (width, height), self.resize)
-        self._store(placed.pixels, planes)
-        scale = placed.scale if least is None else (width / source[0], height / source[1])
-        return Geometry(source, (width, height), scale, placed.offset)
+        return decode_reduced(path, self._mode(channels), least, self.backend, self.max_pixels)
+
+    def finish(self, decoded: Decoded, target: NDArray[Any]) -> Geometry:
+        """The second half: place, normalize and store the decoded pixels in ``target``."""
+        _, canvas = self._canvas(target.shape)
+        placed = resize_to(decoded[0], canvas, self.resize)
+        self._store(placed.pixels, target if self.layout == "NCHW" else target.transpose(2, 0, 1))
+        return self.geometry(decoded, target.shape)
+
+    def geometry(self, decoded: Decoded, shape: tuple[int, ...]) -> Geometry:
+        """Where the decoded pixels lie on the canvas of an input of ``shape``."""
+        pixels, source = decoded
+        return self.geometry_of((pixels.shape[1], pixels.shape[0]), source, shape)
+
+    def geometry_of(self, size: tuple[int, int], source: tuple[int, int], shape: tuple[int, ...]) -> Geometry:
+        """As :meth:`geometry`, for pixels of ``size`` from a file of size ``source``."""
+        _, canvas = self._canvas(shape)
+        placement = PLACEMENTS[self.resize](size, canvas)
+        stretched = self.resize.startswith("stretch")
+        scale = (canvas[0] / source[0], canvas[1] / source[1]) if stretched else placement.scale
+        return Geometry(source, canvas, scale, (float(placement.corner[0]), float(placement.corner[1])))
+
+    def _canvas(self, shape: tuple[int, ...]) -> tuple[int, tuple[int, int]]:
+        """Channels, and the canvas's (width, height)."""
+        channels, height, width = shape if self.layout == "NCHW" else (shape[2], shape[0], shape[1])
+        return channels, (width, height)
 
     def describe(self) -> dict[str, Any]:
         """Every constant that shapes the numbers, JSON-ready."""

@@ -71,17 +71,23 @@ class Normalization:
             raise SpecError(f"std {list(self.std)} holds a zero", remedy="Standard deviations must not be 0.")
         return Normalization(self.scale, mean, std)
 
+    @property
+    def scaling(self) -> tuple[int, float]:
+        """0: none; 1: divide by the number; 2: multiply by it."""
+        if self.scale == 1.0:
+            return 0, 1.0
+        divisor = 1.0 / self.scale
+        whole = round(divisor * 2) / 2  # 127.5 counts as whole here
+        return (1, whole) if abs(divisor - whole) < 1e-9 * divisor else (2, self.scale)
+
     def apply_in_place(self, plane: NDArray[Any], channel: int) -> None:
         """Normalize one channel's floating-point plane, three separately rounded steps in the plane's dtype."""
         number = plane.dtype.type
-        divisor = 1.0 / self.scale
-        whole = round(divisor * 2) / 2  # 127.5 counts as whole here
-        if self.scale == 1.0:
-            pass
-        elif abs(divisor - whole) < 1e-9 * divisor:
-            np.divide(plane, number(whole), out=plane)
-        else:
-            np.multiply(plane, number(self.scale), out=plane)
+        how, factor = self.scaling
+        if how == 1:
+            np.divide(plane, number(factor), out=plane)
+        elif how == 2:
+            np.multiply(plane, number(factor), out=plane)
         if self.mean[channel]:
             np.subtract(plane, number(self.mean[channel]), out=plane)
         if self.std[channel] != 1.0:

@@ -72,13 +72,17 @@ def test_nvimgcodec_decodes_whole_jpegs_and_leaves_the_rest_to_the_processor(
     class Decoder:
         """FAKE: marks what it decoded with one grey level."""
 
-        def decode(self, files: list[bytes], params: SimpleNamespace) -> list[SimpleNamespace]:
+        def __init__(self, options: str) -> None:
+            assert "fancy_upsampling=1" in options  # as libjpeg does
+
+        def decode(self, files: list[bytes], params: SimpleNamespace, cuda_stream: int) -> list[SimpleNamespace]:
             assert not params.apply_exif_orientation
             asked.append(len(files))
             return [SimpleNamespace(cpu=lambda: np.full((481, 643, 3), 7, np.uint8)) for _ in files]
 
     fake = ModuleType("nvidia.nvimgcodec")
-    fake.Decoder, fake.DecodeParams, fake.ColorSpec = Decoder, SimpleNamespace, SimpleNamespace(RGB=1)  # type: ignore
+    fake.Decoder, fake.DecodeParams, fake.ColorSpec = Decoder, SimpleNamespace, SimpleNamespace(SRGB=1)  # type: ignore
+    fake.CodeStream = bytes  # type: ignore
     parent = sys.modules.get("nvidia") or ModuleType("nvidia")
     monkeypatch.setitem(sys.modules, "nvidia", parent)
     monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", fake)

@@ -183,7 +183,7 @@ def test_types_numpy_lacks() -> None:
 
 
 def test_cuda_questions_work_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_driver", lambda: None)
+    monkeypatch.setattr(cuda, "driver_library", lambda: None)
     cuda.gpus.cache_clear()
     try:
         assert cuda.gpus() == ()
