@@ -68,9 +68,8 @@ def decode_attention(
         ModelError: an id without a class, or a probability that is no number.
     """
     probabilities = _checked(ids, probabilities, len(classes), where)
-    ended = ids == stop
-    lengths = np.where(ended.any(axis=1), ended.argmax(axis=1), ids.shape[1])
-    return _texts(ids, probabilities, np.arange(ids.shape[1]) < lengths[:, None], lengths, classes)
+    kept = np.logical_and.accumulate(ids != stop, axis=1)
+    return _texts(ids, probabilities, kept, kept.sum(axis=1), classes)
 
 
 def _texts(
@@ -82,10 +81,11 @@ def _texts(
 ) -> list[Text]:
     """The classes of the ``kept`` (n, T) steps of every row; confidences are products of the first ``lengths`` (n,)."""
     # Sequential, as rounding depends on the order; the leading 1 is the product of no step.
-    products = np.cumprod(np.pad(probabilities, ((0, 0), (1, 0)), constant_values=1), axis=1, dtype=np.float32)
-    totals = products[np.arange(len(ids)), lengths].tolist()
+    factors = np.ones((len(ids), ids.shape[1] + 1), np.float32)
+    factors[:, 1:] = probabilities
+    totals = factors.cumprod(axis=1)[np.arange(len(ids)), lengths].tolist()
     ends = np.cumsum(kept.sum(axis=1)).tolist()
-    names = [classes[i] for i in ids[kept].tolist()]
+    names = list(map(classes.__getitem__, ids[kept].tolist()))
     steps = probabilities[kept]
     return [
         Text("".join(names[start:end]), total, steps[start:end])
