@@ -327,9 +327,9 @@ def _table(size: int, resized: int, method: Method, first: int, last: int, corne
 def _linear_weights(size: int, resized: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """OpenCV's INTER_LINEAR: weights in float32, clamped at the borders. Weights are float32 bits."""
     scale = 1.0 / (resized / size)
-    centre = ((np.arange(resized) + 0.5) * scale - 0.5).astype(np.float32)
+    centre = (np.arange(resized) + 0.5) * scale - 0.5
     start = np.floor(centre).astype(np.int32)
-    part = centre - start.astype(np.float32)
+    part = (centre - start).astype(np.float32)
     outside = (start < 0) | (start >= size - 1)
     part[outside] = 0
     start = start.clip(0, size - 1)

@@ -76,6 +76,7 @@ def test_nvimgcodec_decodes_whole_jpegs_and_leaves_the_rest_to_the_processor(
             assert "fancy_upsampling=1" in options  # as libjpeg does
 
         def decode(self, files: list[bytes], params: SimpleNamespace, cuda_stream: int) -> list[SimpleNamespace]:
+            assert cuda_stream == 0
             assert not params.apply_exif_orientation
             asked.append(len(files))
             return [SimpleNamespace(cpu=lambda: np.full((481, 643, 3), 7, np.uint8)) for _ in files]

@@ -1,4 +1,4 @@
-"""The GPU's half of an image transform gives what the CPU's gives: on a simulated device here, on a real one by hand."""
+"""The GPU's half of an image transform gives what the CPU's gives: on a simulated device, on a real one by hand."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Kernel:
         assert f".entry {name}".encode() in ptx
         self.fixed = name == "finish_fixed"
 
-    def launch(self, grid: Any, block: Any, stream: int, arguments: Any) -> None:
+    def launch(self, grid: Any, block: Any, _stream: int, arguments: Any) -> None:
         rows, to, out = arguments[0].value, arguments[1], arguments[2].value
         assert grid[0] * block[0] >= to.width
         assert grid[1] * block[1] >= to.height
@@ -120,11 +120,11 @@ def entries(pointer: int, count: int) -> list[tuple[int, int, Any]]:
 
 
 SIMULATED = SimpleNamespace(
-    make_current=lambda gpu: None,
+    make_current=lambda *_: None,
     Memory=Memory,
     Kernel=Kernel,
     call=lambda *_: None,
-    upload=lambda pointer, host, nbytes, stream=None: ctypes.memmove(pointer, host, nbytes),
+    upload=lambda pointer, host, nbytes, *_: ctypes.memmove(pointer, host, nbytes),
     download=lambda host, pointer, nbytes: ctypes.memmove(host, pointer, nbytes),
 )
 
@@ -228,7 +228,7 @@ def test_files_for_nvimgcodec_go_as_they_are(pictures: Files, monkeypatch: pytes
     asked = []
     monkeypatch.setattr(on_gpu, "driver", SIMULATED)
     monkeypatch.setattr(
-        on_gpu, "decode_on_device", lambda files, stream: asked.append(len(files)) or [Decoded(f) for f in files]
+        on_gpu, "decode_on_device", lambda files, *_: asked.append(len(files)) or [Decoded(f) for f in files]
     )
     for number in (0, 2):
         jpeg = pictures[number].path.with_suffix(".jpg")
