@@ -47,10 +47,14 @@ def labels_of(path: Path) -> tuple[Sequence[str], str]:
     from nvidia_tao_deploy.graph.archive import read_beside_model
 
     content, source = read_beside_model(path, LABELS), f"{path}/{LABELS}"
+    if content is None:
+        return (), source
     try:
-        names = [line.strip() for line in (content or b"").decode("utf-8-sig").splitlines()]
+        names = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 text (byte {error.start})", where=source) from error
+    if not any(names):
+        raise DataError("the class list is empty", where=source)
     return tuple(name for name in names if name), source
 
 

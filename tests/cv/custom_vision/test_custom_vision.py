@@ -201,6 +201,10 @@ def test_labels_that_disagree_with_the_model(shell: Shell, classes: Classes) -> 
     assert [row[1] for row in classes.rows(out)] == [str(int(row.argmax())) for row in classes.scores]
     message = shell.refused(2, "custom_vision", "evaluate", "-m", model, "-i", classes.images, "-r", out)
     assert "class names are not known" in message
+    for labels, message in (([""], "class list is empty"), ([*LABELS[:2], "ant"], "stand more than once: ant")):
+        model = exports.pack(classes.root / "e.zip", made, labels)
+        assert message in shell.refused(1, "custom_vision", "evaluate", "-m", model, "-i", classes.images, "-r", out)
+    model = exports.pack(classes.root / "e.zip", made, None)
     (classes.root / "own.txt").write_text("\n".join(LABELS))
     words = ("-m", model, "-i", classes.images, "-r", out, f"dataset.labels={classes.root / 'own.txt'}")
     assert shell("custom_vision", "evaluate", *words) == 0
