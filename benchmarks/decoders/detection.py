@@ -328,3 +328,44 @@ def mask_grounding_dino() -> Case:
         return [found]
 
     return Case(lambda: list(decode_classes(outputs, geometries, 30, 0.0)), plain, 1 / BATCH)
+
+
+@row("custom_vision (13x13 cells, 5 anchors, 20 classes)", "custom_vision")
+def custom_vision() -> Case:
+    """The anchor grid with its suppression; classification exports give probabilities."""
+    from nvidia_tao_deploy.cv.custom_vision.decode import ANCHORS, decode_grid
+
+    rng = np.random.default_rng(0)
+    grid = rng.normal(0, 1, (BATCH, 5, 25, 13, 13)).astype(np.float32)
+    grid[:, :, 4] = rng.normal(-6, 2.5, (BATCH, 5, 13, 13))
+    geometry = Geometry((640, 480), (416, 416), (416 / 640, 416 / 480))
+
+    def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+        width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+        shared = max(width, 0.0) * max(height, 0.0)
+        return shared / (sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared)
+
+    def plain() -> list[Any]:
+        found = []
+        for image in grid.tolist():
+            boxes = []
+            for y in range(13):
+                for x in range(13):
+                    for (wide, high), channels in zip(ANCHORS.tolist(), image, strict=True):
+                        dx, dy, w, h, logit, *classes = (channel[y][x] for channel in channels)
+                        top = max(classes)
+                        best = 1 / (1 + math.exp(-logit)) / sum(math.exp(value - top) for value in classes)
+                        if best > 0.01:
+                            cx, cy = (x + dx) / 13, (y + dy) / 13
+                            w, h = math.exp(w) * wide / 13 / 2, math.exp(h) * high / 13 / 2
+                            boxes.append(((cx - w, cy - h, cx + w, cy + h), best, classes.index(top)))
+            boxes.sort(key=lambda each: -each[1])
+            kept: list[Any] = []
+            for each in boxes:
+                if all(overlap(each[0], other[0]) <= 0.45 for other in kept):
+                    kept.append(each)
+            scaled = [tuple(c * s for c, s in zip(box, (640, 480) * 2, strict=True)) for box, _, _ in kept[:64]]
+            found.append([tuple(min(max(c, 0), s) for c, s in zip(b, (640, 480) * 2, strict=True)) for b in scaled])
+        return found
+
+    return Case(lambda: decode_grid(grid.reshape(BATCH, -1, 13, 13), [geometry] * BATCH), plain)

@@ -106,3 +106,29 @@ def depth_net() -> Case:
         return [[*figures, math.sqrt(squares / n), math.sqrt(logs / n)]]
 
     return Case(lambda: [np.array(list(stereo_errors(found.ravel(), truth.ravel()).values()))], plain)
+
+
+@row("clip, video_clip (512 dimensions, 1,000 pairs)", "clip", "video_clip")
+def clip() -> Case:
+    """Where each image's text stands among all texts; the embeddings themselves are the models' outputs."""
+    from nvidia_tao_deploy.metrics.cross_retrieval import query_figures
+    from nvidia_tao_deploy.metrics.retrieval import normalize_rows
+
+    rng = np.random.default_rng(0)
+    images = normalize_rows(rng.normal(size=(1000, 512)))
+    texts = normalize_rows(images + rng.normal(0, 0.1, images.shape))
+    relevant = [[i] for i in range(len(images))]
+
+    def plain() -> list[Any]:
+        rows = texts.tolist()
+        ranks = []
+        for number, image in enumerate(images[:4].tolist()):
+            near = [sum(a * b for a, b in zip(image, line, strict=True)) for line in rows]
+            order = sorted(range(len(near)), key=lambda i: (-near[i], i))
+            ranks.append(order.index(number) + 1)
+        return [[rank] for rank in ranks]
+
+    def ours() -> list[Any]:
+        return list(query_figures(images, texts, relevant).first_rank[:, None])
+
+    return Case(ours, plain, 4 / 1000)

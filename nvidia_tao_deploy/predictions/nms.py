@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+BLOCK = 64  # boxes whose overlaps with all others are taken at once
+
+
 def box_area(boxes_xyxy: NDArray[Any], offset: float = 0.0) -> NDArray[Any]:
     """(N,) areas of (N, 4) boxes; ``offset`` is added to width and height."""
     width, height = boxes_xyxy[:, 2] - boxes_xyxy[:, 0], boxes_xyxy[:, 3] - boxes_xyxy[:, 1]
@@ -47,13 +50,17 @@ def nms(boxes_xyxy: NDArray[Any], scores: NDArray[Any], iou_threshold: float, of
         (K,) kept indices, by descending score.
     """
     order = np.argsort(-scores, kind="stable")
-    kept = []
+    kept: list[NDArray[np.int64]] = []
     while len(order):
-        best, rest = order[0], order[1:]
-        kept.append(best)
-        overlap = iou_matrix(boxes_xyxy[best : best + 1], boxes_xyxy[rest], offset)[0]
-        order = rest[overlap <= iou_threshold]
-    return np.array(kept, dtype=np.int64)
+        best = order[:BLOCK]
+        apart = iou_matrix(boxes_xyxy[best], boxes_xyxy[order], offset) <= iou_threshold
+        alive = np.ones(len(order), bool)
+        for row in range(len(best)):
+            if alive[row]:
+                alive[row + 1 :] &= apart[row, row + 1 :]
+        kept.append(best[alive[: len(best)]])
+        order = order[BLOCK:][alive[BLOCK:]]
+    return np.concatenate(kept) if kept else np.zeros(0, np.int64)
 
 
 def soft_nms(
