@@ -136,6 +136,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "pixel_changes": from_module("pixels_data", "write_changes"),
     "boards": from_module("boards_data", "write_boards"),
     "clouds": from_module("pointcloud_data", "write_clouds"),
+    "captions": from_module("caption_data", "write_captions"),
     "depth": from_module("depth_data", "write_depth"),
 }
 

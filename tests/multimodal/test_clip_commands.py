@@ -16,6 +16,7 @@ from repository import MODELS
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.metrics.cross_retrieval import class_auc
 from nvidia_tao_deploy.multimodal.clip.scores import ImageTextMetric
 from nvidia_tao_deploy.predictions.embeddings import Embeddings
 from nvidia_tao_deploy.runtime.towers import tower_files
@@ -240,6 +241,13 @@ def test_classes_by_texts(tmp_path, shell, spec):
     del spec["dataset"]
     assert shell("clip", "evaluate", "-e", write_spec(tmp_path / "s.yaml", spec)) == 0, shell.err
     assert "i2t_mAP" not in results(spec)
+
+
+def test_class_areas_are_scikit_learns():
+    rng = np.random.default_rng(2)
+    scores, labels = np.round(rng.random((40, 4)), 1), rng.integers(0, 3, 40)  # ties, and a class without images
+    wanted = np.mean([roc_auc_score(labels == c, scores[:, c]) for c in range(3)])
+    assert class_auc(scores, labels) == pytest.approx(wanted)
 
 
 def test_the_configuration_decides_over_preprocessing_and_case(tmp_path, shell, spec, table, pairs):

@@ -85,7 +85,8 @@ class ImageTextMetric:
                 values = [(results[f"{direction}_{column}"], 1 if "Me" in column else 4) for column in columns]
                 lines.append(f"{shown:>14}" + "".join(f"{value:>10.{digits}f}" for value, digits in values))
         if self._names:
-            lines += [f"{key}: {value:.4f}" for key, value in results.items() if key.startswith("zero_shot")]
+            figures = {key: value for key, value in results.items() if key.startswith("zero_shot")}
+            lines += [f"{key}: {value:.4g}" for key, value in figures.items()]
             lines += ["", classification_table(self.confusion(), self._names)]
         return "\n".join(lines)
 
