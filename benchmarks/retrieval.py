@@ -1,6 +1,6 @@
 """Exact k-NN retrieval against scikit-learn's brute force: time, memory, and whether both find the same images.
 
-    python benchmarks/retrieval.py [--gallery 100000] [--queries 10000] [--width 256] [--k 10]
+    PYTHONPATH=. python benchmarks/retrieval.py [--gallery 100000] [--queries 10000] [--width 256] [--k 10]
 
 Every case runs in its own process. Memory is the process's peak, gallery, queries and imports included. The goal is
 20 s and 1 GB. scikit-learn takes part on the first ``--compare`` queries.
