@@ -34,6 +34,7 @@ class SampleNetwork:
 
 SAMPLE_NETWORKS: dict[str, SampleNetwork] = {
     "classification_pyt": SampleNetwork("top_k_accuracy"),
+    "clip": SampleNetwork("t2i_mAP"),
     "deformable_detr": SampleNetwork("AP50"),
     "depth_net": SampleNetwork("d1", precisions=("fp32", "fp16")),
     "detectnet_v2": SampleNetwork("mAP"),
@@ -45,6 +46,7 @@ SAMPLE_NETWORKS: dict[str, SampleNetwork] = {
     "ocrnet": SampleNetwork("Accuracy"),
     # The same training, read by its attention decoder.
     "ocrnet_attn": SampleNetwork("Accuracy", command="ocrnet", trainer="ocrnet", overrides=("model.prediction=Attn",)),
+    "mask_rcnn": SampleNetwork("mask_AP50"),
     "ml_recog": SampleNetwork("top_1_accuracy"),
     "multitask_classification": SampleNetwork("digit"),
     "optical_inspection": SampleNetwork("total_accuracy", whole=100),
