@@ -186,7 +186,7 @@ def mask2former_panoptic() -> Case:
 @row("oneformer (150 queries of 128x128, 133 classes, 512x512)", "oneformer")
 def oneformer() -> Case:
     """Sums over queries of class probability times mask probability."""
-    from nvidia_tao_deploy.cv.oneformer import semantic_map
+    from nvidia_tao_deploy.predictions.queries import semantic_map
 
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (150, 134)).astype(np.float32)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,20 @@ import numpy as np
 
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.masks import IGNORE, Truth
-from nvidia_tao_deploy.data.panoptic import Category, class_indices
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.panoptic import Category, CocoPanoptic, class_indices
+from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.families.classification import read_json
-from nvidia_tao_deploy.metrics.coco_masks import encode_segmentation
+from nvidia_tao_deploy.metrics.coco_masks import CocoMaskMetric, encode_segmentation
+from nvidia_tao_deploy.metrics.metric import Metric
+from nvidia_tao_deploy.metrics.panoptic import PanopticMetric
+from nvidia_tao_deploy.metrics.segmentation import IouMetric
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.drawing import parse_color
+from nvidia_tao_deploy.predictions.queries import instances, panoptic_map
 from nvidia_tao_deploy.predictions.segmentation_writer import seeded_color
-from nvidia_tao_deploy.predictions.segments import SegmentClass
+from nvidia_tao_deploy.predictions.segments import SegmentClass, SegmentWriter
+from nvidia_tao_deploy.predictions.types import Detections, LabelMap, PanopticMap
 
 UNNAMED = SegmentClass("nan", (0, 0, 0))
 
@@ -57,8 +64,8 @@ def read_label_map(path: Path | str, classes: int, *, contiguous: bool, first_id
     return [found.get(index, UNNAMED) for index in range(max(found) + 1)]
 
 
-def label_map(spec: Any, first_id: int) -> list[SegmentClass]:
-    """The classes of ``dataset.label_map``, by class index.
+def label_map(spec: Any) -> list[SegmentClass]:
+    """The classes of ``dataset.label_map``, by class index; ``spec.first_id`` is the category id of class 0.
 
     Raises:
         SpecError: it is not named.
@@ -68,14 +75,80 @@ def label_map(spec: Any, first_id: int) -> list[SegmentClass]:
         spec.require("dataset.label_map"),
         spec.model.sem_seg_head.num_classes,
         contiguous=spec.dataset.contiguous_id,
-        first_id=first_id,
+        first_id=spec.first_id,
     )
 
 
-def labels(spec: Any, first_id: int) -> list[str]:
+def labels(spec: Any) -> list[str]:
     """Class names where they are known at build time."""
     there = spec.dataset.label_map and Path(spec.dataset.label_map).is_file()
-    return [entry.name for entry in label_map(spec, first_id)] if there else []
+    return [entry.name for entry in label_map(spec)] if there else []
+
+
+def writer(spec: Any, folder: Path, data: Dataset, _ports: Ports) -> SegmentWriter:
+    """A picture per image."""
+    return SegmentWriter(folder, label_map(spec), data.root)
+
+
+def panoptic(spec: Any, annotations: str, images: str, pngs: str) -> CocoPanoptic:
+    """The data set of a panoptic file, whose paths are under these keys of the spec."""
+    return CocoPanoptic(
+        spec.require(annotations),
+        spec.require(images),
+        spec.require(pngs),
+        contiguous=spec.dataset.contiguous_id,
+        first_id=spec.first_id,
+        classes=spec.model.sem_seg_head.num_classes,
+        strict=spec.strict,
+    )
+
+
+def coco_instances(spec: Any, annotations: str, images: str) -> InstanceMasks:
+    """The data set of an instance file, whose paths are under these keys of the spec."""
+    coco = CocoDetection(spec.require(annotations), spec.require(images), strict=spec.strict)
+    contiguous, classes = spec.dataset.contiguous_id, spec.model.sem_seg_head.num_classes
+    return InstanceMasks(coco, contiguous=contiguous, first_id=spec.first_id, classes=classes)
+
+
+def things(spec: Any, action: str, dataset: Callable[[Any, str], Dataset]) -> list[bool]:
+    """Whether class k is a thing: from the annotation file (evaluate) or the label map (inference)."""
+    if action == "inference":
+        return [entry.isthing for entry in label_map(spec)]
+    return _things(dataset(spec, action), spec.model.sem_seg_head.num_classes)
+
+
+def _things(data: Dataset, classes: int) -> list[bool]:
+    assert isinstance(data, (CocoPanoptic, InstanceMasks))
+    known = {data.class_of[row.id]: row.isthing for row in data.categories if row.id in data.class_of}
+    return [known.get(index, True) for index in range(classes)]
+
+
+def finish(mode: str, action: str, limits: Any, isthing: Sequence[bool]) -> Callable[..., Any]:
+    """What makes a prediction of an image's arrays and its geometry: label map, instances or segments.
+
+    Args:
+        mode: semantic, instance or panoptic.
+        action: evaluate or inference.
+        limits: section with ``object_mask_threshold`` and ``overlap_threshold``.
+        isthing: by class index.
+    """
+    if mode == "semantic":
+        return LabelMap
+    threshold = limits.object_mask_threshold
+    if mode == "instance":
+        # every instance counts for average precision
+        return partial(instances, threshold=threshold if action == "inference" else -1.0)
+    return partial(
+        panoptic_map, isthing=isthing, object_threshold=threshold, overlap_threshold=limits.overlap_threshold
+    )
+
+
+def metric(spec: Any, data: Dataset) -> ByPrediction:
+    """mIoU of label maps, mask AP of instances, PQ of segments."""
+    classes = spec.model.sem_seg_head.num_classes
+    assert isinstance(data, (CocoPanoptic, InstanceMasks))
+    names = class_names(data.categories, data.class_of, classes)
+    return ByPrediction(names, _things(data, classes), data if isinstance(data, InstanceMasks) else None)
 
 
 def batch_size(spec: Any, action: str) -> int:
@@ -134,15 +207,16 @@ class InstanceMasks:
 
     Args:
         coco: the annotations.
-        contiguous: class index is the category's place in the file, else its id less 1.
+        contiguous: class index is the category's place in the file, else its id less ``first_id``.
+        first_id: the category id of class 0, unless ``contiguous``.
         classes: classes of the model.
     """
 
-    def __init__(self, coco: CocoDetection, *, contiguous: bool, classes: int) -> None:
+    def __init__(self, coco: CocoDetection, *, contiguous: bool, first_id: int, classes: int) -> None:
         self.coco, self.root, self.issues = coco, coco.root, coco.issues
         rows = coco.raw["categories"]
         self.categories = [Category(row["id"], str(row["name"]), True) for row in rows]
-        self.class_of = class_indices(self.categories, contiguous=contiguous, first_id=1, classes=classes)
+        self.class_of = class_indices(self.categories, contiguous=contiguous, first_id=first_id, classes=classes)
         if not self.class_of:
             raise DataError("no category of the file is a class of the model", where=str(coco.json_file))
         empty = [a["id"] for a in coco.raw["annotations"] if not a.get("segmentation")]
@@ -156,3 +230,45 @@ class InstanceMasks:
         sample = self.coco[index]
         target = InstanceTruth(sample.target.annotations, self.class_of, str(self.coco.json_file))
         return Sample(sample.id, sample.paths, target, sample.meta)
+
+
+class ByPrediction:
+    """mIoU of label maps, PQ of segments, mask AP of instances.
+
+    Args:
+        names: class names by index.
+        isthing: by class index, for segments.
+        instances: the annotations, for instances.
+    """
+
+    def __init__(self, names: Sequence[str], isthing: Sequence[bool], instances: InstanceMasks | None = None) -> None:
+        self._names, self._isthing, self._instances = names, isthing, instances
+        self._metric: Metric | None = None
+
+    def update(self, sample: Sample, prediction: LabelMap | PanopticMap | Detections) -> None:
+        """Take one image."""
+        if self._metric is None:
+            self._metric = self._made_for(prediction)
+        self._metric.update(sample, prediction)
+
+    def compute(self) -> dict[str, Any]:
+        """The numbers of the metric."""
+        return self._chosen().compute()
+
+    def report(self) -> str:
+        """The table of the metric."""
+        return self._chosen().report()
+
+    def _chosen(self) -> Metric:
+        if self._metric is None:
+            raise DataError("no image was evaluated")
+        return self._metric
+
+    def _made_for(self, prediction: LabelMap | PanopticMap | Detections) -> Metric:
+        if isinstance(prediction, LabelMap):
+            return IouMetric(self._names)
+        if isinstance(prediction, PanopticMap):
+            return PanopticMetric(self._names, self._isthing)
+        assert self._instances is not None
+        category_of = {index: category for category, index in self._instances.class_of.items()}
+        return CocoMaskMetric(self._instances.coco, [category_of.get(k, -1) for k in range(len(self._names))])

@@ -1,19 +1,110 @@
-"""Decoding of mask queries: segments from scores and masks per query."""
+"""Decoding of mask queries: label maps, instances and segments from classes and masks per query."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.errors import ModelError
-from nvidia_tao_deploy.predictions.segmentation import argmax_map, to_source
+from nvidia_tao_deploy.predictions.detr import sigmoid
+from nvidia_tao_deploy.predictions.masks import resized_logits
+from nvidia_tao_deploy.predictions.segmentation import argmax_map, label_type, to_source
 from nvidia_tao_deploy.predictions.types import Detections, PanopticMap
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 MASK_THRESHOLD = 0.5
+PIXELS_AT_ONCE = 1 << 12  # what stays in a core's cache
+
+
+def class_odds(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Softmax of (Q, C + 1), no-object last, in float32.
+
+    Raises:
+        ModelError: a value is NaN.
+    """
+    _refuse_nan(logits)
+    odds = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True).astype(np.float32))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)
+
+
+def stretched(masks: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Mask logits (Q, h, w) at (Q, H, W), bilinear with half-pixel centres, as training does it before the sigmoid.
+
+    Raises:
+        ModelError: a value is NaN.
+    """
+    _refuse_nan(masks)
+    found = np.empty((len(masks), size[1], size[0]), np.float32)
+    for row, mask in zip(found, resized_logits(masks, size), strict=True):
+        row[...] = mask
+    return found
+
+
+def semantic_map(logits: NDArray[Any], masks: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """(H, W) class with the largest sum over queries of class probability times mask probability.
+
+    Args:
+        logits: (Q, C + 1), no-object last.
+        masks: (Q, h, w) mask logits.
+        size: (width, height).
+    """
+    classes = class_odds(logits)[:, :-1]
+    flat = stretched(masks, size).reshape(len(masks), -1)
+    found = np.concatenate([(sigmoid(part).T @ classes).argmax(axis=1) for part in _parts(flat)])
+    return found.astype(label_type(classes.shape[1])).reshape(size[1], size[0])
+
+
+def _parts(flat: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """(Q, n) columns, a few at a time: the scores of all classes are many times as large as the masks."""
+    for start in range(0, flat.shape[1], PIXELS_AT_ONCE):
+        yield flat[:, start : start + PIXELS_AT_ONCE]
+
+
+def panoptic_queries(
+    logits: NDArray[Any], masks: NDArray[Any], size: tuple[int, int], threshold: float
+) -> tuple[NDArray[Any], ...]:
+    """What :func:`panoptic_map` takes, of the queries whose best class is an object and scores ``threshold`` or more.
+
+    Args:
+        logits: (Q, C + 1), no-object last.
+        masks: (Q, h, w) mask logits.
+        size: (width, height).
+        threshold: least probability of the best class.
+    """
+    odds = class_odds(logits)
+    class_ids, scores = odds.argmax(axis=1), odds.max(axis=1)
+    kept = (class_ids < odds.shape[1] - 1) & (scores >= threshold)
+    probabilities = sigmoid(stretched(masks[kept], size))
+    return scores[kept, None, None] * probabilities, probabilities, scores[kept], class_ids[kept]
+
+
+def instance_queries(
+    logits: NDArray[Any], masks: NDArray[Any], size: tuple[int, int], top: int, isthing: Sequence[bool]
+) -> tuple[NDArray[Any], ...]:
+    """What :func:`instances` takes, of the ``top`` pairs of query and class, the best first; stuff is left out of them.
+
+    A pair scores its class's probability times the mean mask probability over the pixels of the mask.
+
+    Args:
+        logits: (Q, C + 1), no-object last.
+        masks: (Q, h, w) mask logits.
+        size: (width, height).
+        top: pairs.
+        isthing: by class id; ids beyond are things.
+    """
+    odds = class_odds(logits)[:, :-1]
+    best = np.argsort(-odds, axis=None, kind="stable")[:top]
+    things = np.ones(odds.shape[1], bool)
+    things[: len(isthing)] = isthing[: len(things)]
+    queries, class_ids = np.divmod(best[things[best % odds.shape[1]]], odds.shape[1])
+    used, row_of = np.unique(queries, return_inverse=True)
+    big = stretched(masks[used], size)
+    inside = big > 0
+    quality = (sigmoid(big) * inside).sum(axis=(1, 2)) / (inside.sum(axis=(1, 2)) + 1e-6)
+    return inside[row_of], odds[queries, class_ids] * quality[row_of], class_ids
 
 
 def panoptic_map(
@@ -106,6 +197,6 @@ def instances(
     return Detections(boxes, scores[kept].astype(np.float64), class_ids[kept].astype(np.int64), placed)
 
 
-def _refuse_nan(scores: NDArray[Any]) -> None:
-    if np.isnan(scores).any():
-        raise ModelError("the model's scores hold NaN", remedy="Build in fp32, or keep some layers in fp32.")
+def _refuse_nan(values: NDArray[Any]) -> None:
+    if np.isnan(values).any():
+        raise ModelError("the model's outputs hold NaN", remedy="Build in fp32, or keep some layers in fp32.")

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.mask2former.ade import AdeMasks
-from nvidia_tao_deploy.cv.mask2former.metric import ByPrediction
 from nvidia_tao_deploy.cv.mask2former.spec import Spec
-from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
-from nvidia_tao_deploy.data.panoptic import CocoPanoptic
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import universal_segmentation as family
 from nvidia_tao_deploy.families.images import calibration_images
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
-from nvidia_tao_deploy.predictions.queries import instances, panoptic_map
 from nvidia_tao_deploy.predictions.segmentation import argmax_map
-from nvidia_tao_deploy.predictions.segments import SegmentWriter
-from nvidia_tao_deploy.predictions.types import LabelMap
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
 
-FIRST_ID = 1  # category id of class 0, unless ids are contiguous
 MASKS, SCORES, CLASSES = Port("pred_masks"), Port("pred_scores", rank=2), Port("pred_classes", rank=2)
 MODES = {
     1: ("semantic", (MASKS,)),
@@ -63,22 +54,11 @@ def dataset(spec: Spec, action: str) -> Dataset:
     if action == "inference":
         return ImageFolder(spec.require("dataset.test.img_dir"))
     val, classes = spec.dataset.val, spec.model.sem_seg_head.num_classes
-    contiguous = spec.dataset.contiguous_id
     if data_type(spec) == "ade":
         return AdeMasks(spec.require("dataset.val.annot_file"), val.root_dir, classes, strict=spec.strict)
-    images = spec.require("dataset.val.img_dir")
     if data_type(spec) == "coco":
-        coco = CocoDetection(spec.require("dataset.val.instance_json"), images, strict=spec.strict)
-        return family.InstanceMasks(coco, contiguous=contiguous, classes=classes)
-    return CocoPanoptic(
-        spec.require("dataset.val.panoptic_json"),
-        images,
-        spec.require("dataset.val.panoptic_dir"),
-        contiguous=contiguous,
-        first_id=FIRST_ID,
-        classes=classes,
-        strict=spec.strict,
-    )
+        return family.coco_instances(spec, "dataset.val.instance_json", "dataset.val.img_dir")
+    return family.panoptic(spec, "dataset.val.panoptic_json", "dataset.val.img_dir", "dataset.val.panoptic_dir")
 
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
@@ -92,20 +72,6 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
         input_name=ports.inputs["inputs"].name,
         backend=spec.runtime.image_backend,
     )
-
-
-def things(spec: Spec, action: str) -> list[bool]:
-    """Whether class k is a thing: from the annotation file (evaluate) or the label map (inference)."""
-    if action == "inference":
-        return [entry.isthing for entry in family.label_map(spec, FIRST_ID)]
-    return panoptic_things(dataset(spec, action), spec.model.sem_seg_head.num_classes)
-
-
-def panoptic_things(data: Dataset, classes: int) -> list[bool]:
-    """By class index, from the categories of the annotation file."""
-    assert isinstance(data, CocoPanoptic)
-    known = {data.class_of[row.id]: row.isthing for row in data.categories if row.id in data.class_of}
-    return [known.get(index, True) for index in range(classes)]
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
@@ -128,56 +94,26 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
             where=spec.where("dataset.val.type"),
             remedy=f"A model of this mode is measured on {' or '.join(DATA[mode])}.",
         )
-    if mode == "semantic":
-        return _semantic
-    if mode == "instance":
-        # every instance counts for average precision
-        return _instance(spec.model.object_mask_threshold if action == "inference" else -1.0)
-    return _panoptic(things(spec, action), spec.model.object_mask_threshold, spec.model.overlap_threshold)
+    isthing = family.things(spec, action, dataset) if mode == "panoptic" else []
+    finish = family.finish(mode, action, spec.model, isthing)
+    roles = [port.role for port in MODES[len(ports.outputs)][1]]
 
-
-def _semantic(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[LabelMap]:
-    maps = zip(outputs["pred_masks"], geometries, strict=True)
-    return [LabelMap(argmax_map(scores, len(scores)), geometry) for scores, geometry in maps]
-
-
-def _instance(threshold: float) -> Decoder:
     def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Any]:
-        rows = zip(outputs["pred_masks"], outputs["pred_scores"], outputs["pred_classes"], geometries, strict=True)
-        return [instances(*row, threshold) for row in rows]
-
-    return run
-
-
-def _panoptic(isthing: Sequence[bool], object_threshold: float, overlap_threshold: float) -> Decoder:
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Any]:
-        roles = ("prob_masks", "pred_masks", "pred_scores", "pred_classes")
         rows = zip(*(outputs[role] for role in roles), geometries, strict=True)
-        return [
-            panoptic_map(*row, isthing=isthing, object_threshold=object_threshold, overlap_threshold=overlap_threshold)
-            for row in rows
-        ]
+        if mode == "semantic":
+            return [finish(argmax_map(scores, len(scores)), geometry) for scores, geometry in rows]
+        return [finish(*row) for row in rows]
 
     return run
 
 
-def metric(spec: Spec, data: Dataset) -> ByPrediction:
+def metric(spec: Spec, data: Dataset) -> family.ByPrediction:
     """mIoU of label maps, mask AP of instances, PQ of segments."""
+    if not isinstance(data, AdeMasks):
+        return family.metric(spec, data)
     classes = spec.model.sem_seg_head.num_classes
-    if isinstance(data, AdeMasks):
-        listed = family.label_map(spec, FIRST_ID) if spec.dataset.label_map else []
-        names = [entry.name for entry in listed] + [str(k + 1) for k in range(len(listed), classes)]
-        return ByPrediction(names, [])
-    assert isinstance(data, (CocoPanoptic, family.InstanceMasks))
-    names = family.class_names(data.categories, data.class_of, classes)
-    if isinstance(data, CocoPanoptic):
-        return ByPrediction(names, panoptic_things(data, classes))
-    return ByPrediction(names, [], data)
-
-
-def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> SegmentWriter:
-    """A picture per image."""
-    return SegmentWriter(folder, family.label_map(spec, FIRST_ID), data.root)
+    listed = family.label_map(spec) if spec.dataset.label_map else []
+    return family.ByPrediction([entry.name for entry in listed] + [str(k + 1) for k in range(len(listed), classes)], [])
 
 
 NETWORK = Network(
@@ -189,8 +125,8 @@ NETWORK = Network(
     dataset=dataset,
     decode=decode,
     metric=metric,
-    writer=writer,
+    writer=family.writer,
     batch_size=family.batch_size,
-    labels=partial(family.labels, first_id=FIRST_ID),
+    labels=family.labels,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

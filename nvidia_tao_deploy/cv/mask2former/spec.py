@@ -67,6 +67,8 @@ class Spec(NetworkSpec):
     """Spec of mask2former."""
 
     network: ClassVar[str] = "mask2former"
+    first_id: ClassVar[int] = 1
+    """Category id of class 0, unless ids are contiguous."""
 
     model: Model = Field(default_factory=Model, description="Facts about the trained network.")
     dataset: Dataset = Field(default_factory=Dataset, description="Images and labels.")

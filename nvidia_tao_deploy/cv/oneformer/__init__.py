@@ -1,38 +1,28 @@
-"""oneformer: segmentation told by a sentence which task to do; only the semantic task is run here."""
+"""oneformer: segmentation told by a sentence which task to do: semantic, instance or panoptic."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.oneformer.spec import Spec
 from nvidia_tao_deploy.cv.oneformer.task import TaskTransform
 from nvidia_tao_deploy.data.folder import ImageFolder
-from nvidia_tao_deploy.data.panoptic import CocoPanoptic
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import universal_segmentation as family
 from nvidia_tao_deploy.families.images import calibration_images
-from nvidia_tao_deploy.metrics.segmentation import IouMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
-from nvidia_tao_deploy.predictions.detr import sigmoid
-from nvidia_tao_deploy.predictions.masks import resized_logits
-from nvidia_tao_deploy.predictions.segmentation import label_type
-from nvidia_tao_deploy.predictions.segments import SegmentWriter
-from nvidia_tao_deploy.predictions.types import LabelMap
+from nvidia_tao_deploy.predictions.queries import instance_queries, panoptic_queries, semantic_map
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from nvidia_tao_deploy.transforms.transform import Geometry
 
-FIRST_ID = 0  # category id of class 0, unless ids are contiguous
-PIXELS_AT_ONCE = 1 << 12  # what stays in a core's cache
 MAX_SEQ_LEN = "dataset.max_seq_len"
 
 
@@ -59,34 +49,13 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
     return ports
 
 
-def semantic_only(spec: Spec) -> None:
-    """Refuse to read other tasks' outputs as label maps.
-
-    Raises:
-        SpecError: ``export.task`` is another.
-    """
-    if spec.export.task != "semantic":
-        raise SpecError(
-            f"the task {spec.export.task} can be built, but not evaluated or run here",
-            where=spec.where("export.task"),
-            remedy="Set export.task to semantic.",
-        )
-
-
 def dataset(spec: Spec, action: str) -> Dataset:
-    """evaluate: ``dataset.val``; inference: ``dataset.test.images``."""
-    semantic_only(spec)
+    """evaluate: ``dataset.val``, COCO instances for that task, else COCO panoptic; inference: ``dataset.test``."""
     if action == "inference":
         return ImageFolder(spec.require("dataset.test.images"))
-    return CocoPanoptic(
-        spec.require("dataset.val.annotations"),
-        spec.require("dataset.val.images"),
-        spec.require("dataset.val.panoptic"),
-        contiguous=spec.dataset.contiguous_id,
-        first_id=FIRST_ID,
-        classes=spec.model.sem_seg_head.num_classes,
-        strict=spec.strict,
-    )
+    if spec.export.task == "instance":
+        return family.coco_instances(spec, "dataset.val.annotations", "dataset.val.images")
+    return family.panoptic(spec, "dataset.val.annotations", "dataset.val.images", "dataset.val.panoptic")
 
 
 def transform(spec: Spec, ports: Ports) -> TaskTransform:
@@ -118,8 +87,8 @@ def transform(spec: Spec, ports: Ports) -> TaskTransform:
     return TaskTransform(image, ports.inputs["tokens"].name, spec.export.task)
 
 
-def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
-    """The class with the largest sum over queries of class probability times mask probability.
+def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
+    """Label maps, instances or segments, as ``export.task`` says.
 
     Raises:
         ModelError: the model has more classes than the spec.
@@ -131,55 +100,22 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
             where=spec.where("model.sem_seg_head.num_classes"),
             remedy="Give the number of classes of the training.",
         )
+    task, limits = spec.export.task, spec.model.test
+    isthing = [] if task == "semantic" else family.things(spec, action, dataset)
+    finish = family.finish(task, action, limits, isthing)
+    arrays: dict[str, Callable[..., tuple[NDArray[Any], ...]]] = {
+        "semantic": lambda *row: (semantic_map(*row),),
+        "instance": partial(instance_queries, top=limits.test_topk_per_image, isthing=isthing),
+        "panoptic": partial(panoptic_queries, threshold=limits.object_mask_threshold),
+    }
 
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[LabelMap]:
+    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Any]:
         rows = zip(outputs["pred_logits"], outputs["pred_masks"], geometries, strict=True)
         return [
-            LabelMap(semantic_map(logits, masks, geometry.network_size), geometry) for logits, masks, geometry in rows
+            finish(*arrays[task](logits, masks, geometry.network_size), geometry) for logits, masks, geometry in rows
         ]
 
     return run
-
-
-def semantic_map(logits: NDArray[Any], masks: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """(H, W) class indices.
-
-    As in training, mask logits are stretched to ``size`` (bilinear, half-pixel centres) before the sigmoid.
-
-    Args:
-        logits: (Q, C + 1), no-object last.
-        masks: (Q, h, w) mask logits.
-        size: (width, height).
-
-    Raises:
-        ModelError: a value is NaN.
-    """
-    if np.isnan(logits).any() or np.isnan(masks).any():
-        raise ModelError("the model's outputs hold NaN", remedy="Build in fp32, or keep some layers in fp32.")
-    odds = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True).astype(np.float32))
-    classes = (odds / odds.sum(axis=1, keepdims=True))[:, :-1]
-    flat = np.empty((len(masks), size[0] * size[1]), np.float32)
-    for row, mask in zip(flat, resized_logits(masks, size), strict=True):
-        row[:] = mask.ravel()
-    found = np.concatenate([(sigmoid(part).T @ classes).argmax(axis=1) for part in _parts(flat)])
-    return found.astype(label_type(classes.shape[1])).reshape(size[1], size[0])
-
-
-def _parts(flat: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """(Q, n) columns, a few at a time: the scores of all classes are many times as large as the masks."""
-    for start in range(0, flat.shape[1], PIXELS_AT_ONCE):
-        yield flat[:, start : start + PIXELS_AT_ONCE]
-
-
-def metric(spec: Spec, data: Dataset) -> IouMetric:
-    """mIoU and pixel accuracy."""
-    assert isinstance(data, CocoPanoptic)
-    return IouMetric(family.class_names(data.categories, data.class_of, spec.model.sem_seg_head.num_classes))
-
-
-def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> SegmentWriter:
-    """A picture per image."""
-    return SegmentWriter(folder, family.label_map(spec, FIRST_ID), data.root)
 
 
 NETWORK = Network(
@@ -190,9 +126,9 @@ NETWORK = Network(
     transform=transform,
     dataset=dataset,
     decode=decode,
-    metric=metric,
-    writer=writer,
+    metric=family.metric,
+    writer=family.writer,
     batch_size=family.batch_size,
-    labels=partial(family.labels, first_id=FIRST_ID),
+    labels=family.labels,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -16,18 +16,31 @@ class SemSegHead(Section):
     num_classes: int = Field(default=133, ge=1, description="Classes of the model, no-object left out.")
 
 
+class Test(Section):
+    """How instances and segments are told from queries."""
+
+    object_mask_threshold: float = Field(default=0.4, ge=0, le=1, description="Least score of an object or segment.")
+    overlap_threshold: float = Field(
+        default=0.5, ge=0, le=1, description="Least share of a segment's mask that others do not cover (panoptic)."
+    )
+    test_topk_per_image: int = Field(default=100, ge=1, description="Most instances of an image.")
+
+
 class Model(Section):
     """Facts about the trained network."""
 
     sem_seg_head: SemSegHead = Field(default_factory=SemSegHead, description="The head of the network.")
+    test: Test = Field(default_factory=Test, description="How instances and segments are told from queries.")
 
 
 class ValData(Section):
     """Data of evaluate."""
 
-    annotations: str | None = Field(default=None, description="COCO panoptic annotation file.")
+    annotations: str | None = Field(
+        default=None, description="COCO panoptic file; for task instance, COCO instances."
+    )
     images: str | None = Field(default=None, description="Folder of the images.")
-    panoptic: str | None = Field(default=None, description="Folder of the segment PNGs.")
+    panoptic: str | None = Field(default=None, description="Folder of the segment PNGs; not for instances.")
     batch_size: int = Field(default=1, ge=1, description="Images per batch where evaluate sets none.")
 
 
@@ -56,7 +69,7 @@ class Export(Section):
     """Facts about the export."""
 
     task: Literal["semantic", "instance", "panoptic"] = Field(
-        default="semantic", description="The task the model is asked for; evaluate and inference take semantic."
+        default="semantic", description="The task the model is asked for."
     )
 
 
@@ -64,6 +77,8 @@ class Spec(NetworkSpec):
     """Spec of oneformer."""
 
     network: ClassVar[str] = "oneformer"
+    first_id: ClassVar[int] = 0
+    """Category id of class 0, unless ids are contiguous."""
 
     model: Model = Field(default_factory=Model, description="Facts about the trained network.")
     dataset: Dataset = Field(default_factory=Dataset, description="Images and labels.")

@@ -40,6 +40,7 @@ def replay(
     net: tuple[int, int] = NET,
     batch: int | str = "N",
     tokens: tuple[str, int] | None = None,
+    word: int = 1550,
 ) -> onnx.ModelProto:
     """A model that gives row i of each table for image i; input values are (grey * scale - mean) / std."""
     count = len(next(iter(tables.values())))
@@ -76,10 +77,10 @@ def replay(
     for name in tables:
         nodes.append(helper.make_node("Gather", [f"table_{name}", "index"], [name if not tokens else f"raw_{name}"]))
     if tokens:
-        weights |= {"fifth": np.array([5], np.int64), "semantic": np.array(1550, np.int64)}
+        weights |= {"fifth": np.array([5], np.int64), "word_wanted": np.array(word, np.int64)}
         nodes += [
             helper.make_node("Gather", [tokens[0], "fifth"], ["word"], axis=1),
-            helper.make_node("Equal", ["word", "semantic"], ["same"]),
+            helper.make_node("Equal", ["word", "word_wanted"], ["same"]),
             helper.make_node("Cast", ["same"], ["flag"], to=TensorProto.FLOAT),
         ]
         for name, table in tables.items():

@@ -15,11 +15,16 @@ from cv.segmentation.test_segformer_commands import complete
 from PIL import Image
 
 from nvidia_tao_deploy.cv.mask2former.spec import Spec as Mask2FormerSpec
-from nvidia_tao_deploy.cv.oneformer import semantic_map
 from nvidia_tao_deploy.cv.oneformer.spec import Spec as OneFormerSpec
 from nvidia_tao_deploy.cv.oneformer.task import task_tokens
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.predictions.queries import instances, panoptic_map
+from nvidia_tao_deploy.predictions.queries import (
+    instance_queries,
+    instances,
+    panoptic_map,
+    panoptic_queries,
+    semantic_map,
+)
 from nvidia_tao_deploy.predictions.segments import Region, draw_regions
 from nvidia_tao_deploy.spec.known import known_keys
 from nvidia_tao_deploy.spec.load import load_spec
@@ -398,6 +403,15 @@ def plain_semantic(logits: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.einsum("qc,qhw->chw", (odds / odds.sum(-1, keepdims=True))[:, :-1], big).argmax(0)
 
 
+def save_oneformer(scene: Scene, logits: np.ndarray, masks: np.ndarray, word: int = 1550) -> None:
+    """A model that answers the sentence with this word."""
+    model = replay.replay(
+        {"pred_logits": logits, "pred_masks": masks},
+        image="inputs", scale=1 / 255, mean=0.406, std=0.225, tokens=("task", 77), word=word,
+    )  # fmt: skip
+    onnx.save(model, scene.root / "model.onnx")
+
+
 def oneformer(scene: Scene, classes: int, **dataset: Any) -> tuple[Path, list[np.ndarray]]:
     """A model whose query q is class q, told by the sentence; what it says in plain numpy."""
     queries = classes + 1
@@ -407,11 +421,7 @@ def oneformer(scene: Scene, classes: int, **dataset: Any) -> tuple[Path, list[np
     masks = np.pad(12 * scene.scores(truth, classes, size) - 5, ((0, 0), (0, 1), (0, 0), (0, 0))).astype(np.float32)
     logits = scene.rng.normal(0, 0.4, (len(truth), queries, classes + 1)).astype(np.float32)
     logits[:, np.arange(queries), np.arange(queries)] += 4
-    model = replay.replay(
-        {"pred_logits": logits, "pred_masks": masks},
-        image="inputs", scale=1 / 255, mean=0.406, std=0.225, tokens=("task", 77),
-    )  # fmt: skip
-    onnx.save(model, scene.root / "model.onnx")
+    save_oneformer(scene, logits, masks)
     content = {
         "results_dir": str(scene.root / "results"),
         "model": {"sem_seg_head": {"num_classes": classes}},
@@ -459,11 +469,107 @@ def test_oneformer_draws_on_the_image(shell: Shell, tmp_path: Path) -> None:
         assert picture.size == size
         # alpha 0.8 of black; the rest are edges and texts
         assert abs(np.percentile(np.asarray(picture), 20) - replay.level(number) * 0.2) < 10
-    for task in ("panoptic", "instance"):
-        assert "export.task to semantic" in shell.refused(
-            2, "oneformer", "inference", "-e", path, f"export.task={task}"
-        )
     assert "takes 77 tokens" in shell.refused(2, "oneformer", "inference", "-e", path, "dataset.max_seq_len=64")
+
+
+WORDS = {"instance": 49407, "panoptic": 24755}  # the sixth token of the sentence
+GUESSES = 8  # queries per image, some of them wrong
+
+
+def queries(scene: Scene, regions: list[list[tuple[np.ndarray, int]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Class logits (n, Q, 5) and mask logits (n, Q, h, w) of regions (whole-image mask, class) per image."""
+    size = (WIDE // 4, HIGH // 4)
+    logits = scene.rng.normal(0, 0.5, (len(regions), GUESSES, 5)).astype(np.float32)
+    masks = scene.rng.normal(-2, 1, (len(regions), GUESSES, size[1], size[0])).astype(np.float32)
+    for image, found in enumerate(regions):
+        for query, (mask, class_id) in enumerate(found):
+            masks[image, query] += 5 * (replay.on_net(mask.astype(np.uint8), size) > 0)
+            logits[image, query, class_id if scene.rng.random() > 0.2 else scene.rng.integers(5)] += 3
+        logits[image, len(found) :, 4] += 3
+    return logits, masks
+
+
+def plain_queries(task: str, logits: np.ndarray, masks: np.ndarray, top: int = 100) -> dict[str, np.ndarray]:
+    """What mask2former's graph gives for one image."""
+    odds = np.exp(logits.astype(np.float64))
+    odds /= odds.sum(-1, keepdims=True)
+    big = replay.bilinear(masks, replay.NET)
+    soft = 1 / (1 + np.exp(-big))
+    if task == "panoptic":
+        scores = np.where(odds.argmax(1) == 4, 0, odds.max(1))
+        classes = odds[:, :4].argmax(1)
+        return {"prob_masks": scores[:, None, None] * soft, "pred_masks": soft, "pred_scores": scores,
+                "pred_classes": classes}  # fmt: skip
+    pairs = sorted((-odds[q, c], q, c) for q in range(len(odds)) for c in range(4))[:top]
+    hard = [big[q] > 0 for _, q, _ in pairs]
+    scores = [-p * (soft[q][m].sum() / (m.sum() + 1e-6)) for (p, q, _), m in zip(pairs, hard, strict=True)]
+    return {"pred_masks": np.array(hard), "pred_scores": np.array(scores),
+            "pred_classes": np.array([c for *_, c in pairs])}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["panoptic", "instance"])
+def test_oneformers_other_tasks_are_what_mask2former_does(shell: Shell, tmp_path: Path, task: str) -> None:
+    """The graph of mask2former ends where oneformer's decoding does."""
+    scene = Scene(tmp_path)
+    class_of = {row["id"]: i for i, row in enumerate(CATEGORIES)}
+    if task == "panoptic":
+        val = panoptic_data(scene)
+        regions = [
+            [(segments == k + 1, class_of[category]) for k, (category, _) in enumerate(rows)]
+            for segments, rows in zip(scene.maps, scene.rows, strict=True)
+        ]
+    else:
+        val, _ = instance_data(scene)
+        regions = [[] for _ in replay.SIZES]
+        for row in json.loads((tmp_path / "instances.json").read_text())["annotations"]:
+            (x, y, w, h), image = row["bbox"], row["image_id"] - 10
+            mask = np.zeros(replay.SIZES[image][::-1], bool)
+            mask[y : y + h, x : x + w] = True
+            regions[image].append((mask, class_of[row["category_id"]]))
+    logits, masks = queries(scene, regions)
+    rows = [plain_queries(task, *row) for row in zip(logits, masks, strict=True)]
+    tables = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+    tables = {key: table.astype(np.int64 if key == "pred_classes" else np.float32) for key, table in tables.items()}
+    data = {"contiguous_id": True, "label_map": scene.label_map()}
+    assert shell("mask2former", "evaluate", "-e", mask2former(scene, tables, 4, val=val, **data)) == 0, shell.err
+    wanted = results(tmp_path)
+    path, _ = oneformer(scene, 4, **data)
+    save_oneformer(scene, logits, masks, WORDS[task])
+    words = ["-e", path, f"export.task={task}"]
+    if task == "instance":
+        assert "category_id" in shell.refused(1, "oneformer", "evaluate", *words)
+        words.append(f"dataset.val.annotations={tmp_path / 'instances.json'}")
+    assert shell("oneformer", "evaluate", *words) == 0, shell.err
+    found = results(tmp_path)
+    keys = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st") if task == "panoptic" else ("mask_AP", "mask_AP50", "mask_AP75")
+    assert {key: found[key] for key in keys} == pytest.approx({key: wanted[key] for key in keys}, abs=2e-3)
+    assert 0.2 < found[keys[0]] < 0.98
+    assert shell("oneformer", "inference", *words) == 0, shell.err
+    folder = tmp_path / "results" / "trt_inference"
+    drawn = [np.asarray(Image.open(folder / f"{number:03d}.jpg")).astype(int) for number in range(len(replay.SIZES))]
+    assert [image.shape[1::-1] for image in drawn] == replay.SIZES
+    assert max(map(np.ptp, drawn)) > 40
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_queries_of_random_outputs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, (9, 5)).astype(np.float32)
+    masks = rng.normal(0, 3, (9, HIGH // 4, WIDE // 4)).astype(np.float32)
+    if seed == 3:
+        logits[:, 4] = 50  # nothing there
+    plain = plain_queries("panoptic", logits, masks)
+    kept = plain["pred_scores"] >= 0.4
+    found = panoptic_queries(logits, masks, replay.NET, 0.4)
+    for ours, key in zip(found, plain, strict=True):
+        np.testing.assert_allclose(ours, plain[key][kept], atol=1e-4)
+    plain = plain_queries("instance", logits, masks, 7)
+    isthing = [True, False, True]
+    things = plain["pred_classes"] != 1
+    for ours, theirs in zip(instance_queries(logits, masks, replay.NET, 7, isthing), plain.values(), strict=True):
+        assert (np.abs(ours - theirs[things].astype(float)) < 1e-4).mean() > 0.999
+    with pytest.raises(ModelError, match="NaN"):
+        panoptic_queries(logits * np.nan, masks, replay.NET, 0.4)
 
 
 def test_task_tokens_are_the_contracts() -> None:
