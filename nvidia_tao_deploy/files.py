@@ -64,20 +64,23 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
 
 
 def copy_beside(source: Path, folder: Path) -> None:
-    """Copy a file, or a folder with all it holds, into ``folder`` as a whole; what is there already stays.
+    """Copy a file, or a folder with all it holds, into ``folder`` as a whole; it takes the place of an older one.
 
     Raises:
         DataError: it cannot be written.
     """
     target = folder / source.name
-    if target.exists():
+    if target.exists() and target.samefile(source):
         return
     if source.is_file():
         write_bytes(target, source.read_bytes())
         return
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{source.name[:80]}.") as temporary:
-            Path(shutil.copytree(source, Path(temporary) / source.name)).replace(target)
+            copied = Path(shutil.copytree(source, Path(temporary) / source.name))
+            if target.exists():
+                target.replace(Path(temporary) / "old")
+            copied.replace(target)
     except OSError as error:
         raise _cannot_write(target, error) from error
 

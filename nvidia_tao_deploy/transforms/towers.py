@@ -50,10 +50,12 @@ class TowerTransform:
             SpecError: there is no tokenizer, or a whole sample lacks its text.
         """
         text = sample.meta.get("text")
-        if self._names and text is None and sample.meta.get("whole"):
-            raise SpecError(f"the model reads texts, and {sample.path} has no caption")
-        for name, value in zip(self._names, (0 if text is None else self._encode(text), int(text is not None))):  # noqa: B905
-            out[name][...] = value
+        if self._names:
+            if text is None and sample.meta.get("whole"):
+                raise SpecError(f"the model reads texts, and {sample.path} has no caption")
+            values = (0, 0) if text is None else (self._encode(text), 1)
+            for name, value in zip(self._names, values, strict=False):
+                out[name][...] = value
         if self._visual is not None:
             if sample.meta.get("visual", True):
                 return self._visual(sample, out)

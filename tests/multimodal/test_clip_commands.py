@@ -278,8 +278,10 @@ def test_engine_takes_its_sidecars_along(tmp_path, shell, spec, pairs, precision
     calibration = {"cal_image_dir": [str(pairs)], "cal_batch_size": 2, "cal_batches": 2}
     spec["gen_trt_engine"]["tensorrt"] = {"data_type": precision, "calibration": calibration}
     file = write_spec(tmp_path / "s.yaml", spec)
-    assert shell("clip", "gen_trt_engine", "-e", file) == 0, shell.err
     built = tmp_path / "built"
+    (built / "replay_tokenizer").mkdir(parents=True)
+    (built / "replay_tokenizer" / "tokenizer.json").write_text("of another model")
+    assert shell("clip", "gen_trt_engine", "-e", file) == 0, shell.err
     assert {"replay.engine", "replay_config.yaml", "replay_tokenizer"} <= {path.name for path in built.iterdir()}
     shutil.rmtree(tmp_path / "export")
     assert shell("clip", "evaluate", "-e", file, f"evaluate.trt_engine={built / 'replay.engine.onnx'}") == 0, shell.err
@@ -287,10 +289,18 @@ def test_engine_takes_its_sidecars_along(tmp_path, shell, spec, pairs, precision
 
 
 def test_one_tower_is_built_alone(tmp_path, shell, spec, towers, pairs):
-    spec["gen_trt_engine"] |= {"onnx_file": str(towers / "replay_text.onnx")}
-    (pairs / "p1.txt").unlink()
+    """Checked on the calibration pairs; a text tower without captions is refused, a vision tower needs no tokenizer."""
     spec["gen_trt_engine"]["tensorrt"] = {"calibration": {"cal_image_dir": [str(pairs)], "cal_batch_size": 4}}
-    assert shell("clip", "gen_trt_engine", "-e", write_spec(tmp_path / "s.yaml", spec)) == 0, shell.err
+    spec["gen_trt_engine"]["onnx_file"] = str(towers / "replay_text.onnx")
+    file = write_spec(tmp_path / "s.yaml", spec)
+    assert shell("clip", "gen_trt_engine", "-e", file) == 0, shell.err
+    assert "parity of 'text_embedding'" in shell.out
+    shutil.rmtree(towers / "replay_tokenizer")
+    vision = f"gen_trt_engine.onnx_file={towers / 'replay_vision.onnx'}"
+    assert shell("clip", "gen_trt_engine", "-e", file, vision) == 0, shell.err
+    for path in pairs.glob("*.txt"):
+        path.unlink()
+    assert "has no caption" in shell.refused(2, "clip", "gen_trt_engine", "-e", file)
 
 
 # -- bad input

@@ -1,0 +1,124 @@
+"""The trained sample clip from the command line, with the specs that users copy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import onnx
+import pytest
+from actions.commands import Shell
+from onnx import helper, numpy_helper, utils
+from PIL import Image
+from repository import MODELS, ROOT
+
+RETRIEVAL, CLASSES = 0.9, 0.9
+BREAKS = {"no scale": (255, 432), "no mean": (1, 1.7), "[0, 1]": (0.27, 0.45)}
+
+
+@pytest.fixture
+def shell(capsys):
+    return Shell(capsys)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    from samples.caption_data import write_captions
+    from samples.data import write_digits
+
+    out = tmp_path_factory.mktemp("captions")
+    write_captions(out, test=40, calibration=40)
+    write_digits(out, test=40, calibration=0)
+    return out
+
+
+@pytest.fixture
+def words(data, tmp_path):
+    """The words of a command: the example spec of an action, with this test's folders."""
+
+    def make(action: str, *overrides: str) -> list[object]:
+        text = (ROOT / "specs" / "clip" / f"{action}.yaml").read_text()
+        for written, here in (("demo/data", data), ("demo", tmp_path), ("samples/models", MODELS)):
+            text = text.replace(f"{written}/", f"{here}/")
+        path = tmp_path / f"{action}.yaml"
+        path.write_text(text)
+        return ["clip", action, "-e", path, *overrides]
+
+    return make
+
+
+def measured(shell, words, tmp_path, *overrides: str) -> dict:
+    assert shell(*words("evaluate", *overrides)) == 0, shell.err
+    return json.loads((tmp_path / "results" / "clip" / "trt_evaluate" / "results.json").read_text())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_every_precision_finds_captions_and_digits(shell, words, tmp_path, precision):
+    assert shell(*words("gen_trt_engine", f"gen_trt_engine.tensorrt.data_type={precision}")) == 0, shell.err
+    engine = tmp_path / "engines" / f"clip_{precision}.engine.onnx"
+    found = measured(shell, words, tmp_path, f"evaluate.trt_engine={engine}")
+    assert found["num_images"] == 40
+    assert min(found["t2i_mAP"], found["i2t_mAP"]) >= RETRIEVAL
+    assert min(found["t2i_AUC"], found["i2t_AUC"]) >= 0.99
+    assert found["zero_shot_top_1"] >= CLASSES
+
+
+def test_two_towers_do_as_well(shell, words, tmp_path):
+    (tmp_path / "two").mkdir()
+    shutil.copytree(MODELS / "clip_tokenizer", tmp_path / "two" / "clip_tokenizer")
+    shutil.copy(MODELS / "clip_config.yaml", tmp_path / "two")
+    for tower, inputs, output in (("vision", ["image"], "image"), ("text", ["input_ids", "attention_mask"], "text")):
+        path = tmp_path / "two" / f"clip_{tower}.onnx"
+        utils.extract_model(str(MODELS / "clip.onnx"), str(path), inputs, [f"{output}_embedding", "logit_scale"])
+    found = measured(shell, words, tmp_path, f"evaluate.trt_engine={tmp_path / 'two'}")
+    one = measured(shell, words, tmp_path, f"evaluate.trt_engine={MODELS / 'clip.onnx'}")
+    assert found["t2i_mAP"] == pytest.approx(one["t2i_mAP"])
+    assert found["zero_shot_AUC"] == pytest.approx(one["zero_shot_AUC"])
+
+
+def broken(tmp_path: Path, factor: float, offset: float) -> Path:
+    """The model behind a wrong constant, its sidecars beside it."""
+    folder = tmp_path / "broken"
+    shutil.copytree(MODELS / "clip_tokenizer", folder / "clip_tokenizer")
+    shutil.copy(MODELS / "clip_config.yaml", folder)
+    model = onnx.load(MODELS / "clip.onnx")
+    for node in model.graph.node:
+        node.input[:] = ["wrong" if name == "image" else name for name in node.input]
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.float32(value), name) for name, value in (("factor", factor), ("offset", offset))
+    )
+    model.graph.node.insert(0, helper.make_node("Mul", ["image", "factor"], ["scaled"]))
+    model.graph.node.insert(1, helper.make_node("Add", ["scaled", "offset"], ["wrong"]))
+    onnx.save(model, folder / "clip.onnx")
+    return folder / "clip.onnx"
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_a_wrong_constant_breaks_it(shell, words, tmp_path, what):
+    found = measured(shell, words, tmp_path, f"evaluate.trt_engine={broken(tmp_path, *BREAKS[what])}")
+    assert found["t2i_mAP"] < RETRIEVAL - 0.1
+
+
+def test_swapped_channels_break_it(shell, words, tmp_path, data):
+    """Orange becomes blue: it is the captions with the inks exchanged that are found."""
+    for path in (data / "captions" / "test").iterdir():
+        if path.suffix == ".png":
+            (tmp_path / "swapped").mkdir(exist_ok=True)
+            Image.merge("RGB", Image.open(path).split()[::-1]).save(tmp_path / "swapped" / path.name)
+    source = f"[{{image_dir: {tmp_path / 'swapped'}, caption_dir: {data / 'captions' / 'test'}}}]"
+    model = f"evaluate.trt_engine={MODELS / 'clip.onnx'}"
+    assert measured(shell, words, tmp_path, model, f"dataset.val.datasets={source}")["t2i_mAP"] < 0.5
+
+
+def test_inference_names_the_digits(shell, words, tmp_path):
+    assert shell(*words("inference", f"inference.trt_engine={MODELS / 'clip.onnx'}")) == 0, shell.err
+    folder = tmp_path / "results" / "clip" / "trt_inference"
+    with h5py.File(folder / "image_embeddings.h5") as file:
+        assert file["embeddings"].shape == (40, 64)
+    rows = [line.split(",") for line in (folder / "image_to_text.csv").read_text().splitlines()[1:]]
+    best = [(Path(row[0]).parent.name, row[2]) for row in rows if row[1] == "1"]
+    assert len(best) == 40
+    assert sum(f"a photo of a {name}" == text for name, text in best) >= 40 * CLASSES
