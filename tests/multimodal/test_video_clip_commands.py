@@ -185,6 +185,7 @@ def test_queries_find_their_clips(tmp_path, shell, spec):
     assert found["overall"]["mAP"] == pytest.approx((4 + slice_["mAP"]) / 5) == found["mAP"]
     assert found["all"] == {"mAP": 0, "median_rank": 0, "mean_rank": 0, "auc": 0, "num_queries": 0, "gallery_size": 6}
     assert "1 relevant clips are not in the gallery: gone/x#0" in shell.out
+    assert "1 queries have no relevant clip and do not count: five" in shell.out
 
 
 def test_inference_writes_clips_and_texts(tmp_path, shell, spec):
@@ -224,10 +225,22 @@ def test_bad_files_are_refused(tmp_path, shell, spec):
     metadata.write_text('{"data": [{"dataset": "set", "video_id": "a", "video_path": "x", "chunks": [{}]}]}')
     error = shell.refused(1, "video_clip", "evaluate", "-e", file)
     assert "5 clips are not in the metadata: set/a#3, set/a#1, set/a#2 and 2 more" in error
+    metadata.write_text('[{"dataset": "s", "video_id": "a", "video_path": "x", "chunks": [{"start_frame": "one"}]}]')
+    assert "could not convert string to float: 'one'" in shell.refused(1, "video_clip", "evaluate", "-e", file)
     metadata.write_text('{"rows": []}')
     assert "not a list of videos" in shell.refused(1, "video_clip", "evaluate", "-e", file)
     spec["dataset"]["val"]["video_rot"] = "x"
     assert "video_rot" in shell.refused(2, "video_clip", "evaluate", "-e", write_spec(tmp_path / "s.yaml", spec))
+
+
+def test_a_gallery_without_queries_is_refused(tmp_path, shell, spec):
+    file = write_spec(tmp_path / "s.yaml", spec)
+    queries = json.loads((tmp_path / "queries.json").read_text())
+    (tmp_path / "queries.json").write_text(json.dumps({**queries, "queries": []}))
+    assert "no query has a relevant clip" in shell.refused(1, "video_clip", "evaluate", "-e", file)
+    assert not (tmp_path / "out" / "trt_evaluate" / "results.json").exists()
+    (tmp_path / "queries.json").write_text('{"gallery": []}')
+    assert "not a gallery with queries: KeyError('queries')" in shell.refused(1, "video_clip", "evaluate", "-e", file)
 
 
 def test_engine_in_fp16_keeps_the_norms(tmp_path, shell, spec):

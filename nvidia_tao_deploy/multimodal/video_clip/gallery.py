@@ -37,7 +37,7 @@ class Gallery(Listed):
         with_queries: take the queries too.
 
     Raises:
-        DataError: a file cannot be read, lacks a key, or names clips that the metadata lack.
+        DataError: a file cannot be read, lacks a key, or names clips that the metadata lack; no query can be scored.
     """
 
     def __init__(
@@ -53,11 +53,14 @@ class Gallery(Listed):
         videos = videos["data"] if isinstance(videos, dict) and "data" in videos else videos
         try:
             clips = {
-                f"{video['dataset']}/{video['video_id']}#{chunk.get('chunk_index', 0)}": (video["video_path"], chunk)
+                f"{video['dataset']}/{video['video_id']}#{chunk.get('chunk_index', 0)}": (
+                    str(video["video_path"]),
+                    {key: None if chunk.get(key) is None else float(chunk[key]) for key in WINDOW},
+                )
                 for video in videos
                 for chunk in video["chunks"]
             }
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise DataError(f"not a list of videos: {error!r}", where=str(metadata)) from error
         try:
             names = [str(entry["chunk_id"]) for entry in wanted["gallery"]]
@@ -72,7 +75,7 @@ class Gallery(Listed):
             what = f"{len(unknown)} clips are not in the metadata: {some(unknown, 3)}" if unknown else "no clip in it"
             raise DataError(what, where=str(gt_queries), remedy="A clip is <dataset>/<video_id>#<chunk_index>.")
         samples = [
-            Sample(name, (_path(clips[name][0], video_root, prefixes),), meta={"name": name, **_window(clips[name][1])})
+            Sample(name, (_path(clips[name][0], video_root, prefixes),), meta={"name": name, **clips[name][1]})
             for name in names
         ]
         self.issues: list[str] = []
@@ -80,6 +83,11 @@ class Gallery(Listed):
             strays = sorted({clip for _, relevant, _ in queries for clip in relevant} - set(names))
             if strays:
                 self.issues.append(f"{len(strays)} relevant clips are not in the gallery: {some(strays, 3)}")
+            idle = [text for text, relevant, _ in queries if not relevant & set(names)]
+            if len(idle) == len(queries):
+                raise DataError("no query has a relevant clip in the gallery", where=str(gt_queries))
+            if idle:
+                self.issues.append(f"{len(idle)} queries have no relevant clip and do not count: {some(idle, 3)}")
             for text, relevant, group in queries:
                 if not text.strip():
                     raise DataError("a query without a text", where=str(gt_queries))
@@ -93,10 +101,6 @@ def _path(text: str, root: Path | str | None, prefixes: Mapping[str, str]) -> Pa
         if text.startswith(prefix):
             return Path(replacement + text.removeprefix(prefix))
     return Path(text) if root is None else Path(os.path.join(root, text))
-
-
-def _window(chunk: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: chunk.get(key) for key in WINDOW}
 
 
 class ClipMetric:
