@@ -36,9 +36,7 @@ class Model(Section):
 class ValData(Section):
     """Data of evaluate."""
 
-    annotations: str | None = Field(
-        default=None, description="COCO panoptic file; for task instance, COCO instances."
-    )
+    annotations: str | None = Field(default=None, description="COCO panoptic file; for task instance, COCO instances.")
     images: str | None = Field(default=None, description="Folder of the images.")
     panoptic: str | None = Field(default=None, description="Folder of the segment PNGs; not for instances.")
     batch_size: int = Field(default=1, ge=1, description="Images per batch where evaluate sets none.")
