@@ -20,6 +20,8 @@ from nvidia_tao_deploy.runtime.session import Session, TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from nvidia_tao_deploy.spec.sections import NetworkSpec
 
 # Raw outputs by role, each (n, ...), and the n geometries -> n predictions in source coordinates.
@@ -150,6 +152,7 @@ class Network:
         writer: (spec, results folder, dataset, ports) -> writer.
         batch_size: (spec, action) -> images per batch that the spec asks for.
         labels: spec -> class names known at build time, for the manifest.
+        graph: (spec, model as loaded) -> model to build, where that is another one.
         stride: ports -> what an open height or width is a multiple of, where a build proposes sizes.
         check_classes: (spec, classes of the model) -> ModelError where the spec has others; None: outputs show them.
         open: (spec, action, function that opens a file) -> session.
@@ -167,6 +170,7 @@ class Network:
     writer: Callable[[Any, Path, Dataset, Ports], Writer] = _engines_only
     batch_size: Callable[[Any, str], int] = _engines_only
     labels: Callable[[Any], Sequence[str]] = lambda _spec: ()
+    graph: Callable[[Any, ModelProto], ModelProto] = lambda _spec, model: model
     stride: Callable[[Ports], int] = lambda _ports: 32
     check_classes: Callable[[Any, int], None] | None = None
     open: Callable[[Any, str, Callable[[Path], Session]], Session] = open_one

@@ -73,6 +73,9 @@ NETWORKS: dict[str, Entry] = {
     "retinanet": Entry("nvidia_tao_deploy.cv.retinanet", "RetinaNet detector", protobuf=True),
     "rtdetr": Entry("nvidia_tao_deploy.cv.rtdetr", "RT-DETR real-time detection transformer"),
     "segformer": Entry("nvidia_tao_deploy.cv.segformer", "SegFormer semantic segmentation"),
+    "sparse4d": Entry(
+        "nvidia_tao_deploy.cv.sparse4d", "Multi-camera 3D detection and tracking", actions=("gen_trt_engine", "inference")
+    ),
     "ssd": Entry("nvidia_tao_deploy.cv.ssd", "SSD detector", protobuf=True),
     "unet": Entry("nvidia_tao_deploy.cv.unet", "U-Net semantic segmentation", protobuf=True),
     "video_clip": Entry("nvidia_tao_deploy.multimodal.video_clip", "Video CLIP: texts find clips"),

@@ -66,7 +66,7 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
 
     options = spec.gen_trt_engine.tensorrt
     path = Path(spec.require("gen_trt_engine.onnx_file"))
-    source = load.load_model(path)
+    source = network.graph(spec, load.load_model(path))
     ports = replace(network.bind(load.model_inputs(source), load.model_outputs(source)), source=path)
     prepared = Prepared(source, source, ports, network.transform(spec, ports), None)
     if network.check_classes and (count := class_count(source)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nvidia_tao_deploy.graph.lower.emit import CannotLowerError, Emitter, Tensor
+from nvidia_tao_deploy.graph.lower.emit import FLOAT, CannotLowerError, Emitter, Tensor
 from nvidia_tao_deploy.graph.lower.node import PluginNode
 
 
@@ -52,3 +52,54 @@ def lower_deformable_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
     if total is None:
         raise CannotLowerError("it has no levels")
     return [g.transpose(g.reshape(total, -1, heads, dim, queries), 0, 3, 1, 2)]
+
+
+def lower_multi_camera_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
+    """nv::MSDA of sparse4d: (B, Q, E), the weighted sum of bilinear samples of all cameras and levels.
+
+    Inputs: features (B, S, E); spatial_shapes (C, L, 2) rows of height and width and level_start_index (C, L), both
+    constant; sampling_locations (B, Q, P, C, 2) x and y, one for all levels; weights (B, Q, P, C, L, G), one for each
+    of G groups of channels. Only locations with 0 < x < 1 and 0 < y < 1 count; NaN and infinities do not.
+    """
+    node.expect_inputs(5)
+    if g.opset < 16:
+        raise CannotLowerError(f"GridSample needs opset 16, the model has {g.opset}")
+    features, shapes_name, starts_name, locations, weights = node.inputs
+    shapes, starts = node.constants(shapes_name), node.constants(starts_name)
+    if shapes is None or starts is None:
+        raise CannotLowerError(
+            f"its inputs {shapes_name!r} and {starts_name!r} must be constants; fold constants first"
+        )
+    if (shapes != shapes[:1]).any():
+        raise CannotLowerError("its cameras have maps of different sizes")
+    channels, groups = g.shape(features, 3)[2], g.shape(weights, 6)[5]
+    _, queries, points, _, _ = g.shape(locations, 5)
+    if not (channels and groups and queries and points):
+        raise CannotLowerError("the numbers of channels, groups, queries and points must be fixed")
+
+    within = g("And", g("Greater", locations, 0.0), g("Less", locations, 1.0))
+    counted = g.reduce("ReduceMin", g.cast(within, FLOAT), [4], keepdims=False)  # (B, Q, P, C)
+    placed = g("Sub", g("Mul", g("Where", within, locations, 0.5), 2.0), 1.0)
+    grid = g.reshape(g.transpose(placed, 0, 3, 1, 2, 4), -1, queries, points, 2)
+    shares = g.transpose(g("Mul", weights, g.unsqueeze(counted, 4, 5)), 0, 3, 4, 5, 1, 2)  # (B, C, L, G, Q, P)
+    total: Tensor | None = None
+    for level, (height, width) in enumerate(shapes[0].tolist()):
+        begins = starts[:, level].tolist()
+        rows = g.concat([g.slice(features, 1, begin, begin + height * width) for begin in begins], 1)
+        maps = g.transpose(g.reshape(rows, -1, height * width, channels), 0, 2, 1)
+        sampled = g(
+            "GridSample",
+            g.reshape(maps, -1, channels, height, width),
+            grid,
+            mode="linear" if g.opset >= 20 else "bilinear",
+            padding_mode="zeros",
+            align_corners=0,
+        )  # (B*C, E, Q, P)
+        share = g.reshape(g.slice(shares, 2, level, level + 1), -1, groups, 1, queries, points)
+        weighted = g("Mul", g.reshape(sampled, -1, groups, channels // groups, queries, points), share)
+        part = g.reduce("ReduceSum", weighted, [4], keepdims=False)
+        total = part if total is None else g("Add", total, part)
+    if total is None:
+        raise CannotLowerError("it has no levels")
+    merged = g.reduce("ReduceSum", g.reshape(total, -1, len(shapes), channels, queries), [1], keepdims=False)
+    return [g.transpose(merged, 0, 2, 1)]

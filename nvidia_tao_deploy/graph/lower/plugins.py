@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from nvidia_tao_deploy.graph.lower.attention import lower_deformable_attention
+from nvidia_tao_deploy.graph.lower.attention import lower_deformable_attention, lower_multi_camera_attention
 from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT32, NAME_PREFIX, Array, CannotLowerError, Dim, Emitter
 from nvidia_tao_deploy.graph.lower.nms import (
     lower_batched_nms,
@@ -62,6 +62,7 @@ PLUGIN_OPS: dict[str, PluginOp] = {
     "GenerateDetection_TRT": PluginOp(lower_generate_detection, (FLOAT,)),
     "SpecialSlice_TRT": PluginOp(lower_special_slice, (FLOAT,)),
     "MultiscaleDeformableAttnPlugin_TRT": PluginOp(lower_deformable_attention, (FLOAT,)),
+    "MSDA": PluginOp(lower_multi_camera_attention, (FLOAT,)),
     "VoxelGeneratorPlugin": PluginOp(lower_voxel_generator, (FLOAT, INT32, INT32)),
     "PillarScatterPlugin": PluginOp(lower_pillar_scatter, (FLOAT,)),
     "DecodeBbox3DPlugin": PluginOp(lower_decode_boxes, (FLOAT, INT32)),

@@ -32,7 +32,7 @@ def inner_nodes(graph: onnx.GraphProto):
 
 
 def test_every_plugin_of_the_table_has_a_case() -> None:
-    assert set(ONE_PER_OP) == set(PLUGIN_OPS)
+    assert set(ONE_PER_OP) == set(PLUGIN_OPS) - {"MSDA"}  # no public library: compared in tests/cv/sparse4d
 
 
 @pytest.mark.parametrize("op", sorted(ONE_PER_OP))
