@@ -57,8 +57,8 @@ class Link(Protocol):
     def stopped(self) -> bool:
         """On the others: whether rank 0 said so, or is gone."""
 
-    def close(self, failed: bool) -> None:
-        """Wait until everything is sent, or end what still runs."""
+    def close(self, failed: bool, patience: float = GRACE_SECONDS) -> None:
+        """Wait until everything is sent, or end what still runs; after a failure for ``patience`` seconds at most."""
 
 
 class Team:
@@ -138,11 +138,13 @@ def joined(wanted: int, job: Callable[[], Any]) -> Iterator[Team]:
         team = Team(team.index, team.count, team.local, _Mpi()) if team.count > 1 else _started(wanted, job())
     link = team.link
     assert link is not None
-    failed = True
+    failed, patience = True, GRACE_SECONDS
     try:
         yield team
         failed = False
     except BaseException as error:
+        if team.leads and isinstance(error, (SystemExit, KeyboardInterrupt)):
+            patience = 0.0  # mpirun ends this rank soon, and the failure is still to be recorded
         if team.leads or isinstance(error, Stopped):
             raise
         _hand_over(link, error)
@@ -150,7 +152,7 @@ def joined(wanted: int, job: Callable[[], Any]) -> Iterator[Team]:
     finally:
         if failed and team.leads:
             link.stop()
-        link.close(failed)
+        link.close(failed, patience)
 
 
 def _hand_over(link: Link, error: BaseException) -> None:
@@ -239,8 +241,8 @@ class _Children:
     def stopped(self) -> bool:
         return False
 
-    def close(self, failed: bool) -> None:
-        until = time.monotonic() + (0.3 if failed else GRACE_SECONDS)
+    def close(self, failed: bool, patience: float = GRACE_SECONDS) -> None:
+        until = time.monotonic() + (min(0.3, patience) if failed else GRACE_SECONDS)
         for child, _ in self._children:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(max(0.0, until - time.monotonic()))
@@ -281,8 +283,8 @@ class ChildLink:
     def stopped(self) -> bool:
         return self._stopped.is_set()
 
-    def close(self, failed: bool) -> None:
-        del failed
+    def close(self, failed: bool, patience: float = 0.0) -> None:
+        del failed, patience
         self._closing = True
 
 
@@ -325,13 +327,13 @@ class _Mpi:
     def stopped(self) -> bool:
         return self._comm.Get_rank() > 0 and bool(self._comm.iprobe(source=0, tag=_STOP))
 
-    def close(self, failed: bool) -> None:
+    def close(self, failed: bool, patience: float = GRACE_SECONDS) -> None:
         """Every rank says good-bye to every other; where one does not answer, the job is aborted after a failure."""
         rank, size = self._comm.Get_rank(), self._comm.Get_size()
         for other in range(size):
             if other != rank:
                 self._sent.append(self._comm.isend(None, dest=other, tag=_BYE))
-        until = time.monotonic() + GRACE_SECONDS
+        until = time.monotonic() + patience
         missing = set(range(size)) - {rank}
         while missing or self._sent:
             for other in list(missing):

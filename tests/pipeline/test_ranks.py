@@ -134,24 +134,26 @@ import os, sys, threading
 started = "nvidia_tao_deploy.actions.rank_process" in sys.orig_argv
 if os.environ.get("OMPI_COMM_WORLD_RANK") == "1" or started and sys.orig_argv[4] == "1":
     import nvidia_tao_deploy.runtime.onnxruntime as runtime
-    runtime.OnnxRuntimeSession.run = lambda self, feeds: os.kill(os.getpid(), 9)
+    def run(self, feeds):
+        open(os.environ["DIED"], "w").close()
+        os.kill(os.getpid(), 9)
+    runtime.OnnxRuntimeSession.run = run
 """
 
 
 @pytest.mark.parametrize("mpi", [0, pytest.param(2, marks=needs_mpi)])
 def test_a_rank_that_is_killed_ends_the_run_within_ten_seconds(spec: Path, tmp_path: Path, mpi: int) -> None:
     (tmp_path / "sitecustomize.py").write_text(DIES)
-    began = time.monotonic()
-    words = [] if mpi else ["runtime.ranks=2"]
-    done = launch(spec, tmp_path / "out", *words, mpi=mpi, extra_path=str(tmp_path))
-    assert time.monotonic() - began < 15  # imports included
+    words, died = [] if mpi else ["runtime.ranks=2"], tmp_path / "died"
+    done = launch(spec, tmp_path / "out", *words, mpi=mpi, extra_path=str(tmp_path), DIED=str(died))
+    assert time.time() - died.stat().st_mtime < 10
     assert done.returncode != 0
     assert "rank 1" in done.stderr + done.stdout
     assert "signal 9" in done.stderr + done.stdout or "exit code -9" in done.stderr
     assert not (tmp_path / "out" / "trt_evaluate" / "results.json").exists()
     records = (tmp_path / "out" / "trt_evaluate" / "status.json").read_text()
     assert "SUCCESS" not in records
-    assert mpi or "FAILURE" in records  # mpirun kills rank 0 before it can write
+    assert "FAILURE" in records
 
 
 def test_shares_are_contiguous_and_complete() -> None:
