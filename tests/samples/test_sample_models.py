@@ -65,6 +65,8 @@ def test_classification_breaks_with_its_preprocessing(digit_images, broken: Brea
 
 CONTRACTS = {
     "classification_pyt.onnx": ({"input": (3, 64, 64)}, {"output": (10,)}),
+    "multitask_classification.onnx": ({"input_1": (3, 64, 64)}, {"decoy": (2,), "digit": (10,)}),
+    "ml_recog.onnx": ({"input": (3, 64, 64)}, {"fc_pred": (32,)}),
     "detectnet_v2.onnx": ({"input_1": (3, 256, 320)}, {"output_cov": (10, 16, 20), "output_bbox": (40, 16, 20)}),
     "rtdetr.onnx": ({"inputs": (3, 128, 160)}, {"pred_logits": (100, 10), "pred_boxes": (100, 4)}),
     "rtdetr_conv.onnx": ({"inputs": (3, 128, 160)}, {"pred_logits": (100, 10), "pred_boxes": (100, 4)}),
