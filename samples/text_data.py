@@ -1,7 +1,7 @@
 """Lines of digits for the text networks: license plates, words, and scenes with turned lines.
 
-Orange digits are the text. Brown ones between them are decoys that are not read (they differ in tone only); blue lines
-in scenes are no text.
+Orange digits are the text. Brown ones between them are decoys that are not read (they differ in tone only); blue and
+brown lines in scenes are no text.
 """
 
 from __future__ import annotations
@@ -78,14 +78,15 @@ def turned_line(rng: np.random.Generator, indices: NDArray[np.int64]) -> tuple[I
 def draw_text_scene(
     rng: np.random.Generator, indices: NDArray[np.int64], lines: tuple[int, int] = (2, 4)
 ) -> tuple[Pixels, list[tuple[NDArray[np.float64], str]]]:
-    """A scene of orange lines and one or two blue ones, none touching another.
+    """A scene of orange lines and one or two blue or brown ones, none touching another.
 
     Returns RGB uint8 and the orange lines' corners (4, 2) and texts. ``lines`` is the inclusive range of how many are
     tried; one that finds no room is left out.
     """
     width, height = SCENE_SIZES[rng.integers(len(SCENE_SIZES))]
     image = background(rng, width, height)
-    names = ["orange"] * int(rng.integers(lines[0], lines[1] + 1)) + ["blue"] * int(rng.integers(1, 3))
+    names = ["orange"] * int(rng.integers(lines[0], lines[1] + 1))
+    names += [("blue", "brown")[rng.integers(2)] for _ in range(rng.integers(1, 3))]
     taken: list[tuple[int, int, int, int]] = []
     found = []
     for name in names:

@@ -81,5 +81,5 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 def train(folder: Path) -> None:
     """Train and write ``folder/ocdnet.onnx``."""
     seed_everything()
-    model = fit(TextDetector(), training_pool(2400), loss, epochs=14, batch_size=16, learning_rate=4e-3)
+    model = fit(TextDetector(), training_pool(3000), loss, epochs=12, batch_size=16, learning_rate=4e-3)
     export(model, folder / "ocdnet.onnx", (3, HEIGHT, WIDTH), "input", ["pred"])

@@ -100,6 +100,6 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 def train(folder: Path) -> None:
     """Train and write ``folder/ocrnet.onnx`` (CTC) and ``folder/ocrnet_attn.onnx``."""
     seed_everything()
-    model = fit(Readers(), training_lines(12000, read), loss, epochs=12, batch_size=64, learning_rate=3e-3)
+    model = fit(Readers(), training_lines(20000, read), loss, epochs=12, batch_size=64, learning_rate=3e-3)
     for name, reader in (("ocrnet", model.ctc), ("ocrnet_attn", model.attention)):
         export(reader, folder / f"{name}.onnx", (1, HEIGHT, WIDTH), "input", ["output_id", "output_prob"])
