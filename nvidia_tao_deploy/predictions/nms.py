@@ -78,12 +78,12 @@ def soft_nms(
     Returns:
         (K,) indices in the order they were taken, and their decayed scores.
     """
-    decay = np.exp(-(iou_matrix(boxes_xyxy, boxes_xyxy, offset) ** 2) / sigma)
+    decay = list(np.exp(-(iou_matrix(boxes_xyxy, boxes_xyxy, offset) ** 2) / sigma))
     left = scores.astype(np.float64)
     kept, decayed = [], []
-    while len(left) and left[best := int(np.argmax(left))] >= threshold:
+    while len(left) and (score := left[best := left.argmax()]) >= threshold:
         kept.append(best)
-        decayed.append(left[best])
+        decayed.append(score)
         left *= decay[best]
         left[best] = -np.inf
     return np.array(kept, dtype=np.int64), np.array(decayed, dtype=np.float64)
