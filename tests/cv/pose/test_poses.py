@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from scipy.spatial.transform import Rotation
 
 from nvidia_tao_deploy.cv.centerpose.decode import candidates, decode
 from nvidia_tao_deploy.cv.centerpose.transform import CameraGeometry
+from nvidia_tao_deploy.data.poses import PoseTruth
+from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.metrics import cuboids
-from nvidia_tao_deploy.metrics.poses import average_precision
+from nvidia_tao_deploy.metrics.poses import PoseMetric, average_precision
 from nvidia_tao_deploy.predictions.cuboid_writer import draw_cuboids
 from nvidia_tao_deploy.predictions.cuboids import Cuboids
 from nvidia_tao_deploy.predictions.nms import soft_nms
@@ -202,3 +205,36 @@ def test_objects_behind_and_around_the_camera_can_be_drawn() -> None:
         draw_cuboids(blank.copy(), found, 0.5)
     none = Cuboids(*(np.zeros((0, *shape)) for shape in ((), (4,), (8, 2), (3,), (3,), (3,))), camera)
     np.testing.assert_array_equal(draw_cuboids(blank, none, 0.5), blank)
+
+
+def test_no_prediction_is_no_perfect_mean() -> None:
+    """Means over nothing are undefined, not 0; the objects count as missed."""
+    tree = replay.annotation(1)
+    item = {
+        key: np.array([tree["objects"][0][key]]) for key in ("projected_cuboid", "keypoints_3d", "scale", "visibility")
+    }
+    truth = PoseTruth(replay.SIZES[1], np.array(tree["camera_data"]["camera_projection_matrix"]), None, *item.values())
+    metric = PoseMetric(absolute=True)
+    nothing = Cuboids(*(np.zeros((0, *shape)) for shape in ((), (4,), (8, 2), (3,), (3,), (3,))), np.eye(3))
+    metric.update(Sample(0, (Path("a.png"),), truth), nothing)
+    numbers = metric.compute()
+    assert numbers["test_3DIoU"] == 0
+    assert all(np.isnan(value) for key, value in numbers.items() if key != "test_3DIoU")
+    assert "1 objects, 0 predictions" in metric.report()
+
+
+def test_predictions_of_hidden_objects_are_hits_at_the_last_threshold() -> None:
+    """Kept as established: confidence 0, and the greatest error that still counts."""
+    tree = replay.annotation(4, moved=True)  # the second object cannot be seen
+    columns = ("projected_cuboid", "keypoints_3d", "scale", "visibility")
+    fields = (np.array([one[key] for one in tree["objects"]]) for key in columns)
+    truth = PoseTruth(replay.SIZES[4], np.array(tree["camera_data"]["camera_projection_matrix"]), None, *fields)
+    item = replay.scene_objects(4)[1]
+    flat = replay.on_image(replay.vertices(item), replay.camera(replay.SIZES[4]))
+    found = decode(outputs_of(item, replay.SIZES[4], flat), [geometry(replay.SIZES[4])], (128, 128))[0]
+    metric = PoseMetric(absolute=True)
+    metric.update(Sample(0, (Path("a.png"),), truth), found)
+    curves = {name: precisions for name, (_, precisions) in metric.curves().items()}
+    for name, last in {"2D Pixel": -1, "Azimuth": -1, "Polar": -1, "ADD": -1, "ADDS": -1, "3D IoU": 0}.items():
+        assert np.flatnonzero(curves[name]).tolist() == [range(21)[last]], name
+    assert not curves["Scale"].any()
