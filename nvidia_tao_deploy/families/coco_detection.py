@@ -152,17 +152,23 @@ def classmap_writer(spec: Any, folder: Path, data: Dataset, ports: Ports, *, fir
         SpecError: no classmap is named, or it names no class of the model.
         DataError: the file is missing or not text.
     """
-    lines, key = classmap(spec), "dataset.infer_data_sources.classmap"
-    names = {first + line: name for line, name in enumerate(lines) if name and first + line >= 0}
-    channels = ports.outputs["pred_logits"].shape[2]
+    names = {first + line: name for line, name in enumerate(classmap(spec)) if name and first + line >= 0}
+    where = spec.where("dataset.infer_data_sources.classmap")
+    return writer(spec, folder, data, checked_names(names, ports.outputs["pred_logits"].shape[2], where))
+
+
+def checked_names(names: dict[int, str], channels: int | None, where: str) -> dict[int, str]:
+    """The names, after saying which of them are of channels that the model, which has ``channels``, does not have.
+
+    Raises:
+        SpecError: all of them are.
+    """
     beyond = [name for channel, name in names.items() if channels is not None and channel >= channels]
     if len(beyond) == len(names):
-        raise SpecError(
-            f"no line of the classmap names a class of the model, which has {channels}", where=spec.where(key)
-        )
+        raise SpecError(f"no line of the class map names a class of the model, which has {channels}", where=where)
     if beyond:
-        say(f"note: the classmap names classes that the model, which has {channels}, does not know: {some(beyond)}")
-    return writer(spec, folder, data, names)
+        say(f"note: the class map names classes that the model, which has {channels}, does not know: {some(beyond)}")
+    return names
 
 
 def writer(

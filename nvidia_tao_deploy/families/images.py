@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,12 +22,21 @@ def calibration_images(spec: Any) -> ImageFolder:
     return ImageFolder(spec.require("gen_trt_engine.tensorrt.calibration.cal_image_dir"))
 
 
-def batch_size(spec: Any, action: str) -> int:
-    """``<action>.batch_size`` if it is positive, else ``dataset.batch_size``, else 1."""
-    own = getattr(spec, action).batch_size
-    if own > 0:
-        return int(own)
-    return max(1, int(spec.get("dataset.batch_size", 1) or 1))
+def batch_size_or(key: str, inference_key: str | None = None) -> Callable[[Any, str], int]:
+    """``<action>.batch_size`` if it is positive, else the spec's ``key``, else 1.
+
+    ``inference_key`` is the key of every other action than evaluate, where there are two.
+    """
+
+    def batch_size(spec: Any, action: str) -> int:
+        own = getattr(spec, action).batch_size
+        found = own if own > 0 else spec.get(key if action == "evaluate" else inference_key or key, 1)
+        return max(1, int(found or 1))
+
+    return batch_size
+
+
+batch_size = batch_size_or("dataset.batch_size")
 
 
 class OpenInputs(dict[str, TensorInfo]):

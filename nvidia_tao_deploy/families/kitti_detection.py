@@ -19,7 +19,7 @@ from nvidia_tao_deploy.data.kitti import KittiDetection, KittiTarget, class_orde
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
 from nvidia_tao_deploy.metrics.kitti import KittiMetric
 from nvidia_tao_deploy.network import Binder, Port, Ports, expect
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
@@ -44,18 +44,25 @@ class PlacedDetections(Detections):
     geometry: Geometry
 
 
-def class_names(spec: Any) -> list[str]:
-    """The network's classes in id order: the sorted, lower-cased targets of the mapping.
+def class_names(spec: Any, *, keep_case: bool = False) -> list[str]:
+    """The network's classes in id order: the sorted targets of the mapping, lower-cased unless ``keep_case``.
 
     Raises:
-        SpecError: there is no mapping.
+        SpecError: there is no mapping, or two classes differ in case only, which labels do not tell apart.
     """
-    return class_order(spec.require(MAPPING))
+    names = class_order(spec.require(MAPPING), keep_case=keep_case)
+    if len({name.lower() for name in names}) < len(names):
+        raise SpecError(
+            f"classes differ in upper and lower case only: {some(names)}",
+            where=spec.where(MAPPING),
+            remedy="Write each class in one way.",
+        )
+    return names
 
 
-def known_class_names(spec: Any) -> list[str]:
+def known_class_names(spec: Any, *, keep_case: bool = False) -> list[str]:
     """As :func:`class_names`; [] without a mapping (an engine can be built without)."""
-    return class_order(spec.dataset_config.target_class_mapping)
+    return class_order(spec.dataset_config.target_class_mapping, keep_case=keep_case)
 
 
 def check_classes(spec: Any, count: int) -> None:
@@ -166,22 +173,33 @@ def transform(spec: Any, ports: Ports, *, resize: str, depth: int = 8) -> ImageT
             where=spec.where("augmentation_config.output_depth"),
             remedy="Set it to 8, or give the grey model.",
         )
-    wanted = ("l",) if grey else ("b", "g", "r")
-    if mean and not all(channel in mean for channel in wanted):
-        raise SpecError(
-            f"image_mean gives {', '.join(mean)}, but the model takes {'grey' if grey else 'colour'} images",
-            where=spec.where(key),
-            remedy=f"Give {', '.join(wanted)}.",
-        )
     default = CAFFE_MEAN_GREY_16 if depth == 16 else CAFFE_MEAN_GREY if grey else CAFFE_MEAN_BGR
     return ImageTransform(
         resize=resize,
-        mean=[mean[channel] for channel in wanted] if mean else default,
+        mean=channel_means(spec, key, mean, "l" if grey else "bgr", default),
         color="BGR" if not grey else "I" if depth == 16 else "L",
         input_name=ports.inputs["Input"].name,
         backend=spec.runtime.image_backend,
         arithmetic="float64",
     )
+
+
+def channel_means(
+    spec: Any, key: str, mean: Mapping[str, float], channels: str, default: Sequence[float]
+) -> Sequence[float]:
+    """The mean of each of ``channels``, letters of b, g, r and l; ``default`` where the spec gives none.
+
+    Raises:
+        SpecError: ``mean``, the value of ``key``, is of other channels.
+    """
+    if mean and not all(channel in mean for channel in channels):
+        raise SpecError(
+            f"{key.rpartition('.')[2]} gives {', '.join(mean)}, "
+            f"but the model takes {'grey' if channels == 'l' else 'colour'} images",
+            where=spec.where(key),
+            remedy=f"Give {', '.join(channels)}.",
+        )
+    return [mean[channel] for channel in channels] if mean else default
 
 
 def valid_counts(counts: NDArray[Any], images: int, limit: int) -> NDArray[np.int64]:
@@ -313,7 +331,4 @@ def writer(first_class_id: int) -> Callable[[Any, Path, Dataset, Ports], Detecti
     return make
 
 
-def batch_size(spec: Any, action: str) -> int:
-    """``<action>.batch_size``, else ``eval_config.batch_size``, else 1."""
-    own = int(getattr(spec, action).batch_size)
-    return own if own > 0 else max(1, int(spec.eval_config.batch_size))
+batch_size = batch_size_or("eval_config.batch_size")

@@ -22,8 +22,8 @@ from samples.trainers.fit import Batch, export, fit, seed_everything
 from samples.trainers.two_stage import anchor_loss, decode, framed_pool, greedy, jittered, roi_loss
 
 WIDTH, HEIGHT, LEVELS, CHANNELS = 192, 128, range(2, 7), 32
-ROIS, DETECTIONS, SIDE, COUNT = 32, 20, 28, len(CLASSES) + 1
-PROPOSAL_IOU, IOU, BEFORE = 0.7, 0.5, 4096
+ROIS, DETECTIONS, SIDE, COUNT = 64, 20, 28, len(CLASSES) + 1
+PROPOSAL_IOU, IOU, BEFORE = 0.5, 0.5, 4096
 IMAGE_SIZE = [3, HEIGHT, WIDTH]
 MEAN, STD = (0.485, 0.456, 0.406), 0.224
 DIVISORS = (10.0, 10.0, 5.0, 5.0)
@@ -48,7 +48,7 @@ def moved(boxes: Tensor, deltas: Tensor) -> Tensor:
 
 
 class Propose(torch.autograd.Function):
-    """Deltas (N, A, 4, 1) and scores (N, A, 1, 1) of five levels in turn to rois (N, 32, 4)."""
+    """Deltas (N, A, 4, 1) and scores (N, A, 1, 1) of five levels in turn to rois (N, 64, 4)."""
 
     @staticmethod
     def forward(ctx: Any, *pairs: Tensor) -> Tensor:
@@ -164,14 +164,14 @@ class Detector(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bottom = nn.Sequential(ConvNorm(3, 16, 2), ConvNorm(16, 32, 2), Residual(32))
+        self.bottom = nn.Sequential(ConvNorm(3, 16, 2), ConvNorm(16, 32, 2), Residual(32), Residual(32))
         self.stages = nn.ModuleList(
             [nn.Sequential(ConvNorm(32, 48, 2), Residual(48)), ConvNorm(48, 48, 2), ConvNorm(48, 48, 2)]
         )
         self.lateral = nn.ModuleList(nn.Conv2d(depth, CHANNELS, 1) for depth in (32, 48, 48, 48))
         self.smooth = ConvNorm(CHANNELS, CHANNELS)
         self.rpn, self.score, self.delta = ConvNorm(CHANNELS, CHANNELS), nn.Conv2d(32, 3, 1), nn.Conv2d(32, 12, 1)
-        self.head = nn.Sequential(ConvNorm(CHANNELS, 64, 2), ConvNorm(64, 64, 2))
+        self.head = nn.Sequential(ConvNorm(CHANNELS, 64), ConvNorm(64, 64, 2), ConvNorm(64, 64, 2))
         self.class_predict, self.box_predict = nn.Linear(256, COUNT), nn.Linear(256, 4 * COUNT)
         self.mask_head = nn.Sequential(
             ConvNorm(CHANNELS, CHANNELS), ConvNorm(CHANNELS, CHANNELS),
@@ -273,6 +273,6 @@ def train(folder: Path) -> None:
     """Train and write ``folder/mask_rcnn.onnx``."""
     seed_everything()
     pool = framed_pool(4000, WIDTH, HEIGHT, pillow, centred=False)
-    model = fit(Detector(), pool, detection_loss, epochs=12, batch_size=16, learning_rate=2e-3)
+    model = fit(Detector(), pool, detection_loss, epochs=16, batch_size=16, learning_rate=2e-3)
     names, examples = ["generate_detections", "mask_fcn_logits/BiasAdd"], normalized(pool[0][:3])
     export(model, folder / "mask_rcnn.onnx", (3, HEIGHT, WIDTH), "Input", names, examples)

@@ -18,6 +18,7 @@ def decode_rois(
     geometries: Sequence[Geometry],
     names: Sequence[str],
     confidence_threshold: float,
+    clip: bool = False,
 ) -> list[PlacedDetections]:
     """Decode one batch.
 
@@ -27,9 +28,10 @@ def decode_rois(
         geometries: how each of the first ``len(geometries)`` images was placed.
         names: the classes, whose ids start at 0.
         confidence_threshold: detections must score more.
+        clip: keep boxes inside their image.
 
     Returns:
-        Per image, in the model's order (descending score), not clipped.
+        Per image, in the model's order (descending score).
 
     Raises:
         ModelError: counts, classes or values that the contract does not allow.
@@ -43,5 +45,7 @@ def decode_rois(
         class_ids = family.check_detections(found[:, 1], found[:, 3:], names, 0)
         width, height = geometry.network_size
         canvas = found[:, 3:] * (width - 1, height - 1, width - 1, height - 1)
-        detections.append(PlacedDetections(geometry.to_source(canvas), found[:, 2], class_ids, geometry=geometry))
+        boxes = geometry.to_source(canvas)
+        boxes = np.clip(boxes, 0, geometry.source_size * 2) if clip else boxes
+        detections.append(PlacedDetections(boxes, found[:, 2], class_ids, geometry=geometry))
     return detections

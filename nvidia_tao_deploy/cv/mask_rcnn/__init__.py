@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.mask_rcnn.decode import decode_masks
@@ -16,18 +12,16 @@ from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text import some
-from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families.class_map import labels, read_class_map
-from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric, checked_names
+from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
 from nvidia_tao_deploy.families.kitti_detection import binder
 from nvidia_tao_deploy.metrics.coco_masks import BoxesAndMasks, CocoMaskMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
 from nvidia_tao_deploy.pipeline.progress import say
-from nvidia_tao_deploy.predictions.masks import RoiMaskDetections
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN
-from nvidia_tao_deploy.transforms.transform import Geometry
 
 STD = (0.224,)  # the trainer's, for every channel
 
@@ -79,11 +73,7 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
     ):
         if named and found is not None and named != found:
             say(f"note: maskrcnn_config.{key} says {named}, the model {found}; the model's is used")
-
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[RoiMaskDetections]:
-        return decode_masks(outputs, geometries)
-
-    return run
+    return decode_masks
 
 
 def metric(spec: Spec, data: Dataset) -> BoxesAndMasks:
@@ -107,20 +97,9 @@ def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> MaskWriter:
         SpecError: no class map is given, or it names no class of the model.
         DataError: the file is missing or not text.
     """
-    path, classes = spec.require("inference.class_map"), ports.outputs["mask_fcn_logits/BiasAdd"].shape[2]
-    names = read_class_map(path)
-    beyond = [name for class_id, name in names.items() if classes is not None and class_id >= classes]
-    if len(beyond) == len(names):
-        raise SpecError(f"no line of the class map names a class of the model's {classes}", where=path)
-    if beyond:
-        say(f"note: the class map names classes that the model does not know: {some(beyond)}")
+    path = spec.require("inference.class_map")
+    names = checked_names(read_class_map(path), ports.outputs["mask_fcn_logits/BiasAdd"].shape[2], path)
     return MaskWriter(folder, names, spec.inference.threshold, data.root)
-
-
-def batch_size(spec: Spec, action: str) -> int:
-    """``<action>.batch_size``, else ``eval_batch_size``, else 1."""
-    own = int(getattr(spec, action).batch_size)
-    return own if own > 0 else max(1, spec.eval_batch_size)
 
 
 NETWORK = Network(
@@ -136,7 +115,7 @@ NETWORK = Network(
     decode=decode,
     metric=metric,
     writer=writer,
-    batch_size=batch_size,
+    batch_size=batch_size_or("eval_batch_size"),
     labels=labels,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)
