@@ -1,34 +1,25 @@
-"""What reports measure: the number that decides, its change, and how fast a model runs."""
+"""What reports go by: the number that decides and its change, figures by class, a part of a dataset."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nvidia_tao_deploy.actions.model import OpenModel
 from nvidia_tao_deploy.data.sample import Dataset, Sample
-from nvidia_tao_deploy.errors import DataError, SpecError
-from nvidia_tao_deploy.pipeline.stream import calibration_batches
+from nvidia_tao_deploy.errors import SpecError
 
 # Keys of metrics that sum a task up, in order of preference; a metric with none of them has its first number first.
-MAIN = ("mAP", "mIoU", "Mean IOU", "miou", "PQ", "t2i_mAP", "zero_shot_top_1", "abs_rel", "epe")
+MAIN = ("mAP", "mIoU", "Mean IOU", "miou", "PQ", "F-measure", "t2i_mAP", "zero_shot_top_1", "abs_rel", "epe")
 ERRORS = frozenset(
     {"epe", "abs_rel", "sq_rel", "rmse", "rmse_log", "bp1", "bp2", "bp3", "test_fpr", "test_fnr", "false_alarm"}
 )
-WARM_UP = 3
-LEAST_RUNS = 5
-METER_SECONDS = 0.02
+AP_OF_CLASS = re.compile(r"(?:bev |3d )?AP[_ ](.+)|(?:iou_)(\d+)")
 
 
 @dataclass(frozen=True)
@@ -83,174 +74,59 @@ def scalars_of(numbers: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-class Subset:
-    """Some samples of a dataset, evenly spread over it; everything else is the dataset's own."""
+def per_class(metric: Any, numbers: Mapping[str, Any], dataset: Dataset) -> tuple[str, dict[str, float]]:
+    """(what is measured, its value by class name): AP, IoU, PQ or recall, whatever the metric has by class; or nothing.
 
-    def __init__(self, dataset: Dataset, count: int) -> None:
+    Args:
+        metric: after the last update.
+        numbers: what its ``compute`` gave.
+        dataset: has the names of COCO categories.
+    """
+    if hasattr(metric, "per_class"):  # by category id, (AP, AP50)
+        names = getattr(dataset, "categories", {})
+        return "AP", {str(names.get(key, key)): float(values[0]) for key, values in metric.per_class().items()}
+    if hasattr(metric, "recall_per_class"):
+        return "recall", metric.recall_per_class()
+    for key, value in numbers.items():
+        if key in ("IoU", "PQ_by_class"):
+            return key.removesuffix("_by_class"), dict(value)
+    blocks = {
+        key: float(value["iou"]) for key, value in numbers.items() if isinstance(value, Mapping) and "iou" in value
+    }
+    if blocks:
+        return "IoU", blocks
+    found = {key: match for key in numbers if (match := AP_OF_CLASS.fullmatch(key))}
+    kind = "IoU" if any(match[2] for match in found.values()) else "AP"
+    table: dict[str, float] = {}
+    for key, match in found.items():
+        table.setdefault(match[1] or match[2], float(numbers[key]))
+    return kind, table
+
+
+class Subset:
+    """Some samples of a dataset, evenly spread over it; everything else is the dataset's own.
+
+    Attributes:
+        held_out: whether ``without`` could be kept to.
+
+    Args:
+        dataset: the whole.
+        count: at most so many.
+        without: files whose samples are left out, unless nothing else is there.
+    """
+
+    def __init__(self, dataset: Dataset, count: int, without: Set[Path] = frozenset()) -> None:
         self._dataset = dataset
         self.root: Path | None = dataset.root
-        whole = len(dataset)
-        self._indices = np.unique(np.linspace(0, whole - 1, min(count, whole)).round().astype(int)).tolist()
+        whole = range(len(dataset))
+        kept = [i for i in whole if without.isdisjoint(dataset[i].paths)] if without else []
+        self.held_out = bool(kept) or not without
+        kept = kept or list(whole)
+        chosen = np.unique(np.linspace(0, len(kept) - 1, min(count, len(kept))).round().astype(int))
+        self._indices = [kept[i] for i in chosen]
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int, /) -> Sample:
         return self._dataset[self._indices[index]]
-
-
-@dataclass
-class Timing:
-    """Rounds of running a model on one batch that lies ready in host memory, copies included.
-
-    Attributes:
-        batch: images per run.
-        rounds: images/s of every round.
-        latencies: seconds of every run of all rounds.
-        memory_bytes: device memory over what was in use before the model was opened, at most; None: not known.
-        watts: mean power of the GPU over the rounds; None: not known.
-    """
-
-    batch: int
-    rounds: list[float] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
-    memory_bytes: int | None = None
-    watts: float | None = None
-
-    @property
-    def throughput(self) -> float:
-        """Images/s, the median round."""
-        return float(np.median(self.rounds))
-
-    def report(self) -> dict[str, Any]:
-        """Figures for JSON: images/s with its range over the rounds, latency in ms, memory, power."""
-        p50, p90, p99 = np.percentile(np.array(self.latencies) * 1e3, [50, 90, 99]).tolist()
-        return {
-            "batch_size": self.batch,
-            "images_per_second": self.throughput,
-            "images_per_second_range": [min(self.rounds), max(self.rounds)],
-            "latency_ms": {"p50": p50, "p90": p90, "p99": p99},
-            "device_memory_bytes": self.memory_bytes,
-            "watts": self.watts,
-            "images_per_second_per_watt": self.throughput / self.watts if self.watts else None,
-        }
-
-
-def timed(model: OpenModel, dataset: Dataset, *, batch: int, rounds: int, seconds: float, meter: Meter) -> Timing:
-    """Run ``model`` on its first batch again and again.
-
-    Args:
-        model: the open model.
-        dataset: where the batch comes from; filled up with its own images where it is too small.
-        batch: wanted images per run, brought within what the model accepts; 0: evaluate's.
-        rounds: how many rounds.
-        seconds: least length of a round.
-        meter: started before the model was opened.
-
-    Raises:
-        DataError: none of the first images can be read.
-    """
-    wanted = batch or max(1, model.network.batch_size(model.spec, "evaluate"))
-    timing = Timing(model.session.batch.clamp(wanted))
-    samples = [dataset[index] for index in range(min(timing.batch, len(dataset)))]
-    inputs = list(model.ports.inputs.values())
-    feeds = next(calibration_batches(samples, model.transform, inputs, timing.batch, strict=False), None)
-    if feeds is None:
-        raise DataError("not one image of the first batch can be read", where=str(samples[0].path))
-    feeds = {name: _filled(rows, timing.batch) for name, rows in feeds.items()}
-    for _ in range(WARM_UP):
-        model.session.run(feeds)
-    with meter.power():
-        for _ in range(rounds):
-            runs, began = 0, time.perf_counter()
-            while runs < LEAST_RUNS or time.perf_counter() - began < seconds:
-                mark = time.perf_counter()
-                model.session.run(feeds)
-                timing.latencies.append(time.perf_counter() - mark)
-                runs += 1
-            timing.rounds.append(runs * timing.batch / (time.perf_counter() - began))
-    timing.memory_bytes, timing.watts = meter.memory_bytes, meter.watts
-    return timing
-
-
-def _filled(rows: NDArray[Any], count: int) -> NDArray[Any]:
-    return rows if len(rows) == count else np.resize(rows, (count, *rows.shape[1:]))
-
-
-class _Memory(ctypes.Structure):
-    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
-
-
-class Meter:
-    """Memory and power of one GPU by NVML, sampled while a model is open; everything is None without NVML.
-
-    Args:
-        gpu: index among the visible devices.
-    """
-
-    def __init__(self, gpu: int) -> None:
-        self._library, self._handle = _nvml(gpu)
-        self._before = self._used()
-        self._watts: list[float] = []
-        self._peak = self._before
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """Most memory in use since the start, over what was in use then (other processes' changes included)."""
-        if self._before is None or self._peak is None:
-            return None
-        return max(0, max(self._peak, self._used() or 0) - self._before)
-
-    @property
-    def watts(self) -> float | None:
-        """Mean power inside :meth:`power`."""
-        return float(np.mean(self._watts)) if self._watts else None
-
-    @contextmanager
-    def power(self) -> Iterator[None]:
-        """Sample memory and power in a thread of its own."""
-        if self._library is None:
-            yield
-            return
-        stop = threading.Event()
-        thread = threading.Thread(target=self._sample, args=(stop,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-    def _sample(self, stop: threading.Event) -> None:
-        milliwatts = ctypes.c_uint(0)
-        while not stop.wait(METER_SECONDS):
-            if self._library.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(milliwatts)) == 0:
-                self._watts.append(milliwatts.value / 1000)
-            used = self._used()
-            if used is not None:
-                self._peak = max(self._peak or 0, used)
-
-    def _used(self) -> int | None:
-        if self._library is None:
-            return None
-        memory = _Memory()
-        failed = self._library.nvmlDeviceGetMemoryInfo(self._handle, ctypes.byref(memory))
-        return None if failed else int(memory.used)
-
-
-def _nvml(gpu: int) -> tuple[Any, Any]:
-    """(library, device handle), or (None, None)."""
-    try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return None, None
-    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
-    name = visible[gpu] if gpu < len(visible) else str(gpu)
-    handle = ctypes.c_void_p()
-    if library.nvmlInit_v2() != 0:
-        return None, None
-    if name.isdigit():
-        failed = library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(name)), ctypes.byref(handle))
-    else:
-        failed = library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
-    return (None, None) if failed else (library, handle)

@@ -171,6 +171,10 @@ class BoxesAndMasks:
         """12 or 24 keys."""
         return {**self._boxes.compute(), **(self._masks.compute() if self._masks is not None else {})}
 
+    def per_class(self) -> dict[int, tuple[float, float]]:
+        """Those of the boxes, see :meth:`CocoMetric.per_class`."""
+        return self._boxes.per_class()
+
     def report(self) -> str:
         """The numbers of the boxes by class, then those of the masks."""
         masks = ["", self._masks.report()] if self._masks is not None else []

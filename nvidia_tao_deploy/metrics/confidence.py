@@ -13,74 +13,118 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.point_cloud import CloudTarget
+from nvidia_tao_deploy.data.poses import PoseTruth
+from nvidia_tao_deploy.data.text_regions import TextTruth
+from nvidia_tao_deploy.predictions.cuboids import Cuboids
 from nvidia_tao_deploy.predictions.nms import iou_matrix
-from nvidia_tao_deploy.predictions.types import Classification, Detections
+from nvidia_tao_deploy.predictions.polygons import TextRegions
+from nvidia_tao_deploy.predictions.rotated import rotated_iou
+from nvidia_tao_deploy.predictions.text import Text
+from nvidia_tao_deploy.predictions.types import Classification, CloudBoxes, Detections
 
 OVERLAP = 0.5  # IoU of a hit
 KEPT = 100  # best-scored detections of an image that count, as in COCO's metric
 STEPS = 101
 BINS = 19
 LEAST_SCORE = 0.05  # a histogram leaves out what lies below: hundreds of empty queries per image
+FROM_ABOVE = [0, 1, 3, 4, 6]  # of a cuboid on the ground: the rectangle
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One image: what was found and what is there. For a classification the boxes have shape (1, 0) and mean nothing.
+    """One sample: what was found and what is there.
 
     Attributes:
-        boxes: (N, 4) float64 xyxy, source pixels, best score first.
-        scores: (N,) float64.
+        scores: (N,) float64, best first.
         class_ids: (N,) int64.
-        truth_boxes: (K, 4) float64.
-        truth_ids: (K,) int64.
-        sample: where it came from.
+        truth_ids: (K,) int64, classes.
+        overlap: (N, K) IoU in 0..1; of answers that are right or wrong as a whole, 1 or 0.
     """
 
-    boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
     class_ids: NDArray[np.int64]
-    truth_boxes: NDArray[np.float64]
     truth_ids: NDArray[np.int64]
-    sample: Sample
-
-    @property
-    def classified(self) -> bool:
-        """Whole images, no boxes."""
-        return bool(self.boxes.shape[1] == 0)
+    overlap: NDArray[np.float64]
 
 
-def seen(sample: Sample, prediction: Any) -> Seen | None:
+def seen(target: Any, prediction: Any) -> Seen | None:
     """The scored things of a prediction with their truth, by the prediction's type; None for other kinds of results.
 
-    Crowd and difficult objects count neither as hit nor as miss of the truth; detections on them count as false.
+    Crowd, difficult and ignored objects count neither as hit nor as miss of the truth; what was found on them counts as
+    false. Regions of text and cuboids in pictures are matched by the boxes around them, cuboids in clouds from above.
     """
-    target = sample.target
-    if isinstance(prediction, Classification) and isinstance(target, (int, np.integer)):
-        nothing = np.zeros((1, 0))
-        score, found = prediction.scores.max(keepdims=True), np.array([prediction.class_id])
-        return Seen(nothing, score, found, nothing, np.array([int(target)]), sample)
-    if isinstance(prediction, Detections) and hasattr(target, "boxes_xyxy") and hasattr(target, "class_ids"):
+    if isinstance(prediction, np.floating) and isinstance(target, (bool, np.bool_)):  # how defective a unit is
+        scores, there = np.array([float(prediction)]), np.zeros(int(target), np.int64)
+        return Seen(scores, np.zeros(1, np.int64), there, np.ones((1, len(there))))
+    if isinstance(prediction, CloudBoxes) and isinstance(target, CloudTarget):
         best = np.argsort(-prediction.scores, kind="stable")[:KEPT]
+        overlap = rotated_iou(prediction.boxes[best][:, FROM_ABOVE], target.boxes[:, FROM_ABOVE])
+        return Seen(prediction.scores[best], prediction.class_ids[best], target.class_ids, overlap)
+    found, truth = found_boxes(prediction), _true_boxes(target)
+    if found is not None and truth is not None:
+        return Seen(found.scores, found.class_ids, truth[1], iou_matrix(found.boxes_xyxy, truth[0]))
+    return whole_answers(_answers(target, prediction))
+
+
+def whole_answers(answers: Sequence[tuple[float, bool]]) -> Seen | None:
+    """Answers to so many questions about one sample: (score, whether it is right) each; None for none."""
+    if not answers:
+        return None
+    questions = np.arange(len(answers))
+    return Seen(
+        np.array([float(score) for score, _ in answers]),
+        questions,
+        questions,
+        np.diag([float(ok) for _, ok in answers]),
+    )
+
+
+def found_boxes(prediction: Any) -> Detections | None:
+    """What was found in a picture as upright boxes in source pixels, the 100 best; None for other kinds of results."""
+    prediction = getattr(prediction, "detections", prediction)
+    if isinstance(prediction, TextRegions):
+        corners = [[*points.min(axis=0), *points.max(axis=0)] for points in prediction.polygons]
+        boxes, scores = prediction.geometry.to_source(np.array(corners).reshape(-1, 4)), prediction.scores
+    elif isinstance(prediction, (Detections, Cuboids)):
+        boxes, scores = np.asarray(prediction.boxes_xyxy, np.float64), np.asarray(prediction.scores, np.float64)
+    else:
+        return None
+    classes = prediction.class_ids if isinstance(prediction, Detections) else np.zeros(len(scores), np.int64)
+    best = np.argsort(-scores, kind="stable")[:KEPT]
+    return Detections(boxes[best], scores[best], np.asarray(classes, np.int64)[best])
+
+
+def _true_boxes(target: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """(K, 4) boxes in source pixels and their (K,) classes."""
+    if isinstance(target, TextTruth):
+        wanted = [points for points, ignored in zip(target.polygons, target.ignored, strict=True) if not ignored]
+    elif isinstance(target, PoseTruth):
+        wanted = list(target.projected[:, 1:])
+    elif hasattr(target, "boxes_xyxy") and hasattr(target, "class_ids"):
         neutral = getattr(target, "iscrowd", getattr(target, "difficult", np.zeros(len(target.class_ids), bool)))
-        return Seen(
-            np.asarray(prediction.boxes_xyxy, np.float64)[best],
-            np.asarray(prediction.scores, np.float64)[best],
-            np.asarray(prediction.class_ids, np.int64)[best],
-            target.boxes_xyxy[~neutral],
-            np.asarray(target.class_ids, np.int64)[~neutral],
-            sample,
-        )
-    return None
+        return target.boxes_xyxy[~neutral], np.asarray(target.class_ids, np.int64)[~neutral]
+    else:
+        return None
+    boxes = np.array([[*points.min(axis=0), *points.max(axis=0)] for points in wanted]).reshape(-1, 4)
+    return boxes, np.zeros(len(wanted), np.int64)
+
+
+def _answers(target: Any, prediction: Any) -> list[tuple[float, bool]]:
+    if isinstance(prediction, Classification) and isinstance(target, (int, np.integer)):
+        return [(float(prediction.scores.max()), prediction.class_id == int(target))]
+    if isinstance(prediction, Text) and isinstance(target, str):
+        return [(float(prediction.confidence), prediction.text == target)]
+    if isinstance(prediction, Mapping) and isinstance(target, Mapping):
+        return [answer for task, found in prediction.items() for answer in _answers(target.get(task), found)]
+    return []
 
 
 def class_votes(images: Sequence[Seen]) -> dict[int, int]:
     """Predicted class -> the truth class it lies on most (by summed score): networks number classes their own way."""
     votes: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     for image in images:
-        if image.classified or not len(image.scores) or not len(image.truth_ids):
-            continue
-        for row, column in zip(*np.nonzero(iou_matrix(image.boxes, image.truth_boxes) >= OVERLAP), strict=True):
+        for row, column in zip(*np.nonzero(image.overlap >= OVERLAP), strict=True):
             votes[int(image.class_ids[row])][int(image.truth_ids[column])] += float(image.scores[row])
     return {predicted: max(sorted(found), key=found.__getitem__) for predicted, found in votes.items()}
 
@@ -92,7 +136,7 @@ class Scored:
     Attributes:
         scores: (N,) float64, best first.
         correct: (N,) bool.
-        positives: objects (images, for a classification) there are to find.
+        positives: objects there are to find, or questions to answer.
     """
 
     scores: NDArray[np.float64]
@@ -154,7 +198,7 @@ def scored(images: Sequence[Seen], classes: Mapping[int, int]) -> Scored:
     scores, correct = [np.zeros(0)], [np.zeros(0, bool)]
     for image in images:
         scores.append(image.scores)
-        correct.append(image.class_ids == image.truth_ids if image.classified else _hits(image, classes))
+        correct.append(_hits(image, classes))
     order = np.argsort(-np.concatenate(scores), kind="stable")
     positives = sum(len(image.truth_ids) for image in images)
     return Scored(np.concatenate(scores)[order], np.concatenate(correct)[order], positives)
@@ -165,7 +209,7 @@ def _hits(image: Seen, classes: Mapping[int, int]) -> NDArray[np.bool_]:
     if not len(image.truth_ids):
         return hits
     mapped = np.array([classes.get(int(found), int(found)) for found in image.class_ids], np.int64)
-    overlap = iou_matrix(image.boxes, image.truth_boxes) * (mapped[:, None] == image.truth_ids[None])
+    overlap = image.overlap * (mapped[:, None] == image.truth_ids[None])
     for row in range(len(hits)):
         best = int(overlap[row].argmax())
         if overlap[row, best] >= OVERLAP:

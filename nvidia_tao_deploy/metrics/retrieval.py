@@ -181,6 +181,12 @@ class RetrievalMetric:
             "query_images": len(truth),
         }
 
+    def answers(self) -> list[tuple[float, bool]]:
+        """Per query the cosine of its nearest gallery image, and whether that has its label."""
+        labels, squared = self._neighbourhood.find(1)
+        right = labels[:, 0] == [sample.target for sample in self._neighbourhood.samples]
+        return list(zip((1 - squared[:, 0] / 2).tolist(), right.tolist(), strict=True))
+
     def confusion(self) -> NDArray[np.int64]:
         """(C, C) counts: row is the query's class, column its nearest image's."""
         found, truth = self._labels()

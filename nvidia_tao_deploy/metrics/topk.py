@@ -68,6 +68,10 @@ class TopKMetric:
         scores, labels = self._gathered()
         return confusion_matrix(labels, scores.argmax(axis=1), len(self._names))
 
+    def recall_per_class(self) -> dict[str, float]:
+        """Class name -> recall in [0, 1], 0 for a class without images."""
+        return dict(zip(self._names, class_figures(self.confusion()).recall.tolist(), strict=True))
+
     def report(self) -> str:
         """Accuracies, confusion matrix (up to 20 classes) and the figures of every class."""
         results = self.compute()

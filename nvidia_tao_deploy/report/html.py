@@ -29,6 +29,7 @@ figcaption { font-size: .87rem; color: var(--dim); }
 svg text { fill: var(--ink); font: 10px system-ui, sans-serif; } svg .axis { stroke: var(--line); fill: none; }
 .bars { display: grid; grid-template-columns: minmax(7rem, 24rem) 1fr auto; gap: .25rem .7rem; align-items: center; }
 .bars i { display: block; height: .8rem; background: var(--bar); min-width: 1px; } .bars b { font-weight: 400; }
+h3 { font-size: .93rem; font-weight: 600; margin: 1.1rem 0 .3rem; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; margin-bottom: .9rem; }
 .pair img { width: min(100%, 26rem); }
 .pair { max-width: 56rem; } @media (max-width: 40rem) { .bars { grid-template-columns: 1fr auto; }
@@ -81,6 +82,15 @@ def paragraphs(texts: Sequence[str], kind: str = "") -> str:
 def listing(text: str) -> str:
     """Text to copy."""
     return f"<pre>{escape(text)}</pre>"
+
+
+def pair(cells: Sequence[tuple[str, str]], title: str) -> str:
+    """Pictures side by side: (data URI, text below it) each, under a title."""
+    figures = "".join(
+        f'<figure><img src="{escape(uri)}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>'
+        for uri, text in cells
+    )
+    return f'<h3>{escape(title)}</h3><div class="pair">{figures}</div>'
 
 
 def bars(rows: Sequence[tuple[str, float, str]]) -> str:

@@ -11,9 +11,15 @@ from nvidia_tao_deploy.report.html import number
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 34
+LABEL, ROW, LETTERS = 110, 16, 20  # of a plot with a label per row
 COLORS = 5  # --s0 ... of the style sheet
 
 Series = tuple[Sequence[float], Sequence[float]]
+
+
+def grid(figures: str) -> str:
+    """Figures beside each other as far as there is room; "" for none."""
+    return f'<div class="plots">{figures}</div>' if figures else ""
 
 
 def lines(series: Mapping[str, Series], x_title: str, y_title: str, caption: str = "", *, steps: bool = False) -> str:
@@ -57,6 +63,37 @@ def scatter(points: Sequence[tuple[str, float, float]], x_title: str, y_title: s
         for index, ((x,), (y,)) in enumerate(series.values())
     )
     return _figure(frame.axes() + dots, list(series), caption)
+
+
+def dots(rows: Sequence[tuple[str, Sequence[float | None]]], names: Sequence[str], x_title: str) -> str:
+    """A line per row with a dot per name, on one axis that starts at 0; "" where there is no row with a number.
+
+    Args:
+        rows: (label, one value per name); values that are None or not finite have no dot.
+        names: of the values.
+        x_title: text.
+    """
+    known = [v for _, values in rows for v in values if v is not None and isfinite(v)]
+    if not known:
+        return ""
+    height = TOP + BOTTOM + ROW * len(rows)
+    ticks = _ticks(0.0, max(known))
+    parts = []
+    for tick in ticks:
+        x = LABEL + tick / ticks[-1] * (WIDTH - LABEL - RIGHT)
+        parts.append(f'<path class="axis" d="M{x:.1f} {TOP}V{height - BOTTOM}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{height - BOTTOM + 12}" text-anchor="middle">{number(tick)}</text>')
+    for row, (label, values) in enumerate(rows):
+        y = TOP + ROW * (row + 0.5)
+        short = label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}\u2026"
+        parts.append(f'<text x="{LABEL - 6}" y="{y + 3:.1f}" text-anchor="end">{escape(short)}</text>')
+        parts.append(f'<path class="axis" d="M{LABEL} {y:.1f}H{WIDTH - RIGHT}"/>')
+        for index, value in enumerate(values):
+            if value is not None and isfinite(value):
+                x = LABEL + max(0.0, value) / ticks[-1] * (WIDTH - LABEL - RIGHT)
+                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {_ring(index)}/>')
+    parts.append(f'<text x="{(WIDTH + LABEL) / 2}" y="{height - 6}" text-anchor="middle">{escape(x_title)}</text>')
+    return _figure("".join(parts), names, "", height)
 
 
 class _Frame:
@@ -126,10 +163,17 @@ def _stroke(index: int) -> str:
     )
 
 
-def _figure(drawing: str, names: Sequence[str], caption: str) -> str:
+def _ring(index: int) -> str:
+    """The first dot is a disc, the others ever wider rings: dots that coincide stay visible."""
+    if index == 0:
+        return f'r="2.5" fill="{_color(0)}"'
+    return f'r="{2 + 1.5 * index}" fill="none" stroke-width="1.3" stroke="{_color(index)}"'
+
+
+def _figure(drawing: str, names: Sequence[str], caption: str, height: int = HEIGHT) -> str:
     legend = " &nbsp; ".join(
         f'<span style="color:{_color(index)}">&#9632;</span> {escape(name)}' for index, name in enumerate(names)
     )
     text = f"<br>{escape(caption)}" if caption else ""
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(caption)}">{drawing}</svg>'
+    svg = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(caption)}">{drawing}</svg>'
     return f"<figure>{svg}<figcaption>{legend}{text}</figcaption></figure>"

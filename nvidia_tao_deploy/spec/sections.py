@@ -249,7 +249,7 @@ class Runtime(Section):
     )
 
 
-def _precisions(value: Any) -> Any:
+def _listed(value: Any) -> Any:
     """``fp32,fp16`` on a command line is a list too."""
     words = value.split(",") if isinstance(value, str) else _one_or_list(value)
     return [word.strip().lower() if isinstance(word, str) else word for word in words]
@@ -260,7 +260,7 @@ class Compare(Section):
 
     results_dir: str | None = Field(default=None, description="Folder of the report; else <results_dir>/compare.")
     precisions: Annotated[
-        list[Literal["fp32", "fp16", "bf16", "int8", "fp8"]], BeforeValidator(_precisions), Field(min_length=1)
+        list[Literal["fp32", "fp16", "bf16", "int8", "fp8"]], BeforeValidator(_listed), Field(min_length=1)
     ] = Field(
         default=["fp32", "fp16", "int8"],
         description="What to compare. fp32 is always there as the reference, fp16 wherever int8 or fp8 is.",
@@ -277,7 +277,10 @@ class Compare(Section):
     )
     repeats: int = Field(default=3, ge=1, description="Rounds of timing; from 2 on fp32 is also evaluated twice.")
     timing_seconds: float = Field(default=2.0, gt=0, description="Least length of one round of timing.")
-    batch_size: int = Field(default=0, ge=0, description="Images per batch when timing; 0 is evaluate's batch.")
+    batch_sizes: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_listed)] = Field(
+        default=[],
+        description="Images per batch when timing, the first decides; engines are built for them. Empty: evaluate's.",
+    )
     score_threshold: float | None = Field(
         default=None, ge=0, description="Score threshold of the fp32 operating point; null is the one of the best F1."
     )

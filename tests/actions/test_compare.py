@@ -17,16 +17,17 @@ from actions.commands import Shell, status, write_spec
 from repository import MODELS
 from sklearn.metrics import f1_score
 
-from nvidia_tao_deploy.actions import measure
-from nvidia_tao_deploy.actions.compare import Measured, over_budget, verdict, with_references
-from nvidia_tao_deploy.actions.measure import Headline, Timing, headline
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.actions import timing
+from nvidia_tao_deploy.actions.compare import Evaluated, Measured, over_budget, verdict, with_references
+from nvidia_tao_deploy.actions.measure import Headline, headline
+from nvidia_tao_deploy.actions.timing import Timing
+from nvidia_tao_deploy.data.coco import CocoTarget
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.metrics.confidence import Seen, class_votes, scored, thresholds
+from nvidia_tao_deploy.metrics.confidence import class_votes, scored, seen, thresholds
+from nvidia_tao_deploy.pipeline.tally import Tally
+from nvidia_tao_deploy.predictions.types import Classification, Detections
 from nvidia_tao_deploy.report import html, plots
 from nvidia_tao_deploy.spec.sections import Compare
-
-SAMPLE = Sample("a", (Path("a.png"),))
 
 
 @pytest.fixture
@@ -80,7 +81,9 @@ def test_classification_is_compared_and_reported(shell: Shell, tmp_path: Path, d
         test_dataset={"images_dir": str(digits / "test")},
     )
     spec = write_spec(tmp_path / "spec.yaml", tree)
-    assert shell("classification_pyt", "compare", "-e", spec, "precisions=int8", "--json") == 0, shell.err
+    assert (
+        shell("classification_pyt", "compare", "-e", spec, "precisions=int8", "compare.batch_sizes=1,16", "--json") == 0
+    ), shell.err
     report = json.loads(shell.out)
     folder = tmp_path / "results" / "compare"
     assert report == json.loads((folder / "compare.json").read_text())
@@ -88,9 +91,11 @@ def test_classification_is_compared_and_reported(shell: Shell, tmp_path: Path, d
     assert report["metric"] == "top_k_accuracy"
     assert report["metric_noise"] == 0
     for row in report["precisions"]:
-        low, high = row["images_per_second_range"]
-        assert 0 < low <= row["images_per_second"] <= high
-        assert row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
+        assert [speed["batch_size"] for speed in row["timings"]] == [1, 16]
+        for speed in row["timings"]:
+            low, high = speed["images_per_second_range"]
+            assert 0 < low <= speed["images_per_second"] <= high
+            assert speed["latency_ms"]["p50"] <= speed["latency_ms"]["p99"]
         assert row["images_evaluated"] == 60
         assert Path(row["measured"]).is_file()
     first, last = report["precisions"][0], report["precisions"][2]
@@ -136,9 +141,8 @@ def test_int8_never_stands_without_fp16() -> None:
 
 
 def measured(precision: str, rounds: list[float], loss: float) -> Measured:
-    timing = Timing(1, rounds, [0.01])
-    speedup = timing.throughput / 100
-    return Measured(precision, {}, Path(), "", {}, timing, {}, [], 1, 0, loss=loss, speedup=speedup)
+    found = Evaluated({}, ("", {}), [], {}, Tally())
+    return Measured(precision, None, {}, found, timings=[Timing(1, rounds, [0.01])], loss=loss)
 
 
 @pytest.mark.parametrize(
@@ -178,26 +182,26 @@ def test_the_deciding_number() -> None:
 
 def test_f1_of_classifications_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
-    scores, found, truth = rng.random(200).round(2), rng.integers(0, 2, 200), rng.integers(0, 2, 200)
-    nothing = np.zeros((1, 0))
-    images = [Seen(nothing, scores[i : i + 1], found[i : i + 1], nothing, truth[i : i + 1], SAMPLE) for i in range(200)]
-    curve = scored(images, {})
-    for threshold in (0.0, 0.25, 0.5, 0.999):
+    rows, truth = rng.dirichlet((1, 1), 200).round(2), rng.integers(0, 2, 200)
+    images = [seen(int(label), Classification(row)) for row, label in zip(rows, truth, strict=True)]
+    curve = scored([image for image in images if image is not None], {})
+    found, scores = rows.argmax(axis=1), rows.max(axis=1)
+    for threshold in (0.0, 0.75, 0.9, 1.1):
         # One row per image and class: it is there, and it is found with enough confidence.
         expected = np.eye(2, dtype=int)[truth].ravel()
         accepted = (np.eye(2, dtype=int)[found] * (scores >= threshold)[:, None]).ravel()
         assert curve.f1(np.array([threshold]))[0] == pytest.approx(f1_score(expected, accepted, zero_division=0))
 
 
-def plain_hits(image: Seen, classes: dict[int, int]) -> list[bool]:
+def plain_hits(found: Detections, truth: CocoTarget, classes: dict[int, int]) -> list[bool]:
     """Greedy matching, written out."""
-    free, hits = list(range(len(image.truth_ids))), []
-    for box, cls in zip(image.boxes, image.class_ids, strict=True):
+    free, hits = list(range(len(truth))), []
+    for box, cls in zip(found.boxes_xyxy, found.class_ids, strict=True):
         best, chosen = 0.5, None
         for k in free:
-            if classes.get(int(cls), int(cls)) != image.truth_ids[k]:
+            if classes.get(int(cls), int(cls)) != truth.class_ids[k]:
                 continue
-            t = image.truth_boxes[k]
+            t = truth.boxes_xyxy[k]
             w = max(0.0, min(box[2], t[2]) - max(box[0], t[0]))
             h = max(0.0, min(box[3], t[3]) - max(box[1], t[1]))
             both = (box[2] - box[0]) * (box[3] - box[1]) + (t[2] - t[0]) * (t[3] - t[1]) - w * h
@@ -220,8 +224,12 @@ def test_detections_are_matched_like_a_plain_loop_and_the_threshold_restores_rec
         boxes = truth[pick] + rng.normal(0, 3, (len(pick), 4))
         score = np.sort(rng.random(len(pick)))[::-1]
         # The network numbers its classes from 10.
-        images.append(Seen(boxes, score, ids[pick] + 10, truth, ids, SAMPLE))
-        correct += plain_hits(images[-1], {10: 0, 11: 1, 12: 2})
+        found = Detections(boxes, score, ids[pick] + 10)
+        target = CocoTarget(truth, ids, np.zeros(len(ids), bool), np.zeros(len(ids)))
+        image = seen(target, found)
+        assert image is not None
+        images.append(image)
+        correct += plain_hits(found, target, {10: 0, 11: 1, 12: 2})
         scores += score.tolist()
     votes = class_votes(images)
     assert votes == {10: 0, 11: 1, 12: 2}
@@ -273,15 +281,13 @@ class MadeUpNvml:
 
 def test_memory_is_the_peak_over_the_start_and_power_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     library = MadeUpNvml()
-    monkeypatch.setattr(measure, "_nvml", lambda _gpu: (library, None))
-    meter = measure.Meter(0)
-    library.used = 9000
-    with meter.power():
+    monkeypatch.setattr(timing, "_nvml", lambda _gpu: (library, None))
+    with timing.Meter(0) as meter:
+        library.used = 9000
         time.sleep(0.2)
         library.used = 4000
     assert (meter.memory_bytes, meter.watts) == (8000, 250.0)
-    monkeypatch.setattr(measure, "_nvml", lambda _gpu: (None, None))
-    blind = measure.Meter(0)
-    with blind.power():
+    monkeypatch.setattr(timing, "_nvml", lambda _gpu: (None, None))
+    with timing.Meter(0) as blind:
         pass
     assert (blind.memory_bytes, blind.watts) == (None, None)

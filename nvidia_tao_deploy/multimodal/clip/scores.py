@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.metrics.cross_retrieval import CUTS, class_auc, query_figures
-from nvidia_tao_deploy.metrics.retrieval import normalize_rows
+from nvidia_tao_deploy.metrics.retrieval import nearest, normalize_rows
 from nvidia_tao_deploy.metrics.topk import classification_table, confusion_matrix, top_k_accuracy
 from nvidia_tao_deploy.predictions.embeddings import Embeddings, finite
 
@@ -68,6 +68,19 @@ class ImageTextMetric:
                 "zero_shot_images": len(labels),
             }
         return results
+
+    def answers(self) -> list[tuple[float, bool]]:
+        """Per image the cosine of the text next to it, and whether that is its own or its class's."""
+        found: list[tuple[float, bool]] = []
+        if self._pairs:
+            images, texts = (normalize_rows(np.stack(rows)) for rows in zip(*self._pairs, strict=True))
+            index, squared = nearest(texts, images, 1)
+            right = index[:, 0] == np.arange(len(images))
+            found += zip((1 - squared[:, 0] / 2).tolist(), right.tolist(), strict=True)
+        if self._names:
+            scores, labels = self._scores()
+            found += zip(scores.max(axis=1).tolist(), (scores.argmax(axis=1) == labels).tolist(), strict=True)
+        return found
 
     def confusion(self) -> NDArray[np.int64]:
         """(C, C) counts of the class folders: row is the folder's class, column the nearest text's."""

@@ -1,0 +1,249 @@
+"""The bench of ``diagnose``: a model with any set of its layers quantized, measured by the task's metric."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nvidia_tao_deploy.actions.calibrate import CalibrationImages, find_scales
+from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, scalars_of
+from nvidia_tao_deploy.actions.prepare import float_globs, prepare
+from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.files import write_json
+from nvidia_tao_deploy.network import Network
+from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.pipeline.stream import run_stream
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+STATE = "diagnose_state.json"
+ERROR_BATCHES = 2  # calibration batches for tensor errors
+
+
+class Bench:
+    """Measures the model with any set of its layers quantized; whatever was found out is kept in the state file.
+
+    Attributes:
+        precision: the quantized type.
+        methods: calibration methods to choose from.
+        method: the one in use.
+        names: layers that can be quantized, in graph order, as the ONNX file names them.
+        dataset: part of the evaluation set, without the images of the calibration where there are others.
+    """
+
+    def __init__(self, network: Network, base: Any, folder: Path) -> None:
+        """Load the model, find its scales, and take up an earlier run's measurements where they fit.
+
+        Raises:
+            ModelError: no layer of the model can be quantized, or it is quantized already.
+        """
+        from nvidia_tao_deploy.engine.backend import choose_runtime
+        from nvidia_tao_deploy.graph.quantize import is_quantized, quantizable_tensors, quantize
+
+        self.precision: str = base.diagnose.precision
+        self._network, self._spec = network, base.model_copy(deep=True)
+        self._spec.evaluate.results_dir = str(folder)
+        options = self._spec.gen_trt_engine.tensorrt
+        # The graph as it is before quantization: the same passes, in fp32. The layers' own wishes come later.
+        wishes = dict(entry.rsplit(":", 1) for entry in options.layers_precision)
+        options.data_type, options.layers_precision = "fp32", []
+        self._prepared = prepare(network, self._spec, choose_runtime(options.runtime))
+        self._model = self._prepared.model
+        if is_quantized(self._model):
+            raise ModelError("the model carries its own quantization", remedy="Diagnose the float export instead.")
+        options.data_type = self.precision
+        calibration = options.calibration
+        if calibration.cal_cache_file and not Path(calibration.cal_cache_file).is_file():
+            calibration.cal_cache_file = None  # read here, never written
+        self._keep = (*float_globs(), *(glob for glob, wish in wishes.items() if wish != self.precision))
+        self._tensors = quantizable_tensors(self._model, precision=self.precision, keep_nodes=self._keep)
+        self._images = self._calibration_images()
+        self.methods = _methods(self._spec)
+        self.method = self.methods[0]
+        self._whole = network.dataset(self._spec, "evaluate")
+        used = {path for sample in self._images.samples for path in sample.paths} if self._images else set()
+        self.dataset = Subset(self._whole, self._spec.diagnose.subset, used)
+        if not self.dataset.held_out:
+            say("note: all images of the evaluation set were calibrated on too: losses may look smaller than they are")
+        self._state_file, self._key = folder / STATE, self._state_key()
+        self._scales: dict[str, dict[str, float]] = {}
+        self._metrics: dict[str, dict[str, float]] = {}
+        self._errors: dict[str, float] = {}
+        self._resume()
+        self.names = quantize(
+            self._model, self._calibrated(), precision=self.precision, keep_nodes=self._keep
+        ).quantized_nodes
+        if not self.names:
+            place = str(self._spec.where("gen_trt_engine.onnx_file"))
+            raise ModelError(f"no layer of the model can be {self.precision}", where=place)
+
+    @property
+    def decides(self) -> Headline:
+        """The deciding number."""
+        return headline(self._numbers(()), self._spec.diagnose, self._spec.where("diagnose.metric"))
+
+    def metric(self, quantized: Sequence[str]) -> float:
+        """The deciding number on the subset with exactly these layers quantized."""
+        return scalars_of(self._numbers(quantized)).get(self.decides.key, float("nan"))
+
+    def loss(self, quantized: Sequence[str]) -> float:
+        """What is lost with exactly these layers quantized, percent of fp32; all where the metric is undefined."""
+        value = self.metric(quantized)
+        return self.decides.loss(self.metric(()), value) if np.isfinite(value) else 100.0
+
+    def knows(self, quantized: Sequence[str]) -> bool:
+        """Whether this set was measured before."""
+        return self._id(quantized) in self._metrics
+
+    def error(self, name: str) -> float | None:
+        """Error of the model's outputs with this layer alone quantized: 1 - cosine of the worst output.
+
+        None where there are no calibration images.
+        """
+        from nvidia_tao_deploy.graph.parity import compare
+        from nvidia_tao_deploy.graph.runnable import runnable
+
+        key = self._id((name,))
+        if key not in self._errors and self._images is not None:
+            batches = islice(self._images.batches(), ERROR_BATCHES)
+            parity = compare(runnable(self._model), runnable(self._variant((name,))), batches)
+            self._errors[key] = max(0.0, 1.0 - parity.worst_cosine)
+            self._save()
+        return self._errors.get(key)
+
+    def _calibrated(self) -> Mapping[str, float]:
+        """Scales by tensor of the method in use."""
+        from nvidia_tao_deploy.graph.runnable import runnable
+
+        if self.method not in self._scales:
+            prepared, calibration = self._prepared, self._spec.gen_trt_engine.tensorrt.calibration
+            calibration.method = self.method
+            if len(self.methods) > 1:
+                calibration.cal_cache_file = None  # holds the ranges of one method
+            found = find_scales(
+                self._spec, runnable(self._model), self._tensors, prepared.ports, prepared.transform, self._images,
+                (10, 16, 1),
+            )  # fmt: skip
+            self._scales[self.method] = dict(found.by_tensor)
+            self._save()
+        return self._scales[self.method]
+
+    def _variant(self, quantized: Sequence[str]) -> ModelProto:
+        """The graph with exactly these layers quantized."""
+        from nvidia_tao_deploy.graph.quantize import quantize
+
+        if not quantized:
+            return self._model
+        out = dict.fromkeys(set(self.names) - set(quantized), "fp32")
+        scales = self._calibrated()
+        return quantize(self._model, scales, precision=self.precision, keep_nodes=self._keep, layers=out).model
+
+    def _numbers(self, quantized: Sequence[str]) -> Mapping[str, float]:
+        name = self._id(quantized)
+        if name not in self._metrics:
+            self._metrics[name] = self._evaluate(self._variant(quantized))
+            self._save()
+        return self._metrics[name]
+
+    def _evaluate(self, model: ModelProto) -> dict[str, float]:
+        from nvidia_tao_deploy.runtime.open import open_session
+
+        spec, network = self._spec, self._network
+        metric = network.metric(spec, self._whole)
+        with TemporaryDirectory(prefix="tao_deploy_") as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(model.SerializeToString())
+            session = open_session(
+                path, providers=spec.runtime.providers, provider_options=spec.runtime.provider_options
+            )
+            try:
+                source = Path(spec.gen_trt_engine.onnx_file)
+                ports = replace(network.bind(session.inputs, session.outputs), source=source)
+                for sample, prediction in run_stream(
+                    self.dataset,
+                    network.transform(spec, ports),
+                    session,
+                    ports,
+                    network.decode(spec, ports, "evaluate"),
+                    batch_size=max(1, network.batch_size(spec, "evaluate")),
+                    workers=spec.runtime.workers,
+                    strict=spec.strict,
+                ):
+                    metric.update(sample, prediction)
+            finally:
+                session.close()
+        return scalars_of(metric.compute())
+
+    def _calibration_images(self) -> CalibrationImages | None:
+        from nvidia_tao_deploy.engine.profiles import static_batch
+        from nvidia_tao_deploy.graph.load import model_inputs
+
+        if not self._spec.gen_trt_engine.tensorrt.calibration.cal_image_dir:
+            return None
+        images = CalibrationImages(self._network, self._spec, self._prepared.transform, self._prepared.ports, None)
+        fixed = static_batch(model_inputs(self._model))
+        images.batch_size, images.whole = fixed or images.batch_size, fixed is not None
+        return images
+
+    def _id(self, quantized: Sequence[str]) -> str:
+        """A name for a set of quantized layers."""
+        return hashlib.sha256(json.dumps([self.method if quantized else "", *sorted(quantized)]).encode()).hexdigest()
+
+    def _state_key(self) -> str:
+        """A name for everything that measurements depend on."""
+        from nvidia_tao_deploy.calibration.provenance import hash_file, hash_images
+
+        options = self._spec.gen_trt_engine.tensorrt.calibration
+        cache = options.cal_cache_file
+        facts = [
+            hash_file(Path(self._spec.gen_trt_engine.onnx_file)),
+            self._prepared.transform.describe(),
+            self._tensors,
+            [str(self.dataset[index].id) for index in range(len(self.dataset))],
+            hash_images(path for sample in self._images.samples for path in sample.paths) if self._images else "",
+            hash_file(Path(cache)) if cache else "",
+            options.model_dump(mode="json", exclude={"method", "max_metric_drop"}),
+            self._spec.model_dump(
+                mode="json", exclude={"results_dir", "gen_trt_engine", "diagnose", "compare", "encryption_key"}
+            ),
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _resume(self) -> None:
+        """Take up the measurements of an earlier run of the same model, data and settings."""
+        try:
+            state = json.loads(self._state_file.read_text(encoding="utf-8"))
+            if state["key"] != self._key:
+                say(f"note: {self._state_file} is of another model, data or setting; starting anew")
+                return
+            self._scales, self._metrics, self._errors = state["scales"], state["metrics"], state["errors"]
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError):
+            say(f"note: {self._state_file} cannot be read; starting anew")
+            return
+        say(f"{len(self._metrics)} measurements taken up from {self._state_file}")
+
+    def _save(self) -> None:
+        state = {"key": self._key, "scales": self._scales, "metrics": self._metrics, "errors": self._errors}
+        write_json(self._state_file, state, indent=None)
+
+
+def _methods(spec: Any) -> list[str]:
+    """``diagnose.methods``; else every one, unless the spec names one or has scales that need none."""
+    from nvidia_tao_deploy.calibration.ranges import METHODS
+
+    options = spec.gen_trt_engine.tensorrt.calibration
+    if spec.diagnose.methods:
+        return list(spec.diagnose.methods)
+    settled = "method" in options.model_fields_set or options.cal_cache_file or options.cal_json_file or options.qat
+    return [options.method] if settled else [options.method, *(name for name in METHODS if name != options.method)]

@@ -1,0 +1,193 @@
+"""How fast a model runs, and what it takes of a GPU: rounds of timing, memory and power by NVML."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.actions.model import OpenModel
+from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.errors import DataError
+from nvidia_tao_deploy.pipeline.stream import calibration_batches
+from nvidia_tao_deploy.runtime.pinned import pinned
+
+LEAST_RUNS = 5
+METER_SECONDS = 0.02
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+@dataclass
+class Timing:
+    """Rounds of running a model on one batch that lies ready in host memory, copies to and from the device included.
+
+    Attributes:
+        batch: images per run.
+        rounds: images/s of every round.
+        latencies: seconds of every run of all rounds, one run at a time.
+        watts: mean power of the GPU in every round in which it is known.
+    """
+
+    batch: int
+    rounds: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+    watts: list[float] = field(default_factory=list)
+
+    @property
+    def throughput(self) -> float:
+        """Images/s, the median round."""
+        return float(np.median(self.rounds))
+
+    def round(self, model: OpenModel, feeds: Feeds, seconds: float, gpu: int) -> None:
+        """Run ``model`` for at least ``seconds`` a batch at a time; on a GPU as long again with overlapping copies."""
+        lanes = getattr(model.session, "slots", 1)
+        run_for(model, feeds, seconds / 10)  # wakes up what slept while other models ran
+        with Meter(gpu) as meter:
+            taken, elapsed = run_for(model, feeds, seconds)
+        self.latencies += taken
+        if lanes > 1:
+            with Meter(gpu) as meter:
+                taken, elapsed = run_for(model, feeds, seconds, lanes)
+        self.rounds.append(len(taken) * self.batch / elapsed)
+        if meter.watts is not None:
+            self.watts.append(meter.watts)
+
+    def report(self) -> dict[str, Any]:
+        """Figures for JSON: images/s with its range over the rounds, latency in ms per batch, power."""
+        p50, p90, p99 = np.percentile(np.array(self.latencies) * 1e3, [50, 90, 99]).tolist()
+        watts = float(np.mean(self.watts)) if self.watts else None
+        return {
+            "batch_size": self.batch,
+            "images_per_second": self.throughput,
+            "images_per_second_range": [min(self.rounds), max(self.rounds)],
+            "latency_ms": {"p50": p50, "p90": p90, "p99": p99},
+            "watts": watts,
+            "images_per_second_per_watt": self.throughput / watts if watts else None,
+        }
+
+
+def run_for(model: OpenModel, feeds: Feeds, seconds: float, lanes: int = 1) -> tuple[list[float], float]:
+    """(seconds of every run, seconds of all) of running ``model`` in so many threads at once."""
+
+    def lane(_: int) -> list[float]:
+        taken: list[float] = []
+        while len(taken) < LEAST_RUNS or time.perf_counter() - began < seconds:
+            mark = time.perf_counter()
+            model.session.run(feeds)
+            taken.append(time.perf_counter() - mark)
+        return taken
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(lanes) as pool:
+        taken = [one for each in pool.map(lane, range(lanes)) for one in each]
+    return taken, time.perf_counter() - began
+
+
+@contextmanager
+def first_batch(model: OpenModel, dataset: Dataset, batch: int) -> Iterator[Feeds]:
+    """The first images of ``dataset`` as model inputs, page-locked where the model runs on a GPU.
+
+    Args:
+        model: the open model; it takes batches of this size.
+        dataset: filled up with its own images where it is too small.
+        batch: images.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    samples = [dataset[index] for index in range(min(batch, len(dataset)))]
+    inputs = list(model.ports.inputs.values())
+    found = next(calibration_batches(samples, model.transform, inputs, batch, strict=False), None)
+    if found is None:
+        raise DataError("not one image of the first batch can be read", where=str(samples[0].path))
+    feeds = {name: np.resize(rows, (batch, *rows.shape[1:])) for name, rows in found.items()}
+    with ExitStack() as stack:
+        for array in feeds.values():
+            stack.enter_context(pinned(array, getattr(model.session, "gpu", None)))
+        yield feeds
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class Meter:
+    """Memory and power of one GPU by NVML, sampled inside the ``with`` block; everything is None without NVML.
+
+    Args:
+        gpu: index among the visible devices.
+
+    Attributes:
+        memory_bytes: most memory in use over what was in use at the start (other processes' changes included).
+        watts: mean power.
+    """
+
+    def __init__(self, gpu: int) -> None:
+        self.memory_bytes: int | None = None
+        self.watts: float | None = None
+        self._library, self._handle = _nvml(gpu)
+        self._used: list[int] = []
+        self._power: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Meter:
+        self._read()
+        if self._library is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._library is None:
+            return
+        self._stop.set()
+        self._thread.join()
+        self._read()
+        self.memory_bytes = max(self._used) - self._used[0] if self._used else None
+        self.watts = float(np.mean(self._power)) if self._power else None
+
+    def _sample(self) -> None:
+        while not self._stop.wait(METER_SECONDS):
+            self._read()
+
+    def _read(self) -> None:
+        if self._library is None:
+            return
+        memory, milliwatts = _Memory(), ctypes.c_uint(0)
+        if self._library.nvmlDeviceGetMemoryInfo(self._handle, ctypes.byref(memory)) == 0:
+            self._used.append(int(memory.used))
+        if self._library.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(milliwatts)) == 0:
+            self._power.append(milliwatts.value / 1000)
+
+
+@lru_cache
+def _nvml(gpu: int) -> tuple[Any, Any]:
+    """(library, device handle), or (None, None)."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None, None
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    name = visible[gpu] if gpu < len(visible) else str(gpu)
+    handle = ctypes.c_void_p()
+    if library.nvmlInit_v2() != 0:
+        return None, None
+    if name.isdigit():
+        failed = library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(name)), ctypes.byref(handle))
+    else:
+        failed = library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
+    return (None, None) if failed else (library, handle)
