@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field, PrivateAttr, model_validator
 
+from nvidia_tao_deploy.families.augmentation_spec import Mean, Std
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
@@ -42,12 +41,8 @@ class InferenceData(Section):
 class Augmentation(Section):
     """Normalisation of images, the same in every action."""
 
-    input_mean: list[float] = Field(
-        default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="Mean per channel on the scale 0..1."
-    )
-    input_std: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[0.229, 0.224, 0.225], min_length=1, max_length=3, description="Deviation per channel, scale 0..1."
-    )
+    input_mean: Mean = Field(default=[0.485, 0.456, 0.406])
+    input_std: Std = Field(default=[0.229, 0.224, 0.225])
 
 
 class Dataset(Section):

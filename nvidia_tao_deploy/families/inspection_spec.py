@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from nvidia_tao_deploy.families.augmentation_spec import Mean, Std
 from nvidia_tao_deploy.spec.sections import BatchSize, Section
 
 
@@ -32,12 +33,8 @@ class Grid(Section):
 class Augmentation(Section):
     """Normalisation of images."""
 
-    rgb_input_mean: list[float] = Field(
-        default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="Mean per channel on the scale 0..1."
-    )
-    rgb_input_std: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[0.229, 0.224, 0.225], min_length=1, max_length=3, description="Deviation per channel, scale 0..1."
-    )
+    rgb_input_mean: Mean = Field(default=[0.485, 0.456, 0.406])
+    rgb_input_std: Std = Field(default=[0.229, 0.224, 0.225])
 
 
 class PairData(Section):

@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.flags import THRESHOLDS
 from nvidia_tao_deploy.spec.messages import enum_of, zero_means
-from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 
 def _whole_mean(mean: dict[str, float]) -> dict[str, float]:
@@ -28,12 +29,6 @@ def _whole_mean(mean: dict[str, float]) -> dict[str, float]:
 
 ImageMean = Annotated[dict[str, float], AfterValidator(_whole_mean)]
 Mode = Annotated[Literal["SAMPLE", "INTEGRATE"], enum_of("SAMPLE", "INTEGRATE")]
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: ProtoTensorRT = Field(default_factory=ProtoTensorRT, description="How the engine is built.")
 
 
 class Evaluate(sections.Evaluate):
@@ -134,6 +129,8 @@ class KittiDetectionSpec(NetworkSpec):
     training_config: TrainingConfig = Field(default_factory=TrainingConfig, description="Facts about the training.")
     eval_config: EvalConfig = Field(default_factory=EvalConfig, description="How boxes are matched and averaged.")
     nms_config: NmsConfig = Field(default_factory=NmsConfig, description="Which detections count.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
+    gen_trt_engine: ProtoGenTrtEngine = Field(
+        default_factory=ProtoGenTrtEngine, description="ONNX file in, engine file out."
+    )
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
     inference: Inference = Field(default_factory=Inference, description="Run a model on images.")

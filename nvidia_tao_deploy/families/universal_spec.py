@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pydantic import Field, model_validator
 
-from pydantic import BeforeValidator, Field, model_validator
-
+from nvidia_tao_deploy.families.build_spec import Floats
 from nvidia_tao_deploy.spec import sections
 
 # Parts whose sums and softmax 16 bits spoil; globs on node names.
@@ -15,7 +14,6 @@ SENSITIVE = (
     "*/post_processor/ReduceSum*",
     "*/post_processor/Add*",
 )
-Floats = Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lambda value: str(value).lower())]
 
 
 class TensorRT(sections.TensorRT):

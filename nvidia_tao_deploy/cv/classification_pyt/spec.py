@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from nvidia_tao_deploy.families.augmentation_spec import Augmentation
 from nvidia_tao_deploy.spec.sections import BatchSize, IntList, NetworkSpec, Section
 
 
@@ -13,17 +14,6 @@ class TestDataset(Section):
     """Images in one folder per class."""
 
     images_dir: str = Field(default="", description="Folder with one sub-folder of images per class.")
-
-
-class Augmentation(Section):
-    """Normalisation of images."""
-
-    mean: list[float] = Field(
-        default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="Mean per channel on the scale 0..1."
-    )
-    std: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[0.229, 0.224, 0.225], min_length=1, max_length=3, description="Deviation per channel, scale 0..1."
-    )
 
 
 class Dataset(Section):

@@ -6,9 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.known import enum_name
-from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
 METHODS = {"BILINEAR": 0, "BICUBIC": 1}
 
@@ -26,12 +27,6 @@ def _whole_mean(value: dict[str, float]) -> dict[str, float]:
     if missing:
         raise ValueError(f"image_mean lacks the key {' and '.join(missing)}")
     return value
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: ProtoTensorRT = Field(default_factory=ProtoTensorRT, description="How the engine is built.")
 
 
 class Evaluate(sections.Evaluate):
@@ -86,6 +81,8 @@ class Spec(NetworkSpec):
     eval_config: EvalConfig = Field(default_factory=EvalConfig, description="How the model is measured.")
     model: Model = Field(default_factory=Model, alias="model_config", description="Facts about the trained network.")
     train_config: Training = Field(default_factory=Training, description="How images were prepared in training.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
+    gen_trt_engine: ProtoGenTrtEngine = Field(
+        default_factory=ProtoGenTrtEngine, description="ONNX file in, engine file out."
+    )
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
     inference: Inference = Field(default_factory=Inference, description="Run a model on images.")

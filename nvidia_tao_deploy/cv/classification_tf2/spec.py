@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from nvidia_tao_deploy.families.build_spec import TF2_WORKSPACE, Tf2GenTrtEngine
 from nvidia_tao_deploy.spec import sections
-from nvidia_tao_deploy.spec.drift import Drift, gib_to_mib
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
 
@@ -21,13 +21,7 @@ def _one_or_three(value: list[float]) -> list[float]:
     return value
 
 
-class TensorRT(sections.TensorRT):
-    """How the engine is built."""
-
-    workspace_size: int = Field(default=2048, ge=0, description="Builder workspace in MiB; 0 is TensorRT's default.")
-
-
-class GenTrtEngine(sections.GenTrtEngine):
+class GenTrtEngine(Tf2GenTrtEngine):
     """ONNX file in, engine file out."""
 
     # The key gen_trt_engine.batch_size of this network's files means calibration (spec/drift.py moves it there).
@@ -36,7 +30,6 @@ class GenTrtEngine(sections.GenTrtEngine):
         alias="fixed_batch_size",
         description="Fixed batch for a model with a dynamic one; -1 keeps what the model has.",
     )
-    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
 
 
 class Evaluate(sections.Evaluate):
@@ -91,15 +84,7 @@ class Spec(NetworkSpec):
     """Spec of classification_tf2."""
 
     network: ClassVar[str] = "classification_tf2"
-    # Known to training under this name, in GiB; only_if makes the rule count although it is a key.
-    drift: ClassVar[tuple[Drift, ...]] = (
-        Drift(
-            "gen_trt_engine.tensorrt.max_workspace_size",
-            "gen_trt_engine.tensorrt.workspace_size",
-            convert=gib_to_mib,
-            only_if=(int, float, str),
-        ),
-    )
+    drift = (TF2_WORKSPACE,)
 
     data_format: Annotated[Literal["channels_first", "channels_last"], BeforeValidator(_lower)] = Field(
         default="channels_first", description="Layout of the input where the model's shape leaves it open."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from nvidia_tao_deploy.families.build_spec import Floats
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
@@ -16,7 +17,7 @@ Side = Annotated[int, Field(ge=LEAST_SIDE)]
 class TensorRT(sections.TensorRT):
     """How the engine is built."""
 
-    data_type: Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lambda value: str(value).lower())] = Field(  # type: ignore[assignment]
+    data_type: Floats = Field(  # type: ignore[assignment]
         default="fp32", description="Precision of the engine, in any case; this network has no int8."
     )
 

@@ -6,17 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.messages import enum_of, zero_means
-from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: ProtoTensorRT = Field(default_factory=ProtoTensorRT, description="How the engine is built.")
 
 
 class Evaluate(sections.Evaluate):
@@ -192,6 +187,8 @@ class Spec(NetworkSpec):
     bbox_handler_config: BboxHandler = Field(
         default_factory=BboxHandler, description="Clustering and drawing by class, for inference."
     )
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
+    gen_trt_engine: ProtoGenTrtEngine = Field(
+        default_factory=ProtoGenTrtEngine, description="ONNX file in, engine file out."
+    )
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
     inference: Inference = Field(default_factory=Inference, description="Run a model on images.")

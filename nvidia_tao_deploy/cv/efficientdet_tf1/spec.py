@@ -6,15 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.flags import THRESHOLDS
-from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: ProtoTensorRT = Field(default_factory=ProtoTensorRT, description="How the engine is built.")
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 
 class Evaluate(sections.Evaluate):
@@ -63,6 +58,8 @@ class Spec(NetworkSpec):
 
     dataset_config: DatasetConfig = Field(default_factory=DatasetConfig, description="Annotations.")
     eval_config: EvalConfig = Field(default_factory=EvalConfig, description="How the model is measured.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
+    gen_trt_engine: ProtoGenTrtEngine = Field(
+        default_factory=ProtoGenTrtEngine, description="ONNX file in, engine file out."
+    )
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
     inference: Inference = Field(default_factory=Inference, description="Run a model on images.")

@@ -6,21 +6,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from nvidia_tao_deploy.families.build_spec import TF2_WORKSPACE, Tf2GenTrtEngine
 from nvidia_tao_deploy.spec import sections
-from nvidia_tao_deploy.spec.drift import Drift, gib_to_mib
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
-
-
-class TensorRT(sections.TensorRT):
-    """How the engine is built."""
-
-    workspace_size: int = Field(default=2048, ge=0, description="Builder workspace in MiB; 0 is TensorRT's default.")
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
 
 
 class Evaluate(sections.Evaluate):
@@ -56,17 +44,11 @@ class Spec(NetworkSpec):
     """Spec of efficientdet_tf2."""
 
     network: ClassVar[str] = "efficientdet_tf2"
-    # Known to training under this name, in GiB; only_if makes the rule count although it is a key.
-    drift: ClassVar[tuple[Drift, ...]] = (
-        Drift(
-            "gen_trt_engine.tensorrt.max_workspace_size",
-            "gen_trt_engine.tensorrt.workspace_size",
-            convert=gib_to_mib,
-            only_if=(int, float, str),
-        ),
-    )
+    drift = (TF2_WORKSPACE,)
 
     dataset: Dataset = Field(default_factory=Dataset, description="Images and labels.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
+    gen_trt_engine: Tf2GenTrtEngine = Field(
+        default_factory=Tf2GenTrtEngine, description="ONNX file in, engine file out."
+    )
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
     inference: Inference = Field(default_factory=Inference, description="Run a model on images.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
+from nvidia_tao_deploy.families.build_spec import Floats
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
 
@@ -13,7 +14,7 @@ from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section,
 class TensorRT(ProtoTensorRT):
     """How the engine is built."""
 
-    data_type: Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lambda value: str(value).lower())] = Field(  # type: ignore[assignment]
+    data_type: Floats = Field(  # type: ignore[assignment]
         default="fp32", description="Precision of the engine, in any case; this network has no int8."
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
+from nvidia_tao_deploy.families.augmentation_spec import Mean, Std
 from nvidia_tao_deploy.families.universal_spec import GenTrtEngine
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
@@ -51,12 +52,8 @@ class Dataset(Section):
 
     val: ValData = Field(default_factory=ValData, description="Data of evaluate.")
     test: TestData = Field(default_factory=TestData, description="Images of inference.")
-    pixel_mean: list[float] = Field(
-        default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="Mean per channel on the scale 0..1."
-    )
-    pixel_std: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[0.229, 0.224, 0.225], min_length=1, max_length=3, description="Deviation per channel, scale 0..1."
-    )
+    pixel_mean: Mean = Field(default=[0.485, 0.456, 0.406])
+    pixel_std: Std = Field(default=[0.229, 0.224, 0.225])
     label_map: str = Field(default="", description="JSON list of {id, name, color, isthing}; needed by inference.")
     contiguous_id: bool = Field(
         default=False, description="Class k is the k-th category of the file, else the category with id k + 1."

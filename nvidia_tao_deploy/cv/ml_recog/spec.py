@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from nvidia_tao_deploy.families.augmentation_spec import Mean, Std
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.sections import BatchSize, NetworkSpec, Section
 
@@ -43,12 +44,8 @@ class Dataset(Section):
     class_map: str | None = Field(
         default=None, description="YAML file 'folder: shown name', or a text file with one folder name per line."
     )
-    pixel_mean: list[float] = Field(
-        default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="Mean per channel on the scale 0..1."
-    )
-    pixel_std: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[0.226, 0.226, 0.226], min_length=1, max_length=3, description="Deviation per channel, scale 0..1."
-    )
+    pixel_mean: Mean = Field(default=[0.485, 0.456, 0.406])
+    pixel_std: Std = Field(default=[0.226, 0.226, 0.226])
 
 
 class Model(Section):

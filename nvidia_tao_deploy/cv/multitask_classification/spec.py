@@ -6,20 +6,20 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.known import enum_name
-from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
 METHODS = {"BILINEAR": 0, "BICUBIC": 1}
 
 
-class GenTrtEngine(sections.GenTrtEngine):
+class GenTrtEngine(ProtoGenTrtEngine):
     """ONNX file in, engine file out."""
 
     class_map: str | None = Field(
         default=None, description="class_mapping.json of the training, for actions that name none; building needs none."
     )
-    tensorrt: ProtoTensorRT = Field(default_factory=ProtoTensorRT, description="How the engine is built.")
 
 
 class Evaluate(sections.Evaluate):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from nvidia_tao_deploy.families.augmentation_spec import HalfAugmentation
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
@@ -29,17 +30,6 @@ def _none_as_text(value: Any) -> Any:
     return "None" if value is None or str(value).lower() in ("none", "") else str(value).lower()
 
 
-class Augmentation(Section):
-    """Normalisation of images."""
-
-    mean: list[float] = Field(
-        default=[0.5, 0.5, 0.5], min_length=1, max_length=3, description="Mean per channel on the scale 0..1."
-    )
-    std: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[0.5, 0.5, 0.5], min_length=1, max_length=3, description="Deviation per channel, scale 0..1."
-    )
-
-
 class Segment(Section):
     """Images and masks: <root_dir>/images/<split> and <root_dir>/masks/<split>."""
 
@@ -53,7 +43,7 @@ class Segment(Section):
     label_transform: Annotated[Literal["norm", "None"], BeforeValidator(_none_as_text)] = Field(
         default="norm", description="norm: mask values are divided by 255; None: they are taken as they are."
     )
-    augmentation: Augmentation = Field(default_factory=Augmentation, description="Normalisation of images.")
+    augmentation: HalfAugmentation = Field(default_factory=HalfAugmentation, description="Normalisation of images.")
 
 
 class Dataset(Section):

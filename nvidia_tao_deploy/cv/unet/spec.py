@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
 from nvidia_tao_deploy.spec import sections
-from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 SOURCES = "Folders (not searched recursively) or .txt lists of"
 
@@ -19,12 +20,6 @@ def _lowered(default: str) -> BeforeValidator:
 
 def _upper(value: Any) -> Any:
     return (value.strip().upper() or "BILINEAR") if isinstance(value, str) else value
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: ProtoTensorRT = Field(default_factory=ProtoTensorRT, description="How the engine is built.")
 
 
 class Evaluate(sections.Evaluate):
@@ -123,6 +118,8 @@ class Spec(NetworkSpec):
     model: Model = Field(default_factory=Model, alias="model_config", description="Facts about the trained network.")
     dataset_config: DatasetConfig = Field(default_factory=DatasetConfig, description="Images, masks and classes.")
     training_config: Training = Field(default_factory=Training, description="Facts about the training.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
+    gen_trt_engine: ProtoGenTrtEngine = Field(
+        default_factory=ProtoGenTrtEngine, description="ONNX file in, engine file out."
+    )
     evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on images and masks.")
     inference: Inference = Field(default_factory=Inference, description="Run a model on images.")

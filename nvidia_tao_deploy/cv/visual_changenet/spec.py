@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from nvidia_tao_deploy.families.augmentation_spec import HalfAugmentation
 from nvidia_tao_deploy.families.detr_spec import LargeBackboneSpec
 from nvidia_tao_deploy.families.inspection_spec import PairData
 from nvidia_tao_deploy.spec import sections
@@ -60,17 +61,6 @@ class Model(Section):
     classify: Classify = Field(default_factory=Classify, description="The head of task classify.")
 
 
-class Augmentation(Section):
-    """Normalisation of images."""
-
-    mean: list[float] = Field(
-        default=[0.5, 0.5, 0.5], min_length=1, max_length=3, description="Mean per channel on the scale 0..1."
-    )
-    std: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[0.5, 0.5, 0.5], min_length=1, max_length=3, description="Deviation per channel, scale 0..1."
-    )
-
-
 class SegmentData(Section):
     """Pictures before and after, below one folder."""
 
@@ -90,7 +80,7 @@ class SegmentData(Section):
     test_split: str = Field(default="test", description="List for evaluate.")
     predict_split: str = Field(default="test", description="List for inference.")
     label_suffix: str = Field(default=".png", pattern="^[^/]+$", description="What label files have for the suffix.")
-    augmentation: Augmentation = Field(default_factory=Augmentation, description="Normalisation of images.")
+    augmentation: HalfAugmentation = Field(default_factory=HalfAugmentation, description="Normalisation of images.")
     color_map: dict[str, Annotated[list[Level], Field(min_length=3, max_length=3)]] | None = Field(
         default=None, description="[R, G, B] by class index, for more than two classes."
     )
