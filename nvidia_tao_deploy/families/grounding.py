@@ -163,9 +163,14 @@ def decode(spec: Any, ports: Ports, _action: str) -> Decoder:
 
 def metric(spec: Any, data: Dataset) -> family.MatchedCocoMetric:
     """COCO mAP; class j is the j-th category of the annotation file, whatever its id."""
+    return family.metric(spec, *truth(data))
+
+
+def truth(data: Dataset) -> tuple[CocoDetection, list[int]]:
+    """The annotated images behind the prompts of evaluate, and the category id of each class."""
     assert isinstance(data, Prompted)
     assert isinstance(data.data, CocoDetection)
-    return family.metric(spec, data.data, categories(data.data)[1])
+    return data.data, categories(data.data)[1]
 
 
 def writer(spec: Any, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:

@@ -31,6 +31,7 @@ from nvidia_tao_deploy.transforms.normalize import CAFFE_MEAN_BGR, CAFFE_MEAN_GR
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 MAPPING = "dataset_config.target_class_mapping"
+CAFFE_MEANS = dict(zip("bgrl", CAFFE_MEAN_BGR + CAFFE_MEAN_GREY, strict=True))
 IMAGE_INPUT = Port("Input", channels=(1, 3))
 
 # Boxes of source pixels (N, 4) onto the canvas, in the units of the network's metric.
@@ -173,10 +174,10 @@ def transform(spec: Any, ports: Ports, *, resize: str, depth: int = 8) -> ImageT
             where=spec.where("augmentation_config.output_depth"),
             remedy="Set it to 8, or give the grey model.",
         )
-    default = CAFFE_MEAN_GREY_16 if depth == 16 else CAFFE_MEAN_GREY if grey else CAFFE_MEAN_BGR
+    default = {"l": CAFFE_MEAN_GREY_16[0]} if depth == 16 else CAFFE_MEANS
     return ImageTransform(
         resize=resize,
-        mean=channel_means(spec, key, mean, "l" if grey else "bgr", default),
+        mean=channel_means(spec, key, mean or default, "l" if grey else "bgr"),
         color="BGR" if not grey else "I" if depth == 16 else "L",
         input_name=ports.inputs["Input"].name,
         backend=spec.runtime.image_backend,
@@ -184,22 +185,20 @@ def transform(spec: Any, ports: Ports, *, resize: str, depth: int = 8) -> ImageT
     )
 
 
-def channel_means(
-    spec: Any, key: str, mean: Mapping[str, float], channels: str, default: Sequence[float]
-) -> Sequence[float]:
-    """The mean of each of ``channels``, letters of b, g, r and l; ``default`` where the spec gives none.
+def channel_means(spec: Any, key: str, mean: Mapping[str, float], channels: str) -> list[float]:
+    """The mean of each of ``channels``, letters of b, g, r and l.
 
     Raises:
         SpecError: ``mean``, the value of ``key``, is of other channels.
     """
-    if mean and not all(channel in mean for channel in channels):
+    if not all(channel in mean for channel in channels):
         raise SpecError(
             f"{key.rpartition('.')[2]} gives {', '.join(mean)}, "
             f"but the model takes {'grey' if channels == 'l' else 'colour'} images",
             where=spec.where(key),
             remedy=f"Give {', '.join(channels)}.",
         )
-    return [mean[channel] for channel in channels] if mean else default
+    return [mean[channel] for channel in channels]
 
 
 def valid_counts(counts: NDArray[Any], images: int, limit: int) -> NDArray[np.int64]:

@@ -44,7 +44,7 @@ class MultiscaleAttention(torch.autograd.Function):
     """The plugin of the exporter: value (N, S, M, D), locations (N, Q, M, L, P, 2), weights (N, Q, M, L, P)."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, shapes: Tensor, starts: Tensor, where: Tensor, weights: Tensor) -> Tensor:
+    def forward(_ctx: Any, value: Tensor, _shapes: Tensor, _starts: Tensor, where: Tensor, weights: Tensor) -> Tensor:
         return attend(value, where, weights)
 
     @staticmethod
@@ -131,8 +131,8 @@ class Detector(nn.Module):
     def propose(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Memory (N, C, S, 1), raw and peak logits, box parameters, and the chosen cells (N, 100)."""
         fine = self.backbone(images)
-        levels = [level.reshape(-1, CHANNELS, h * w, 1) for level, (h, w) in zip((fine, self.coarse(fine)), SIZES)]
-        tokens = torch.cat(levels, 2)
+        levels = zip((fine, self.coarse(fine)), SIZES, strict=True)
+        tokens = torch.cat([level.reshape(-1, CHANNELS, h * w, 1) for level, (h, w) in levels], 2)
         memory = self.encoder(tokens, self.position, self.places, tokens)
         raw, peaks, boxes = self.proposal(memory[:, :, :CELLS].reshape(-1, CHANNELS, GRID_H, GRID_W))
         return memory, raw, peaks, boxes, peaks.max(-1).values.topk(QUERIES, dim=1).indices
@@ -163,7 +163,8 @@ def token_places() -> Tensor:
     rows = []
     for height, width in SIZES:
         y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
-        rows.append(torch.stack([x, y, torch.full_like(x, 4 / width), torch.full_like(y, 4 / height)], -1).flatten(0, 1))
+        sides = torch.full_like(x, 4 / width), torch.full_like(y, 4 / height)
+        rows.append(torch.stack([x, y, *sides], -1).flatten(0, 1))
     return torch.cat(rows)[None]
 
 

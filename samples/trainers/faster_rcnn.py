@@ -42,7 +42,7 @@ class Proposal(torch.autograd.Function):
     """Scores (N, A, h, w) and deltas (N, 4A, h, w) to rois (N, 32, 4, 1): y1, x1, y2, x2 in [0, 1]."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, deltas: Tensor) -> Tensor:
+    def forward(_ctx: Any, scores: Tensor, deltas: Tensor) -> Tensor:
         boxes = proposed(deltas)
         small = ((boxes[..., 2:] - boxes[..., :2]) <= 1).any(-1)
         order = scores.flatten(1).masked_fill(small, -3e38).topk(BEFORE).indices
@@ -79,7 +79,7 @@ class CropAndResize(torch.autograd.Function):
     """Features (N, D, h, w) and rois (N, R, 4, 1) to crops (N, R, D, 7, 7)."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, rois: Tensor) -> Tensor:
+    def forward(_ctx: Any, features: Tensor, rois: Tensor) -> Tensor:
         return crop(features, rois)
 
     @staticmethod
@@ -103,7 +103,7 @@ class Suppression(torch.autograd.Function):
     """Priors (N, 2, 4R, 1), deltas (N, R * C * 4, 1, 1) and scores (N, R * C, 1, 1) to rows and counts."""
 
     @staticmethod
-    def forward(ctx: Any, prior: Tensor, loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(_ctx: Any, prior: Tensor, loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor]:
         n = len(prior)
         scores = conf.reshape(n, ROIS, -1)
         boxes = decode(prior[:, 0].reshape(n, ROIS, 1, 4), loc.reshape(n, ROIS, -1, 4))

@@ -51,7 +51,7 @@ class Propose(torch.autograd.Function):
     """Deltas (N, A, 4, 1) and scores (N, A, 1, 1) of five levels in turn to rois (N, 64, 4)."""
 
     @staticmethod
-    def forward(ctx: Any, *pairs: Tensor) -> Tensor:
+    def forward(_ctx: Any, *pairs: Tensor) -> Tensor:
         rois = torch.zeros(len(pairs[0]), ROIS, 4)
         for image, own in enumerate(rois):
             found, ranks = [], []
@@ -77,7 +77,7 @@ class Crop(torch.autograd.Function):
     """Rois (N, R, 4) and five maps to crops (N, R, C, p, p)."""
 
     @staticmethod
-    def forward(ctx: Any, side: int, rois: Tensor, *maps: Tensor) -> Tensor:
+    def forward(_ctx: Any, side: int, rois: Tensor, *maps: Tensor) -> Tensor:
         return crop(side, rois, *maps)
 
     @staticmethod
@@ -109,7 +109,7 @@ class Generate(torch.autograd.Function):
     """Deltas (N, R, 4C, 1, 1), scores (N, R, C, 1, 1) and rois to detections (N, 20, 6)."""
 
     @staticmethod
-    def forward(ctx: Any, deltas: Tensor, scores: Tensor, rois: Tensor) -> Tensor:
+    def forward(_ctx: Any, deltas: Tensor, scores: Tensor, rois: Tensor) -> Tensor:
         rows = torch.tensor([0.0, 0, 0, 0, -1, 0]).repeat(len(rois), DETECTIONS, 1)
         best, label = scores[:, :, 1:, 0, 0].max(-1)
         own = deltas.reshape(len(rois), ROIS, COUNT, 4)
@@ -135,7 +135,7 @@ class BoxesOf(torch.autograd.Function):
     """The first four columns of detections."""
 
     @staticmethod
-    def forward(ctx: Any, detections: Tensor) -> Tensor:
+    def forward(_ctx: Any, detections: Tensor) -> Tensor:
         return detections[..., :4].clone()
 
     @staticmethod
@@ -147,7 +147,7 @@ class Double(torch.autograd.Function):
     """Every pixel four times."""
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor) -> Tensor:
+    def forward(_ctx: Any, maps: Tensor) -> Tensor:
         return doubled(maps)
 
     @staticmethod

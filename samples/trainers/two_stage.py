@@ -49,7 +49,8 @@ def stretched(ink: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 def overlaps(a: Tensor, b: Tensor) -> Tensor:
     """IoU of corners (..., A, 4) and (..., B, 4): (..., A, B)."""
-    low, high = torch.maximum(a[..., None, :2], b[..., None, :, :2]), torch.minimum(a[..., None, 2:], b[..., None, :, 2:])
+    low = torch.maximum(a[..., None, :2], b[..., None, :, :2])
+    high = torch.minimum(a[..., None, 2:], b[..., None, :, 2:])
     shared = (high - low).clamp(min=0).prod(-1)
     areas = [(each[..., 2:] - each[..., :2]).prod(-1) for each in (a, b)]
     return shared / (areas[0][..., None] + areas[1][..., None, :] - shared).clamp(min=1e-6)
@@ -118,5 +119,3 @@ def roi_loss(
     wanted = truth.gather(1, row[..., None].expand(-1, -1, 4))[digit]
     distance = (deltas[digit, target[digit]] - encode(rois[digit], wanted)).abs().sum()
     return entropy + 2 * distance, digit, row
-
-

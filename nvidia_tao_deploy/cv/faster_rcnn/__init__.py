@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.faster_rcnn.decode import decode_rois
@@ -20,7 +21,6 @@ from nvidia_tao_deploy.families.yolo import boxes_on_canvas, truth_on_canvas
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
 from nvidia_tao_deploy.transforms.image import ImageTransform
-from nvidia_tao_deploy.transforms.normalize import CAFFE_MEAN_BGR, CAFFE_MEAN_GREY
 
 classes = partial(family.class_names, keep_case=True)
 IMAGES = {
@@ -60,10 +60,9 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
     image, key = spec.model.input_image_config, "model_config.input_image_config.image_channel_mean"
     grey = ports.inputs["input_image"].shape[1] == 1
     order = "l" if grey else image.image_channel_order
-    default = dict(zip("bgrl", CAFFE_MEAN_BGR + CAFFE_MEAN_GREY, strict=True))
     return ImageTransform(
         resize=spec.resize,
-        mean=family.channel_means(spec, key, image.image_channel_mean or default, order, ()),
+        mean=family.channel_means(spec, key, image.image_channel_mean or family.CAFFE_MEANS, order),
         std=(image.image_scaling_factor,),
         color="L" if grey else "BGR" if order == "bgr" else "RGB",
         input_name=ports.inputs["input_image"].name,
@@ -81,19 +80,12 @@ def decode(spec: Spec, _ports: Ports, action: str) -> Decoder:
 def metric(spec: Spec, _data: Dataset) -> Metric:
     """AP by ``evaluation_config``, averaged over its IoU thresholds."""
     config = spec.evaluation_config
-    return MeanOfThresholds(
-        [
-            family.CanvasMetric(
-                classes(spec),
-                truth_on_canvas,
-                boxes_on_canvas,
-                iou_threshold=threshold,
-                confidence_threshold=config.object_confidence_thres,
-                mode="SAMPLE" if config.use_voc07_11point_metric else "INTEGRATE",
-            )
-            for threshold in config.iou_thresholds
-        ]
-    )
+    settings: dict[str, Any] = {
+        "confidence_threshold": config.object_confidence_thres,
+        "mode": "SAMPLE" if config.use_voc07_11point_metric else "INTEGRATE",
+    }
+    one = partial(family.CanvasMetric, classes(spec), truth_on_canvas, boxes_on_canvas, **settings)
+    return MeanOfThresholds([one(iou_threshold=threshold) for threshold in config.iou_thresholds])
 
 
 def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> ClassMapWriter:

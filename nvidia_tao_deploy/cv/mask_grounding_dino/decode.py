@@ -10,16 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.families.grounding import INPUTS
+from nvidia_tao_deploy.network import Port, Ports, expect
 from nvidia_tao_deploy.predictions.detr import best_pairs, checked_outputs, sigmoid, to_source_clipped, top_k
 from nvidia_tao_deploy.predictions.masks import resized_logits, source_masks
 from nvidia_tao_deploy.predictions.nms import nms
 from nvidia_tao_deploy.predictions.prompted import class_scores
 from nvidia_tao_deploy.predictions.types import Detections
+from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.prompt import PromptGeometry
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 Outputs = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
+OUTPUTS = ("pred_logits", "pred_boxes", "pred_masks", "no_targets", "union_mask_logits")
+
+
+def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
+    """Six inputs; the outputs of expressions (the last two) are there only in models that were exported for them."""
+    names = OUTPUTS if len(outputs) >= len(OUTPUTS) else OUTPUTS[:3]
+    by_name = {tensor.name: tensor for tensor in outputs}
+    found = [by_name.get(name, tensor) for name, tensor in zip(names, outputs, strict=False)]
+    # masks come with and without an axis of one, and "no target" in any shape
+    masks_rank = max(4, min(5, len(found[2].shape))) if len(found) > 2 else 5
+    ranks = [3, 3, masks_rank, *([len(found[3].shape), 4] if len(found) > 3 else [])]
+    ports = tuple(Port(name, rank=rank) for name, rank in zip(names, ranks, strict=True))
+    return expect(inputs=INPUTS, outputs=ports)(inputs, outputs)
 
 
 @dataclass(frozen=True)

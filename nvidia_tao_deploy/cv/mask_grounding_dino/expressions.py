@@ -13,6 +13,7 @@ from nvidia_tao_deploy.data.folder import common_root
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError
+from nvidia_tao_deploy.pipeline.progress import say
 
 UNNAMED = "object"
 
@@ -46,6 +47,28 @@ class Expressions:
     def prompts(self) -> list[str]:
         """The expressions."""
         return [sample.meta["prompt"] for sample in self._samples]
+
+
+def is_lines(path: str) -> bool:
+    """The file is of JSON lines."""
+    return Path(path).suffix.lower() == ".jsonl"
+
+
+def dataset(spec: Any, action: str, source: str) -> Expressions:
+    """evaluate: ``json_file`` and ``image_dir`` of the section ``source``; inference: ``captions`` and ``image_dir``.
+
+    Raises:
+        SpecError: one is not named.
+        DataError: files are missing or malformed.
+    """
+    if action == "inference":
+        found = to_find(spec.require(f"{source}.captions")[0], spec.require(f"{source}.image_dir"), strict=spec.strict)
+        for issue in found.issues:
+            say(f"note: {issue}")
+        return found
+    json_file = spec.require(f"{source}.json_file")
+    read = from_lines if is_lines(json_file) else from_coco
+    return read(json_file, spec.require(f"{source}.image_dir"), strict=spec.strict)
 
 
 def from_coco(json_file: Path | str, image_dir: Path | str, *, strict: bool = False) -> Expressions:

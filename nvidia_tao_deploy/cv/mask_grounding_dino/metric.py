@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nvidia_tao_deploy.cv.mask_grounding_dino.decode import Grounded
@@ -85,16 +83,3 @@ class MergedMasks:
     def report(self) -> str:
         """One line per key."""
         return "\n".join(f"{key:<24}{value:>10.4f}" for key, value in self.compute().items())
-
-
-def latest(numbers: dict[str, Any], task: str, timestamp: str) -> dict[str, Any]:
-    """The established summary of an expression run."""
-    same = ("gIoU", "cIoU", "mAP50", "mAP", "Pr@0.7", "Pr@0.8", "Pr@0.9")
-    return {
-        "timestamp": timestamp,
-        "task_type": task,
-        **{key: numbers[key] for key in same},
-        "accuracy": 100 * numbers["accuracy"],
-        "mean_iou": 100 * numbers["mean_iou"],
-        "num_samples": numbers["num_images"],
-    }

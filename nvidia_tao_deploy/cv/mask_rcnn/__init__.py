@@ -23,8 +23,6 @@ from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN
 
-STD = (0.224,)  # the trainer's, for every channel
-
 
 def dataset(spec: Spec, action: str) -> Dataset:
     """evaluate: ``data_config.val_json_file`` and the images of -i; inference: the images of -i.
@@ -46,7 +44,7 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
         resize="resize_pad",
         scale=1 / 255,
         mean=IMAGENET_MEAN,
-        std=STD,
+        std=(0.224,),  # the trainer's, for every channel
         input_name=ports.inputs["Input"].name,
         backend=spec.runtime.image_backend,
     )
