@@ -41,7 +41,7 @@ def draw_cloud(rng: np.random.Generator) -> tuple[NDArray[np.float32], list[Cubo
     taken: list[tuple[float, float, float]] = []
     parts, objects = [], []
     for name, labelled in kinds:
-        length, width, height = np.array(SIZES[name]) * rng.uniform(0.88, 1.12, 3)
+        length, width, height = np.array(SIZES[name]) * rng.uniform(0.92, 1.08, 3)
         for _ in range(40):
             x, y, radius = rng.uniform(4, 24), rng.uniform(-11, 11), np.hypot(length, width) / 2
             if all(np.hypot(x - a, y - b) > radius + r + 0.4 for a, b, r in taken):
@@ -51,7 +51,7 @@ def draw_cloud(rng: np.random.Generator) -> tuple[NDArray[np.float32], list[Cubo
         taken.append((x, y, radius))
         yaw = rng.uniform(-np.pi, np.pi)
         box = (x, y, GROUND + height / 2, length, width, height, yaw)
-        count = int(np.clip(8000 * height * radius / (x * x + y * y), 30, 200))
+        count = int(np.clip(8000 * height * radius / (x * x + y * y), 50, 200))
         surface = _surface(rng, box, _PARTS[name], count)
         parts.append(_with_intensity(rng, surface, *((0.55, 0.95) if labelled else (0.05, 0.2))))
         if labelled:

@@ -22,7 +22,7 @@ from samples.render import image_rng
 from samples.trainers.blocks import ConvNorm, Residual
 from samples.trainers.fit import Batch, constants_to_initializers, declare_shapes, fit, seed_everything
 
-POINTS, PER_VOXEL, VOXELS, VOXEL = 1536, 32, 640, (0.4, 0.4, 4.0)
+POINTS, PER_VOXEL, VOXELS, VOXEL = 2048, 32, 640, (0.4, 0.4, 4.0)
 GRID, MAP, CHANNELS = 64, 32, 64  # the scatter plugin takes 64 channels only
 ROTATIONS = (0.0, 1.57)
 ANCHORS = np.array([(*size, turn) for size in SIZES.values() for turn in ROTATIONS], np.float32)
@@ -199,7 +199,7 @@ def detection_loss(model: nn.Module, batch: Batch) -> Tensor:
     places = functional.smooth_l1_loss(error, torch.zeros_like(error), beta=1 / 9, reduction="sum") / number
     half = torch.floor((t[:, 6] - DIR_OFFSET) / math.pi).long() % 2
     turns = functional.cross_entropy(direction.reshape(scenes, MAP, MAP, per_cell, 2)[positive], half)
-    return classes + 2 * places + 0.2 * turns
+    return 2 * classes + places + 0.2 * turns
 
 
 def export(model: nn.Module, path: Path) -> None:
@@ -232,6 +232,6 @@ def export(model: nn.Module, path: Path) -> None:
 def train(folder: Path) -> None:
     """Train and write ``folder/pointpillars.onnx``."""
     seed_everything()
-    pool = training_pool(1600)
-    model = fit(PillarDetector(), pool, detection_loss, epochs=8, batch_size=8, learning_rate=4e-3)
+    pool = training_pool(2000)
+    model = fit(PillarDetector(), pool, detection_loss, epochs=16, batch_size=8, learning_rate=4e-3)
     export(model, folder / "pointpillars.onnx")
