@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nvidia_tao_deploy.actions.calibrate import CalibrationImages, find_scales
+from nvidia_tao_deploy.actions.calibrate import find_scales
 from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, scalars_of
-from nvidia_tao_deploy.actions.prepare import float_globs, prepare
+from nvidia_tao_deploy.actions.prepare import float_globs, images_of, prepare
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.files import write_json
 from nvidia_tao_deploy.network import Network
@@ -66,7 +66,7 @@ class Bench:
             calibration.cal_cache_file = None  # read here, never written
         self._keep = (*float_globs(), *(glob for glob, wish in wishes.items() if wish != self.precision))
         self._tensors = quantizable_tensors(self._model, precision=self.precision, keep_nodes=self._keep)
-        self._images = self._calibration_images()
+        self._images = images_of(network, self._spec, self._prepared)
         self.methods = _methods(self._spec)
         self.method = self.methods[0]
         self._whole = network.dataset(self._spec, "evaluate")
@@ -182,17 +182,6 @@ class Bench:
             finally:
                 session.close()
         return scalars_of(metric.compute())
-
-    def _calibration_images(self) -> CalibrationImages | None:
-        from nvidia_tao_deploy.engine.profiles import static_batch
-        from nvidia_tao_deploy.graph.load import model_inputs
-
-        if not self._spec.gen_trt_engine.tensorrt.calibration.cal_image_dir:
-            return None
-        images = CalibrationImages(self._network, self._spec, self._prepared.transform, self._prepared.ports, None)
-        fixed = static_batch(model_inputs(self._model))
-        images.batch_size, images.whole = fixed or images.batch_size, fixed is not None
-        return images
 
     def _id(self, quantized: Sequence[str]) -> str:
         """A name for a set of quantized layers."""

@@ -10,17 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.gen_trt_engine import gen_trt_engine
 from nvidia_tao_deploy.actions.measure import Subset, headline, per_class, scalars_of
 from nvidia_tao_deploy.actions.model import OpenModel, opened
 from nvidia_tao_deploy.actions.run import started
-from nvidia_tao_deploy.actions.timing import Meter, Timing, first_batch, run_for
+from nvidia_tao_deploy.actions.timing import Timing, first_batch, metered, run_for
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import RuntimeUnavailableError, TaoDeployError
 from nvidia_tao_deploy.files import plain, write_json, write_text
-from nvidia_tao_deploy.metrics.confidence import Scored, Seen, class_votes, scored, seen, thresholds, whole_answers
+from nvidia_tao_deploy.metrics.confidence import (
+    Seen,
+    class_votes,
+    found_boxes,
+    scored,
+    seen,
+    thresholds,
+    whole_answers,
+)
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.tally import Tally
@@ -161,7 +168,6 @@ def compare(
             "metric_noise": noise,
             "precisions": [entry.row(first) for entry in found],
             "per_class_of": first.found.by_class[0],
-            "predictions": type(kept[0].one).__name__ if kept else "",
             "confidence": shift,
             "notes": notes,
         }
@@ -178,7 +184,8 @@ def compare(
             say(text)
         say(f"Report: {run.folder / 'compare.html'}")
         if misses:
-            raise OverBudgetError("; ".join(misses), where=spec.where("compare"), remedy=_remedy(found))
+            remedy = "The report says where it stands; diagnose finds the layers that lose accuracy in int8."
+            raise OverBudgetError("; ".join(misses), where=spec.where("compare"), remedy=remedy)
         return report
 
 
@@ -231,12 +238,6 @@ def over_budget(found: Sequence[Measured], section: Any, metric: str) -> list[st
     return misses
 
 
-def _remedy(found: Sequence[Measured]) -> str:
-    if any(entry.precision in QUANTIZED for entry in found):
-        return "The report says where it stands; diagnose finds the layers that lose the accuracy."
-    return "The report says where it stands."
-
-
 def _measure(network: Network, base: Any, precision: str, folder: Path, dataset: Dataset, notes: list[str]) -> Measured:
     """Build and evaluate."""
     from nvidia_tao_deploy.engine.manifest import Manifest
@@ -268,7 +269,8 @@ def _evaluated(model: OpenModel, dataset: Dataset) -> Evaluated:
         metric.update(sample, prediction)
         found.append(seen(sample.target, prediction))
         if sample.id in wanted:
-            predictions[sample.id] = prediction
+            boxes = found_boxes(prediction)  # without masks, which are large
+            predictions[sample.id] = prediction if boxes is None else boxes
     numbers = metric.compute()
     if hasattr(metric, "answers"):  # of queries, which only the whole set can answer
         found = [whole_answers([answer]) for answer in metric.answers()]
@@ -287,18 +289,18 @@ def _time(
     with ExitStack() as stack:
         models, feeds = list[OpenModel](), list[Any]()
         for entry in found:
-            with Meter(_gpu(entry.spec)) as meter:
+            with metered(_gpu(entry.spec)) as reading:
                 model = stack.enter_context(opened(network, entry.spec, "evaluate"))
                 if not models:
                     asked = section.batch_sizes or [max(1, network.batch_size(entry.spec, "evaluate"))]
                     sizes = list(dict.fromkeys(map(model.session.batch.clamp, asked)))
                     feeds = [stack.enter_context(first_batch(model, dataset, size)) for size in sizes]
                     if sizes != asked:
-                        notes.append(f"timed with batches of {sizes}, what the model takes of {asked}")
+                        notes.append(f"Timed with batches of {sizes}, what the model takes of {asked}")
                 for batch in feeds:
                     run_for(model, batch, 0, getattr(model.session, "slots", 1))
             models.append(model)
-            entry.memory_bytes, entry.timings = meter.memory_bytes, [Timing(size) for size in sizes]
+            entry.memory_bytes, entry.timings = reading.memory_bytes, [Timing(size) for size in sizes]
         for number in range(section.repeats):
             say(f"timing: round {number + 1} of {section.repeats}")
             for index, batch in enumerate(feeds):
@@ -324,7 +326,7 @@ def _runnable_here(built: Mapping[str, Any], spec: Any, notes: list[str]) -> str
             reason = error.what
         else:
             return str(built["engine"])
-    note = f"the prepared ONNX was measured, not the engine ({reason}): accuracy is the graph's, speed ONNX Runtime's"
+    note = f"The prepared ONNX was measured, not the engine ({reason}): accuracy is the graph's, speed ONNX Runtime's"
     if note not in notes:
         notes.append(note)
     return str(built["prepared_onnx"])
@@ -338,7 +340,9 @@ def _confidence(found: Sequence[Measured], threshold: float | None) -> dict[str,
     curves = {entry.precision: scored(entry.found.seen, votes) for entry in found}
     reference = curves[found[0].precision]
     grid = thresholds(curves.values())
-    point = threshold if threshold is not None else _best(reference, grid)
+    f1 = reference.f1(grid)
+    # The highest of the thresholds with the best F1.
+    point = threshold if threshold is not None else float(grid[np.flatnonzero(f1 == f1.max())[-1]])
     wanted = reference.at(point)
     rows = {}
     for name, curve in curves.items():
@@ -353,9 +357,3 @@ def _confidence(found: Sequence[Measured], threshold: float | None) -> dict[str,
             "f1": curve.f1(grid),
         }
     return {"fp32_threshold": point, "thresholds": grid, "class_of_prediction": votes, "precisions": rows}
-
-
-def _best(curve: Scored, grid: NDArray[np.float64]) -> float:
-    """The highest of the thresholds with the best F1."""
-    f1 = curve.f1(grid)
-    return float(grid[np.flatnonzero(f1 == f1.max())[-1]])

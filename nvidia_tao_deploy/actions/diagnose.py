@@ -87,6 +87,7 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
     whole = bench.metric(names)
     blocks = blocks_of(names)
     by_block = _alone(bench, clock, blocks) if 1 < len(blocks) < len(names) else {}
+    say("errors of the outputs with one layer quantized, for the order of the measurements")
     measured = {name: bench.error(name) for name in names if not clock.spent(ERRORS_SHARE)}
     errors = {name: error for name, error in measured.items() if error is not None}
     block_loss = {name: by_block.get(block, 0.0) for block, members in blocks.items() for name in members}
@@ -169,7 +170,7 @@ def keep_within(network: Network, spec: Any, folder: Path) -> list[str]:
 
 
 def blocks_of(names: Sequence[str]) -> dict[str, list[str]]:
-    """Layers by block: by as many leading parts of their names as leave two layers to a block on average.
+    """Layers by block: by as many leading parts of their names as leave at most 3/4 as many blocks as layers.
 
     Names without such parts make blocks of neighbours, about as many as each has layers.
 
@@ -182,7 +183,7 @@ def blocks_of(names: Sequence[str]) -> dict[str, list[str]]:
         blocks: dict[str, list[str]] = {}
         for name, path in zip(names, parts, strict=True):
             blocks.setdefault("/".join(path[:depth]), []).append(name)
-        if 2 * len(blocks) > len(names):
+        if 4 * len(blocks) > 3 * len(names):
             break
         found = blocks
     if len(found) > 1:

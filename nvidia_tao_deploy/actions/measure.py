@@ -84,7 +84,8 @@ def per_class(metric: Any, numbers: Mapping[str, Any], dataset: Dataset) -> tupl
     """
     if hasattr(metric, "per_class"):  # by category id, (AP, AP50)
         names = getattr(dataset, "categories", {})
-        return "AP", {str(names.get(key, key)): float(values[0]) for key, values in metric.per_class().items()}
+        table = {str(names.get(key, key)): float(values[0]) for key, values in metric.per_class().items()}
+        return "AP", {name: value for name, value in table.items() if value >= 0}  # -1: there is none of the class
     if hasattr(metric, "recall_per_class"):
         return "recall", metric.recall_per_class()
     for key, value in numbers.items():
@@ -97,10 +98,7 @@ def per_class(metric: Any, numbers: Mapping[str, Any], dataset: Dataset) -> tupl
         return "IoU", blocks
     found = {key: match for key in numbers if (match := AP_OF_CLASS.fullmatch(key))}
     kind = "IoU" if any(match[2] for match in found.values()) else "AP"
-    table: dict[str, float] = {}
-    for key, match in found.items():
-        table.setdefault(match[1] or match[2], float(numbers[key]))
-    return kind, table
+    return kind, {match[1] or match[2]: float(numbers[key]) for key, match in reversed(found.items())}
 
 
 class Subset:

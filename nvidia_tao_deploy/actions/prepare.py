@@ -91,7 +91,7 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
     if is_quantized(prepared.model):
         prepared.notes.append(f"the model carries its own quantization, so data_type {wanted} adds nothing to it")
         return prepared
-    prepared.images = _images(network, spec, prepared)
+    prepared.images = images_of(network, spec, prepared)
     if wanted == "int8" and options.calibration.mode == "implicit":
         prepared.calibration = calibration_facts(spec, prepared.images, method="TensorRT's own")
         return prepared
@@ -205,7 +205,7 @@ def _older_opset(prepared: Prepared, backend: Backend) -> None:
         prepared.notes.append(f"converted from opset {found} to {limit}, the newest that {backend.title} reads")
 
 
-def _images(network: Network, spec: Any, prepared: Prepared) -> CalibrationImages | None:
+def images_of(network: Network, spec: Any, prepared: Prepared) -> CalibrationImages | None:
     """All calibration images for a quantized build, a few for the checks of the others; None where none are named.
 
     A build whose scales come from a cache, a tensorfile or QAT can do without images.

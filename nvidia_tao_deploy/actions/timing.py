@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -54,15 +53,15 @@ class Timing:
         """Run ``model`` for at least ``seconds`` a batch at a time; on a GPU as long again with overlapping copies."""
         lanes = getattr(model.session, "slots", 1)
         run_for(model, feeds, seconds / 10)  # wakes up what slept while other models ran
-        with Meter(gpu) as meter:
+        with metered(gpu) as reading:
             taken, elapsed = run_for(model, feeds, seconds)
         self.latencies += taken
         if lanes > 1:
-            with Meter(gpu) as meter:
+            with metered(gpu) as reading:
                 taken, elapsed = run_for(model, feeds, seconds, lanes)
         self.rounds.append(len(taken) * self.batch / elapsed)
-        if meter.watts is not None:
-            self.watts.append(meter.watts)
+        if reading.watts is not None:
+            self.watts.append(reading.watts)
 
     def report(self) -> dict[str, Any]:
         """Figures for JSON: images/s with its range over the rounds, latency in ms per batch, power."""
@@ -123,55 +122,50 @@ class _Memory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
-class Meter:
-    """Memory and power of one GPU by NVML, sampled inside the ``with`` block; everything is None without NVML.
-
-    Args:
-        gpu: index among the visible devices.
+@dataclass
+class Reading:
+    """What :func:`metered` read; None without NVML.
 
     Attributes:
         memory_bytes: most memory in use over what was in use at the start (other processes' changes included).
         watts: mean power.
     """
 
-    def __init__(self, gpu: int) -> None:
-        self.memory_bytes: int | None = None
-        self.watts: float | None = None
-        self._library, self._handle = _nvml(gpu)
-        self._used: list[int] = []
-        self._power: list[float] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
+    memory_bytes: int | None = None
+    watts: float | None = None
 
-    def __enter__(self) -> Meter:
-        self._read()
-        if self._library is not None:
-            self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._library is None:
-            return
-        self._stop.set()
-        self._thread.join()
-        self._read()
-        self.memory_bytes = max(self._used) - self._used[0] if self._used else None
-        self.watts = float(np.mean(self._power)) if self._power else None
+@contextmanager
+def metered(gpu: int) -> Iterator[Reading]:
+    """Memory and power of a GPU (index among the visible ones) while the block runs; the reading is there after it."""
+    reading, (library, handle) = Reading(), _nvml(gpu)
+    if library is None:
+        yield reading
+        return
+    used, power, stop = list[int](), list[float](), threading.Event()
 
-    def _sample(self) -> None:
-        while not self._stop.wait(METER_SECONDS):
-            self._read()
-
-    def _read(self) -> None:
-        if self._library is None:
-            return
+    def read() -> None:
         memory, milliwatts = _Memory(), ctypes.c_uint(0)
-        if self._library.nvmlDeviceGetMemoryInfo(self._handle, ctypes.byref(memory)) == 0:
-            self._used.append(int(memory.used))
-        if self._library.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(milliwatts)) == 0:
-            self._power.append(milliwatts.value / 1000)
+        if library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0:
+            used.append(int(memory.used))
+        if library.nvmlDeviceGetPowerUsage(handle, ctypes.byref(milliwatts)) == 0:
+            power.append(milliwatts.value / 1000)
+
+    def sample() -> None:
+        while not stop.wait(METER_SECONDS):
+            read()
+
+    read()
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield reading
+    finally:
+        stop.set()
+        thread.join()
+        read()
+        reading.memory_bytes = max(used) - used[0] if used else None
+        reading.watts = float(np.mean(power)) if power else None
 
 
 @lru_cache

@@ -22,7 +22,7 @@ def compared_page(report: Mapping[str, Any], pictures: str) -> str:
     names = [row["precision"] for row in rows]
     summary = html.paragraphs(report["verdict"][-1:], "verdict") + html.paragraphs(report["verdict"][:-1])
     summary += html.paragraphs([f"Over budget: {text}" for text in report["over_budget"]], "bad")
-    about = ["loss % is of the fp32 value; memory is the GPU's, over what was in use before the model was opened."]
+    about = ["Loss is in percent of fp32; memory is the GPU's, over what was in use before the model was opened."]
     about += [f"Two evaluations of fp32 differ by {html.number(noise)} in {metric}."] if noise is not None else []
     about += report["notes"]
     speed = f"On {rows[0]['runtime']}, copies to the device included; the range is over rounds of timing, in which the "
@@ -40,20 +40,21 @@ def compared_page(report: Mapping[str, Any], pictures: str) -> str:
             ("Verdict", summary),
             ("Accuracy, size", _accuracy(rows, metric) + html.paragraphs(about, "dim")),
             ("Speed", _speed(rows) + html.paragraphs([speed], "dim")),
-            ("Accuracy against latency", plots.grid(plots.scatter(dots, latency, metric))),
-            ("Scores", _scores(report["confidence"], report["predictions"])),
+            ("Accuracy against latency", plots.scatter(dots, latency, metric)),
+            ("Scores", _scores(report["confidence"])),
             ("All metrics", html.table(["", *names], numbers)),
             (
                 f"{kind} by class, most changed first",
-                plots.grid(plots.dots(classes, names, kind))
-                + html.table(["class", *names], [[name, *values] for name, values in classes]),
+                html.grid(
+                    plots.dots(classes, names, kind),
+                    html.table(["class", *names], [[name, *values] for name, values in classes]),
+                ),
             )
             if classes
             else ("", ""),
             (
                 f"{names[0]} and {names[-1]} where they differ most" if len(names) > 1 else "",
-                pictures
-                or html.paragraphs([f"Results of the kind {report['predictions']} are not drawn here."], "dim"),
+                pictures or html.paragraphs(["Results of this kind are not drawn here."], "dim"),
             ),
         ],
     )
@@ -65,7 +66,7 @@ def _accuracy(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
         [
             row["precision"],
             row["metrics"][metric],
-            html.number(row["loss_percent"], 3),
+            html.percent(row["loss_percent"]),
             row["engine_bytes"] / MIB,
             row["device_memory_bytes"] / MIB if row["device_memory_bytes"] is not None else None,
             row["build_seconds"],
@@ -106,16 +107,16 @@ def _classes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float | 
     return sorted(found, key=change)
 
 
-def _scores(shift: Mapping[str, Any] | None, predictions: str) -> str:
+def _scores(shift: Mapping[str, Any] | None) -> str:
     if shift is None:
-        text = (
-            f"Results of the kind {predictions} carry no scores that could be right or wrong: no threshold can shift."
-        )
+        text = "This network's results carry no scores that could be right or wrong, so no threshold can shift."
         return html.paragraphs([text], "dim")
     f1 = {name: (shift["thresholds"], row["f1"]) for name, row in shift["precisions"].items()}
     levels = {name: (row["histogram_edges"], row["histogram"]) for name, row in shift["precisions"].items()}
-    drawn = plots.lines(f1, "score threshold", "F1", "F1 of what has at least this score")
-    drawn += plots.lines(levels, "score", "share", "where the scores from 0.05 on lie", steps=True)
+    drawn = html.grid(
+        plots.lines(f1, "score threshold", "F1", "F1 of what has at least this score"),
+        plots.lines(levels, "score", "share", "where the scores from 0.05 on lie", steps=True),
+    )
     rows = []
     for name, row in shift["precisions"].items():
         here, back = row["at_fp32_threshold"], row["restored"] or {}
@@ -125,4 +126,4 @@ def _scores(shift: Mapping[str, Any] | None, predictions: str) -> str:
     point = html.number(shift["fp32_threshold"])
     headers = ["", f"precision at {point}", f"recall at {point}", f"F1 at {point}"]
     headers += ["threshold for fp32's recall", "precision there", "F1 there"]
-    return plots.grid(drawn) + html.table(headers, rows)
+    return drawn + html.table(headers, rows)

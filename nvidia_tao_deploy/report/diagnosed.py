@@ -13,23 +13,29 @@ SHOWN = 40  # bars
 def diagnosed_page(report: Mapping[str, Any]) -> str:
     """HTML of what diagnose.json holds."""
     metric, precision, blocks = report["metric"], report["precision"], report["blocks"]
-    values = [["fp32", report["fp32"], 0.0, 0]]
+    values = [["fp32", report["fp32"], html.percent(0), 0]]
     for text, key in ((f"all {precision}", "quantized"), ("mixed", "mixed")):
-        values.append([text, report[key]["value"], report[key]["loss_percent"], report[key]["layers"]])
+        values.append([text, report[key]["value"], html.percent(report[key]["loss_percent"]), report[key]["layers"]])
     methods = report["loss_percent_by_method"]
     bars = {
         kind: [
-            (row["name"], row["loss_percent"], f"{html.number(row['loss_percent'], 3)} %{note(row)}")
+            (row["name"], row["loss_percent"], f"{html.percent(row['loss_percent'])} %{note(row)}")
             for row in rows
             if row["loss_percent"] is not None
         ][:SHOWN]
         for kind, rows, note in (
-            ("block", blocks, lambda row: f", {len(row['layers'])} layers"),
+            ("block", blocks, lambda row: f", {len(row['layers'])} layer{'s' * (len(row['layers']) > 1)}"),
             ("layer", report["layers"], lambda row: ", kept in float" if row["kept_in_float"] else ""),
         )
     }
     rows = [
-        [row["name"], rank, row["loss_percent"], row["tensor_error"], "float" if row["kept_in_float"] else precision]
+        [
+            row["name"],
+            rank,
+            html.percent(row["loss_percent"]),
+            row["tensor_error"],
+            "float" if row["kept_in_float"] else precision,
+        ]
         for rank, row in enumerate(report["layers"], 1)
     ]
     listing = "gen_trt_engine:\n  tensorrt:\n    layers_precision:\n"
@@ -42,7 +48,9 @@ def diagnosed_page(report: Mapping[str, Any]) -> str:
             ("Result", summary + html.table(["", metric, "loss %", f"{precision} layers"], values)),
             (
                 f"Calibration methods, all layers in {precision}",
-                html.table(["method", "loss %"], list(methods.items())) if len(methods) > 1 else "",
+                html.table(["method", "loss %"], [[name, html.percent(loss)] for name, loss in methods.items()])
+                if len(methods) > 1
+                else "",
             ),
             (f"Loss of {metric} with one block alone in {precision}", html.bars(bars["block"])),
             (f"Loss of {metric} with one layer alone in {precision}", html.bars(bars["layer"])),

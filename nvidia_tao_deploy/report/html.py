@@ -23,9 +23,10 @@ p { margin: .4rem 0; max-width: 60rem; } .dim { color: var(--dim); } .bad { colo
 .wide { overflow-x: auto; font-size: .93rem; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; } th { font-weight: 600; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1.2rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.2rem 2rem; }
+.plots > div { min-width: 0; }
 figure { margin: 0 0 .8rem; max-width: 36rem; } svg { width: 100%; height: auto; }
-figcaption { font-size: .87rem; color: var(--dim); }
+figcaption { font-size: .87rem; }
 svg text { fill: var(--ink); font: 10px system-ui, sans-serif; } svg .axis { stroke: var(--line); fill: none; }
 .bars { display: grid; grid-template-columns: minmax(7rem, 24rem) 1fr auto; gap: .25rem .7rem; align-items: center; }
 .bars i { display: block; height: .8rem; background: var(--bar); min-width: 1px; } .bars b { font-weight: 400; }
@@ -67,6 +68,11 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
+def percent(value: float | None) -> str:
+    """Two decimals, without the minus of a zero; a dash for None."""
+    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table that scrolls sideways where it is too wide; cells are text or numbers."""
     head = "".join(f"<th>{escape(text)}</th>" for text in headers)
@@ -84,10 +90,16 @@ def listing(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def pair(cells: Sequence[tuple[str, str]], title: str) -> str:
-    """Pictures side by side: (data URI, text below it) each, under a title."""
+def grid(*parts: str) -> str:
+    """Figures and tables beside each other as far as there is room; "" for none."""
+    cells = "".join(f"<div>{part}</div>" for part in parts if part)
+    return f'<div class="plots">{cells}</div>' if cells else ""
+
+
+def pair(cells: Sequence[tuple[str, str]], title: str, kind: str) -> str:
+    """Pictures side by side under a title: (data URI, text below it) each; ``kind`` of the texts: dim or bad."""
     figures = "".join(
-        f'<figure><img src="{escape(uri)}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>'
+        f'<figure><img src="{escape(uri)}" alt=""><figcaption class="{kind}">{escape(text)}</figcaption></figure>'
         for uri, text in cells
     )
     return f'<h3>{escape(title)}</h3><div class="pair">{figures}</div>'

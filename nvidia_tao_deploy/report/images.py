@@ -39,9 +39,10 @@ MARKS = {
     "boxes": "Red: not in the other picture. Each at its own threshold: fp32's, and the one that restores its recall.",
     "maps": "Red in the right picture: pixels of another class.",
     "depth": "Red in the right picture: more than 5 % from fp32's value.",
-    "answers": "",
-    "neighbours": "Below each image, what is nearest to it among the samples looked at here.",
+    "answers": "In red: answers that differ.",
+    "neighbours": "What is nearest to each image among the samples looked at here; in red: where that differs.",
 }
+ANSWERED = ("answers", "neighbours")  # of these, a difference of 1 or more is another answer
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ def side_by_side(kept: Sequence[Kept], names: tuple[str, str], at: tuple[float, 
             drawn.save(buffer, "JPEG", quality=80)
             uri = f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
             cells.append((uri, f"{name}: {text}"))
-        parts.append(html.pair(cells, view.sample.path.name))
+        parts.append(
+            html.pair(cells, view.sample.path.name, "bad" if view.kind in ANSWERED and view.difference >= 1 else "dim")
+        )
     return (html.paragraphs([MARKS[found[0].kind]], "dim") if parts else "") + "".join(parts)
 
 

@@ -10,16 +10,11 @@ from math import floor, isfinite, log10
 from nvidia_tao_deploy.report.html import number
 
 WIDTH, HEIGHT = 360, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 34
 LABEL, ROW, LETTERS = 110, 16, 20  # of a plot with a label per row
 COLORS = 5  # --s0 ... of the style sheet
 
 Series = tuple[Sequence[float], Sequence[float]]
-
-
-def grid(figures: str) -> str:
-    """Figures beside each other as far as there is room; "" for none."""
-    return f'<div class="plots">{figures}</div>' if figures else ""
 
 
 def lines(series: Mapping[str, Series], x_title: str, y_title: str, caption: str = "", *, steps: bool = False) -> str:
@@ -66,7 +61,7 @@ def scatter(points: Sequence[tuple[str, float, float]], x_title: str, y_title: s
 
 
 def dots(rows: Sequence[tuple[str, Sequence[float | None]]], names: Sequence[str], x_title: str) -> str:
-    """A line per row with a dot per name, on one axis that starts at 0; "" where there is no row with a number.
+    """A line per row with a dot per name, over one axis; "" where there is no number.
 
     Args:
         rows: (label, one value per name); values that are None or not finite have no dot.
@@ -77,12 +72,16 @@ def dots(rows: Sequence[tuple[str, Sequence[float | None]]], names: Sequence[str
     if not known:
         return ""
     height = TOP + BOTTOM + ROW * len(rows)
-    ticks = _ticks(0.0, max(known))
+    ticks = _ticks(min(known), max(known))
+
+    def across(value: float) -> float:
+        return LABEL + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (WIDTH - LABEL - RIGHT)
+
     parts = []
     for tick in ticks:
-        x = LABEL + tick / ticks[-1] * (WIDTH - LABEL - RIGHT)
+        x = across(tick)
         parts.append(f'<path class="axis" d="M{x:.1f} {TOP}V{height - BOTTOM}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{height - BOTTOM + 12}" text-anchor="middle">{number(tick)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{height - BOTTOM + 12}" text-anchor="middle">{number(tick, 7)}</text>')
     for row, (label, values) in enumerate(rows):
         y = TOP + ROW * (row + 0.5)
         short = label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}\u2026"
@@ -90,8 +89,7 @@ def dots(rows: Sequence[tuple[str, Sequence[float | None]]], names: Sequence[str
         parts.append(f'<path class="axis" d="M{LABEL} {y:.1f}H{WIDTH - RIGHT}"/>')
         for index, value in enumerate(values):
             if value is not None and isfinite(value):
-                x = LABEL + max(0.0, value) / ticks[-1] * (WIDTH - LABEL - RIGHT)
-                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {_ring(index)}/>')
+                parts.append(f'<circle cx="{across(value):.1f}" cy="{y:.1f}" {_ring(index)}/>')
     parts.append(f'<text x="{(WIDTH + LABEL) / 2}" y="{height - 6}" text-anchor="middle">{escape(x_title)}</text>')
     return _figure("".join(parts), names, "", height)
 
@@ -109,7 +107,9 @@ class _Frame:
         if not pairs:
             return None
         xs, ys = [p[0] for p in pairs], [p[1] for p in pairs]
-        return cls([*xs, 0.0], [*ys, 0.0] if zero else ys, x_title, y_title)
+        # At least 1 % of the values is shown: what is alike looks alike.
+        least = [0.0] if zero else [value * factor for value in (min(ys), max(ys)) for factor in (0.995, 1.005)]
+        return cls([*xs, 0.0], [*ys, *least], x_title, y_title)
 
     def x(self, value: float) -> float:
         low, high = self.x_ticks[0], self.x_ticks[-1]
@@ -124,11 +124,11 @@ class _Frame:
         for tick in self.x_ticks:
             x = self.x(tick)
             parts.append(f'<path class="axis" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 12}" text-anchor="middle">{number(tick)}</text>')
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 12}" text-anchor="middle">{number(tick, 7)}</text>')
         for tick in self.y_ticks:
             y = self.y(tick)
             parts.append(f'<path class="axis" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-            parts.append(f'<text x="{LEFT - 4}" y="{y + 3:.1f}" text-anchor="end">{number(tick)}</text>')
+            parts.append(f'<text x="{LEFT - 4}" y="{y + 3:.1f}" text-anchor="end">{number(tick, 7)}</text>')
         x_title, y_title = map(escape, self._titles)
         middle = (HEIGHT - BOTTOM + TOP) / 2
         parts.append(f'<text x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{x_title}</text>')
@@ -176,4 +176,4 @@ def _figure(drawing: str, names: Sequence[str], caption: str, height: int = HEIG
     )
     text = f"<br>{escape(caption)}" if caption else ""
     svg = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(caption)}">{drawing}</svg>'
-    return f"<figure>{svg}<figcaption>{legend}{text}</figcaption></figure>"
+    return f'<figure>{svg}<figcaption class="dim">{legend}{text}</figcaption></figure>'

@@ -282,12 +282,12 @@ class MadeUpNvml:
 def test_memory_is_the_peak_over_the_start_and_power_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     library = MadeUpNvml()
     monkeypatch.setattr(timing, "_nvml", lambda _gpu: (library, None))
-    with timing.Meter(0) as meter:
+    with timing.metered(0) as meter:
         library.used = 9000
         time.sleep(0.2)
         library.used = 4000
     assert (meter.memory_bytes, meter.watts) == (8000, 250.0)
     monkeypatch.setattr(timing, "_nvml", lambda _gpu: (None, None))
-    with timing.Meter(0) as blind:
+    with timing.metered(0) as blind:
         pass
     assert (blind.memory_bytes, blind.watts) == (None, None)
