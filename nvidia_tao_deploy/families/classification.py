@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
-from nvidia_tao_deploy.data.image import Backend
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text import read_text, some
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
+from nvidia_tao_deploy.families.images import calibration_images
 from nvidia_tao_deploy.metrics.topk import TopKMetric
-from nvidia_tao_deploy.network import Port, Ports, expect
+from nvidia_tao_deploy.network import Binder, Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.classification_writer import ClassificationWriter
 from nvidia_tao_deploy.predictions.types import Classification
 from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.spec.sections import NetworkSpec
 from nvidia_tao_deploy.transforms.image import Color, ImageTransform, Layout
 from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN, Mode, Normalization
 
@@ -131,15 +132,6 @@ def labels(classmap: str | None, folder: Path | str | None) -> Sequence[str]:
     return known_classes(classmap, folder, "").names
 
 
-def dataset(images: Path | str, classes: ClassNames, action: str, *, strict: bool) -> Dataset:
-    """evaluate: images with their parent folder's class; inference: images.
-
-    Raises:
-        DataError: see :class:`ClassFolder` and :class:`ImageFolder`.
-    """
-    return ClassFolder(images, classes.names, strict=strict) if action == "evaluate" else ImageFolder(images)
-
-
 def metric(data: Dataset, k: int) -> TopKMetric:
     """Top-k accuracy over the dataset's classes."""
     assert isinstance(data, ClassFolder)
@@ -161,6 +153,64 @@ def softmax(logits: NDArray[Any]) -> list[Classification]:
     shifted = logits.astype(np.float64)
     odds = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     return [Classification(row) for row in odds / odds.sum(axis=1, keepdims=True)]
+
+
+def classifier(
+    name: str,
+    spec: type[NetworkSpec],
+    *,
+    bind: Binder,
+    output: str,
+    images: Callable[[Any, str], str],
+    classes: Callable[[Any, str], ClassNames],
+    labels: Callable[[Any], Sequence[str]],
+    transform: Callable[[Any, Ports], ImageTransform],
+    finish: Callable[[NDArray[Any]], list[Classification]],
+    top_k: Callable[[Any], int],
+    batch_size: Callable[[Any, str], int],
+) -> Network:
+    """A classifier of images in one folder per class: top-k accuracy, result.csv.
+
+    evaluate refuses a model with another number of classes, inference one where names were given.
+
+    Args:
+        name: of the network.
+        spec: its typed spec.
+        bind: its binder.
+        output: role of the scores.
+        images: (spec, action) -> folder of images.
+        classes: (spec, action) -> class names.
+        labels: spec -> class names known at build time.
+        transform: (spec, ports) -> transform.
+        finish: scores (n, C) -> predictions.
+        top_k: spec -> k.
+        batch_size: (spec, action) -> images per batch.
+    """
+
+    def dataset(spec: Any, action: str) -> Dataset:
+        folder, names = images(spec, action), classes(spec, action).names
+        return ClassFolder(folder, names, strict=spec.strict) if action == "evaluate" else ImageFolder(folder)
+
+    def decode(spec: Any, ports: Ports, action: str) -> Decoder:
+        if action == "evaluate":
+            classes(spec, action).check_width(ports.outputs[output].shape[1])
+        return lambda outputs, _geometries: finish(outputs[output])
+
+    return Network(
+        name=name,
+        spec=spec,
+        bind=bind,
+        calibration=calibration_images,
+        transform=transform,
+        dataset=dataset,
+        decode=decode,
+        metric=lambda spec, data: metric(data, top_k(spec)),
+        writer=lambda spec, folder, _data, ports: writer(
+            folder, classes(spec, "inference"), ports.outputs[output].shape[1]
+        ),
+        batch_size=batch_size,
+        labels=labels,
+    )
 
 
 def bind_image(
@@ -212,6 +262,7 @@ def require_fixed_size(ports: Ports, role: str, layout: Layout) -> None:
 
 
 def mode_transform(
+    spec: Any,
     ports: Ports,
     role: str,
     *,
@@ -222,7 +273,6 @@ def mode_transform(
     bicubic: bool = False,
     center_crop: bool = False,
     layout: Layout = "NCHW",
-    backend: Backend = "opencv",
 ) -> ImageTransform:
     """The TensorFlow trainers' transform: Pillow resize, then the arithmetic of a preprocessing mode.
 
@@ -230,6 +280,7 @@ def mode_transform(
     caffe: BGR minus the mean; grey minus 117.3786. Depth 16 divides by 65535 instead of 255.
 
     Args:
+        spec: chooses the image decoder.
         ports: the model's tensors.
         role: of the image input.
         mode: see above.
@@ -239,7 +290,6 @@ def mode_transform(
         bicubic: resize method, else bilinear.
         center_crop: resize over the input size by 32 pixels and cut the centre, else stretch.
         layout: where the model's shape leaves it open.
-        backend: image decoder.
 
     Raises:
         ModelError: the input is no image of fixed size.
@@ -264,28 +314,13 @@ def mode_transform(
         color=color,
         layout=layout,
         input_name=ports.inputs[role].name,
-        backend=backend,
+        backend=spec.runtime.image_backend,
     )
 
 
 def rgb_transform(
-    ports: Ports,
-    role: str,
-    mean: Sequence[float],
-    std: Sequence[float],
-    *,
-    center_crop: bool = False,
-    backend: Backend = "opencv",
+    spec: Any, ports: Ports, role: str, mean: Sequence[float], std: Sequence[float], resize: str = "stretch_bilinear"
 ) -> ImageTransform:
-    """The PyTorch trainers' transform: Pillow bilinear stretch, (x/255 - mean) / std in RGB; any image size.
-
-    ``center_crop``: bicubic, over the input size by 32 pixels, the centre cut out, as earlier deployments did.
-    """
-    return ImageTransform(
-        resize="center_crop_bicubic" if center_crop else "stretch_bilinear",
-        scale=1 / 255,
-        mean=mean,
-        std=std,
-        input_name=ports.inputs[role].name,
-        backend=backend,
-    )
+    """The PyTorch trainers' transform: Pillow bilinear stretch, (x/255 - mean) / std in RGB; any image size."""
+    name, backend = ports.inputs[role].name, spec.runtime.image_backend
+    return ImageTransform(resize=resize, scale=1 / 255, mean=mean, std=std, input_name=name, backend=backend)

@@ -14,6 +14,7 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError, SpecError
+from nvidia_tao_deploy.families.images import image_transform
 from nvidia_tao_deploy.metrics.coco import CocoMetric
 from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.pipeline.progress import say
@@ -55,15 +56,9 @@ def annotated(spec: Any) -> CocoDetection:
 
 def transform(spec: Any, ports: Ports) -> ImageTransform:
     """RGB stretched to the input size, (x / 255 - mean) / std of ``dataset.augmentation``, in every action."""
-    ports.image_size("inputs")
     augmentation = spec.dataset.augmentation
-    return ImageTransform(
-        scale=1 / 255,
-        mean=augmentation.input_mean,
-        std=augmentation.input_std,
-        input_name=ports.inputs["inputs"].name,
-        backend=spec.runtime.image_backend,
-    )
+    mean, std = augmentation.input_mean, augmentation.input_std
+    return image_transform(spec, ports, "inputs", scale=1 / 255, mean=mean, std=std)
 
 
 def decode(spec: Any, ports: Ports, _action: str) -> Decoder:

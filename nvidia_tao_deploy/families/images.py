@@ -10,6 +10,7 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.transforms.image import ImageTransform
 
 
 def calibration_images(spec: Any) -> ImageFolder:
@@ -37,6 +38,16 @@ def batch_size_or(key: str, inference_key: str | None = None) -> Callable[[Any, 
 
 
 batch_size = batch_size_or("dataset.batch_size")
+
+
+def image_transform(spec: Any, ports: Ports, role: str, **settings: Any) -> ImageTransform:
+    """An :class:`ImageTransform` of these settings for the NCHW input ``role``, images decoded as the spec says.
+
+    Raises:
+        ModelError: the input has a dynamic height or width.
+    """
+    ports.image_size(role)
+    return ImageTransform(input_name=ports.inputs[role].name, backend=spec.runtime.image_backend, **settings)
 
 
 class OpenInputs(dict[str, TensorInfo]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from nvidia_tao_deploy.data.kitti import KittiDetection, KittiTarget, class_orde
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
+from nvidia_tao_deploy.families.images import batch_size_or, calibration_images, image_transform
 from nvidia_tao_deploy.metrics.kitti import KittiMetric
-from nvidia_tao_deploy.network import Binder, Port, Ports, expect
+from nvidia_tao_deploy.network import Binder, Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.predictions.drawing import PALETTE
 from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.spec.sections import NetworkSpec
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.normalize import CAFFE_MEAN_BGR, CAFFE_MEAN_GREY, CAFFE_MEAN_GREY_16
 from nvidia_tao_deploy.transforms.transform import Geometry
@@ -152,21 +154,20 @@ def calibration(spec: Any) -> Dataset:
     return ImageFolder([folder for folder in sources if folder])
 
 
-def transform(spec: Any, ports: Ports, *, resize: str, depth: int = 8) -> ImageTransform:
+def transform(spec: Any, ports: Ports, *, resize: str) -> ImageTransform:
     """BGR (or grey) levels minus ``augmentation_config.image_mean``, subtracted in float64.
 
     Args:
-        spec: the network's spec.
+        spec: the network's spec; ``augmentation_config.output_depth``, where it has one, counts for grey networks.
         ports: the model's tensors; the input's channels decide between colour and grey.
         resize: a name of :data:`nvidia_tao_deploy.transforms.resize.PLACEMENTS`.
-        depth: bits of a grey network's images, 8 or 16.
 
     Raises:
         SpecError: the mean is not for the network's channels, or 16 bits with colour.
         ModelError: the input's height or width is dynamic.
     """
-    ports.image_size("Input")
-    mean, key = spec.augmentation_config.image_mean, "augmentation_config.image_mean"
+    config, key = spec.augmentation_config, "augmentation_config.image_mean"
+    depth = getattr(config, "output_depth", 8)
     grey = ports.inputs["Input"].shape[1] == 1
     if depth == 16 and not grey:
         raise SpecError(
@@ -175,14 +176,9 @@ def transform(spec: Any, ports: Ports, *, resize: str, depth: int = 8) -> ImageT
             remedy="Set it to 8, or give the grey model.",
         )
     default = {"l": CAFFE_MEAN_GREY_16[0]} if depth == 16 else CAFFE_MEANS
-    return ImageTransform(
-        resize=resize,
-        mean=channel_means(spec, key, mean or default, "l" if grey else "bgr"),
-        color="BGR" if not grey else "I" if depth == 16 else "L",
-        input_name=ports.inputs["Input"].name,
-        backend=spec.runtime.image_backend,
-        arithmetic="float64",
-    )
+    mean = channel_means(spec, key, config.image_mean or default, "l" if grey else "bgr")
+    color = "BGR" if not grey else "I" if depth == 16 else "L"
+    return image_transform(spec, ports, "Input", resize=resize, mean=mean, color=color, arithmetic="float64")
 
 
 def channel_means(spec: Any, key: str, mean: Mapping[str, float], channels: str) -> list[float]:
@@ -306,28 +302,56 @@ class CanvasMetric(KittiMetric):
         return f"{super().report()}\n{left_out}: {some(images)}"
 
 
-def metric(spec: Any, place_truth: Place, place_boxes: Place, *, first_class_id: int) -> CanvasMetric:
-    """AP by ``eval_config`` and ``nms_config.confidence_threshold``."""
-    return CanvasMetric(
-        class_names(spec),
-        place_truth,
-        place_boxes,
-        first_class_id=first_class_id,
-        iou_threshold=spec.eval_config.matching_iou_threshold,
-        confidence_threshold=spec.nms_config.confidence_threshold,
-        mode=spec.eval_config.average_precision_mode,
-    )
+def nms_network(
+    name: str,
+    spec: type[NetworkSpec],
+    *,
+    outputs: Sequence[Port],
+    first_class_id: int,
+    resize: str,
+    decode: Callable[[Sequence[str], float, str], Decoder],
+    places: tuple[Place, Place],
+) -> Network:
+    """A detector whose model ends in an NMS plugin.
 
+    AP goes by ``eval_config``; files hold what reaches ``inference.threshold``, in the family's five colours.
 
-def writer(first_class_id: int) -> Callable[[Any, Path, Dataset, Ports], DetectionWriter]:
-    """A writer of labels and pictures: what reaches ``inference.threshold``, in the family's five colours."""
+    Args:
+        name: of the network.
+        spec: its typed spec.
+        outputs: of the plugin.
+        first_class_id: id of the first class.
+        resize: a name of :data:`nvidia_tao_deploy.transforms.resize.PLACEMENTS`.
+        decode: (class names, least score, action) -> decoder.
+        places: where an object (clipped as training does) and a detection lie on the canvas.
+    """
 
-    def make(spec: Any, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:
-        names: Mapping[int, str] = dict(enumerate(class_names(spec), first_class_id))
+    def metric(spec: Any, _data: Dataset) -> CanvasMetric:
+        return CanvasMetric(
+            class_names(spec),
+            *places,
+            first_class_id=first_class_id,
+            iou_threshold=spec.eval_config.matching_iou_threshold,
+            confidence_threshold=spec.nms_config.confidence_threshold,
+            mode=spec.eval_config.average_precision_mode,
+        )
+
+    def writer(spec: Any, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:
+        names = dict(enumerate(class_names(spec), first_class_id))
         # scores are float32: a model's 0.7 must reach a spec's 0.7
         return DetectionWriter(folder, names, float(np.float32(spec.inference.threshold)), PALETTE, data.root)
 
-    return make
-
-
-batch_size = batch_size_or("eval_config.batch_size")
+    return Network(
+        name=name,
+        spec=spec,
+        bind=binder(*outputs),
+        dataset=partial(dataset, first_class_id=first_class_id),
+        calibration=calibration,
+        transform=partial(transform, resize=resize),
+        decode=lambda spec, _ports, action: decode(class_names(spec), spec.nms_config.confidence_threshold, action),
+        metric=metric,
+        writer=writer,
+        batch_size=batch_size_or("eval_config.batch_size"),
+        labels=known_class_names,
+        check_classes=check_classes,
+    )

@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.families import kitti_detection as family
 from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
-from nvidia_tao_deploy.families.kitti_detection_spec import KittiDetectionSpec
-from nvidia_tao_deploy.metrics.metric import Metric
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
-from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.network import Port
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 FIRST_CLASS_ID = 1  # 0 is the background
@@ -73,36 +70,14 @@ def truth_on_canvas(boxes_xyxy: NDArray[np.float64], geometry: Geometry) -> NDAr
     return np.clip(boxes_on_canvas(boxes_xyxy, geometry), 0, (width - 1, height - 1) * 2)
 
 
-def _transform(spec: Any, ports: Ports) -> ImageTransform:
-    return family.transform(spec, ports, resize="stretch_bilinear")
-
-
-def _decode(spec: Any, _ports: Ports, _action: str) -> Decoder:
-    names, threshold = family.class_names(spec), spec.nms_config.confidence_threshold
-
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[PlacedDetections]:
-        return decode_detection_output(outputs, geometries, names, threshold)
-
-    return run
-
-
-def _metric(spec: Any, _data: Any) -> Metric:
-    return family.metric(spec, truth_on_canvas, boxes_on_canvas, first_class_id=FIRST_CLASS_ID)
-
-
-def ssd_network(name: str, spec: type[KittiDetectionSpec]) -> Network:
-    """An SSD-like detector."""
-    return Network(
-        name=name,
-        spec=spec,
-        bind=family.binder(*OUTPUTS),
-        dataset=partial(family.dataset, first_class_id=FIRST_CLASS_ID),
-        calibration=family.calibration,
-        transform=_transform,
-        decode=_decode,
-        metric=_metric,
-        writer=family.writer(FIRST_CLASS_ID),
-        batch_size=family.batch_size,
-        labels=family.known_class_names,
-        check_classes=family.check_classes,
-    )
+ssd_network = partial(
+    family.nms_network,
+    outputs=OUTPUTS,
+    first_class_id=FIRST_CLASS_ID,
+    resize="stretch_bilinear",
+    decode=lambda names, threshold, _action: partial(
+        decode_detection_output, names=names, confidence_threshold=threshold
+    ),
+    places=(truth_on_canvas, boxes_on_canvas),
+)
+"""(name, spec) -> an SSD-like detector."""

@@ -16,6 +16,7 @@ from nvidia_tao_deploy.data.panoptic import Category, CocoPanoptic, class_indice
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.families.classification import read_json
+from nvidia_tao_deploy.families.images import batch_size_or
 from nvidia_tao_deploy.metrics.coco_masks import CocoMaskMetric, encode_segmentation
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.metrics.panoptic import PanopticMetric
@@ -151,10 +152,7 @@ def metric(spec: Any, data: Dataset) -> ByPrediction:
     return ByPrediction(names, _things(data, classes), data if isinstance(data, InstanceMasks) else None)
 
 
-def batch_size(spec: Any, action: str) -> int:
-    """``<action>.batch_size`` if it is positive, else that of ``dataset.val`` (evaluate) or ``dataset.test``."""
-    own = getattr(spec, action).batch_size
-    return int(own if own > 0 else (spec.dataset.val if action == "evaluate" else spec.dataset.test).batch_size)
+batch_size = batch_size_or("dataset.val.batch_size", "dataset.test.batch_size")
 
 
 def class_names(categories: Sequence[Category], class_of: Mapping[int, int], classes: int) -> list[str]:

@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.families import kitti_detection as family
 from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
-from nvidia_tao_deploy.families.kitti_detection_spec import KittiDetectionSpec
-from nvidia_tao_deploy.metrics.metric import Metric
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
-from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.network import Port
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 FIRST_CLASS_ID = 0
@@ -77,37 +74,14 @@ def truth_on_canvas(boxes_xyxy: NDArray[np.float64], geometry: Geometry) -> NDAr
     return np.clip(boxes_on_canvas(boxes_xyxy, geometry), 0.0, 1.0)
 
 
-def _transform(spec: Any, ports: Ports) -> ImageTransform:
-    depth = getattr(spec.augmentation_config, "output_depth", 8)
-    return family.transform(spec, ports, resize="letterbox", depth=depth)
-
-
-def _decode(spec: Any, _ports: Ports, action: str) -> Decoder:
-    names, threshold = family.class_names(spec), spec.nms_config.confidence_threshold
-
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[PlacedDetections]:
-        return decode_batched_nms(outputs, geometries, names, threshold, clip=action == "inference")
-
-    return run
-
-
-def _metric(spec: Any, _data: Any) -> Metric:
-    return family.metric(spec, truth_on_canvas, boxes_on_canvas, first_class_id=FIRST_CLASS_ID)
-
-
-def yolo_network(name: str, spec: type[KittiDetectionSpec]) -> Network:
-    """A YOLO detector; ``augmentation_config.output_depth`` counts where the spec has it."""
-    return Network(
-        name=name,
-        spec=spec,
-        bind=family.binder(*OUTPUTS),
-        dataset=partial(family.dataset, first_class_id=FIRST_CLASS_ID),
-        calibration=family.calibration,
-        transform=_transform,
-        decode=_decode,
-        metric=_metric,
-        writer=family.writer(FIRST_CLASS_ID),
-        batch_size=family.batch_size,
-        labels=family.known_class_names,
-        check_classes=family.check_classes,
-    )
+yolo_network = partial(
+    family.nms_network,
+    outputs=OUTPUTS,
+    first_class_id=FIRST_CLASS_ID,
+    resize="letterbox",
+    decode=lambda names, threshold, action: partial(
+        decode_batched_nms, names=names, confidence_threshold=threshold, clip=action == "inference"
+    ),
+    places=(truth_on_canvas, boxes_on_canvas),
+)
+"""(name, spec) -> a YOLO detector; ``augmentation_config.output_depth`` counts where the spec has it."""

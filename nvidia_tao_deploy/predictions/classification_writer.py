@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.files import write_text
+from nvidia_tao_deploy.predictions.table import write_table
 from nvidia_tao_deploy.predictions.types import Classification
 
 
@@ -39,12 +37,5 @@ class ClassificationWriter:
         self._rows.append((os.path.abspath(sample.path), label, confidence))
 
     def close(self) -> list[Path]:
-        """Write the table as a whole.
-
-        Raises:
-            DataError: the file cannot be written.
-        """
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(self._rows)
-        write_text(self.path, text.getvalue())
-        return [self.path]
+        """Write the table as a whole; DataError where it cannot be written."""
+        return write_table(self.path, self._rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +11,9 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.calibration.tensorfile import hdf5
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError
-from nvidia_tao_deploy.files import atomic_write, write_text
+from nvidia_tao_deploy.files import atomic_write
 from nvidia_tao_deploy.metrics.retrieval import nearest
+from nvidia_tao_deploy.predictions.table import write_table
 
 
 class Embeddings(NamedTuple):
@@ -79,7 +78,7 @@ class EmbeddingWriter:
         """
         written = [self._embeddings(side) for side, rows in self._rows.items() if rows]
         if self._top_k and len(written) == 2:
-            written += [self._matches(self._kind, "text"), self._matches("text", self._kind)]
+            written += self._matches(self._kind, "text") + self._matches("text", self._kind)
         return written
 
     def _embeddings(self, side: str) -> Path:
@@ -95,15 +94,11 @@ class EmbeddingWriter:
             file.attrs["embedding_type"] = side
         return path
 
-    def _matches(self, side: str, other: str) -> Path:
+    def _matches(self, side: str, other: str) -> list[Path]:
         queries, gallery = (np.stack([row for _, row in self._rows[name]]) for name in (side, other))
         found, squared = nearest(gallery, queries, min(self._top_k, len(gallery)))
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(("query", "rank", "match", "cosine"))
+        rows: list[tuple[Any, ...]] = [("query", "rank", "match", "cosine")]
         for (query, _), indices, distances in zip(self._rows[side], found, squared, strict=True):
             for rank, (index, distance) in enumerate(zip(indices, distances, strict=True), 1):
-                table.writerow((query, rank, self._rows[other][index][0], f"{1 - distance / 2:.4f}"))
-        path = self._folder / f"{side}_to_{other}.csv"
-        write_text(path, text.getvalue())
-        return path
+                rows.append((query, rank, self._rows[other][index][0], f"{1 - distance / 2:.4f}"))
+        return write_table(self._folder / f"{side}_to_{other}.csv", rows)

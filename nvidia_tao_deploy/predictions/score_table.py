@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.files import write_text
+from nvidia_tao_deploy.predictions.table import write_table
 
 COLUMN = "output_score"
 
@@ -37,12 +35,5 @@ class ScoreTable:
         self._rows.append([*(row[column] for column in self._columns), str(np.float32(prediction))])
 
     def close(self) -> list[Path]:
-        """Write the table as a whole.
-
-        Raises:
-            DataError: the file cannot be written.
-        """
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([[*self._columns, COLUMN], *self._rows])
-        write_text(self.path, text.getvalue())
-        return [self.path]
+        """Write the table as a whole; DataError where it cannot be written."""
+        return write_table(self.path, [[*self._columns, COLUMN], *self._rows])

@@ -14,7 +14,7 @@ from nvidia_tao_deploy.cv.depth_net.spec import LEAST_SIDE, DataSource, Images, 
 from nvidia_tao_deploy.data.depth import AnnotationFile, DepthList
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
-from nvidia_tao_deploy.families.images import OpenInputs, calibration_images
+from nvidia_tao_deploy.families.images import OpenInputs, batch_size_or, calibration_images
 from nvidia_tao_deploy.files import write_json
 from nvidia_tao_deploy.metrics.depth import MAX_DEPTH, MIN_DEPTH, MonoMetric, StereoMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
@@ -245,12 +245,6 @@ def calibration(spec: Spec) -> Dataset:
     return calibration_images(spec)
 
 
-def batch_size(spec: Spec, action: str) -> int:
-    """``<action>.batch_size`` if it is positive, else that of the action's dataset."""
-    own = getattr(spec, action).batch_size
-    return int(own) if own > 0 else images(spec, action).batch_size
-
-
 NETWORK = Network(
     name="depth_net",
     spec=Spec,
@@ -261,7 +255,7 @@ NETWORK = Network(
     decode=decode,
     metric=metric,
     writer=writer,
-    batch_size=batch_size,
+    batch_size=batch_size_or("dataset.test_dataset.batch_size", "dataset.infer_dataset.batch_size"),
     stride=stride,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -16,6 +16,7 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.kitti import KittiDetection
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.families.images import batch_size_or, image_transform
 from nvidia_tao_deploy.families.kitti_detection import calibration
 from nvidia_tao_deploy.metrics.kitti import BoxLimits, KittiMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
@@ -85,13 +86,7 @@ def dataset(spec: Spec, action: str) -> Dataset:
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
     """Pillow LANCZOS stretch, RGB / 255."""
-    ports.image_size("input_1")
-    return ImageTransform(
-        resize="stretch_lanczos",
-        scale=1 / 255,
-        input_name=ports.inputs["input_1"].name,
-        backend=spec.runtime.image_backend,
-    )
+    return image_transform(spec, ports, "input_1", resize="stretch_lanczos", scale=1 / 255)
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
@@ -175,15 +170,6 @@ def _color(entry: Any) -> tuple[int, int, int]:
     return (color.R, color.G, color.B) if color else GREEN
 
 
-def batch_size(spec: Spec, action: str) -> int:
-    """``<action>.batch_size``, else the inferencer's or the training's batch size, else 1."""
-    own = getattr(spec, action).batch_size
-    if own > 0:
-        return int(own)
-    inferred, trained = spec.inferencer_config.batch_size, spec.training_config.batch_size_per_gpu
-    return max(1, trained if action == "evaluate" else inferred)
-
-
 NETWORK = Network(
     name="detectnet_v2",
     spec=Spec,
@@ -194,7 +180,7 @@ NETWORK = Network(
     decode=decode,
     metric=metric,
     writer=writer,
-    batch_size=batch_size,
+    batch_size=batch_size_or("training_config.batch_size_per_gpu", "inferencer_config.batch_size"),
     labels=known_classes,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -11,7 +11,7 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import efficientdet as family
 from nvidia_tao_deploy.families.class_map import ClassMapWriter, labels, read_class_map
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
 from nvidia_tao_deploy.network import Decoder, Network, Ports
 
 
@@ -37,12 +37,6 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> ClassMapWr
     return ClassMapWriter(folder, names, section.threshold, data.root)
 
 
-def batch_size(spec: Spec, action: str) -> int:
-    """``<action>.batch_size``, else ``eval_config.eval_batch_size``, else 1."""
-    own = int(getattr(spec, action).batch_size)
-    return own if own > 0 else max(1, spec.eval_config.eval_batch_size)
-
-
 NETWORK = Network(
     name="efficientdet_tf1",
     spec=Spec,
@@ -53,7 +47,7 @@ NETWORK = Network(
     decode=decode,
     metric=family.metric,
     writer=writer,
-    batch_size=batch_size,
+    batch_size=batch_size_or("eval_config.eval_batch_size"),
     labels=labels,
     check_classes=family.class_check("dataset_config.num_classes"),
 )

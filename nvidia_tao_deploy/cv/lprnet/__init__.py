@@ -15,7 +15,7 @@ from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.families import text_recognition as family
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
 from nvidia_tao_deploy.predictions.text import Text, decode_ctc
 from nvidia_tao_deploy.predictions.text_writer import TextWriter
@@ -69,12 +69,6 @@ def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:
     return run
 
 
-def batch_size(spec: Spec, action: str) -> int:
-    """``<action>.batch_size`` (``-b``), else ``eval_config.batch_size``, else 1."""
-    own = getattr(spec, action).batch_size
-    return int(own) if own > 0 else max(1, spec.eval_config.batch_size)
-
-
 def labels(spec: Spec) -> Sequence[str]:
     """The characters for the manifest, where they are known."""
     path = spec.dataset_config.characters_list_file
@@ -95,7 +89,7 @@ NETWORK = Network(
     decode=decode,
     metric=lambda _spec, data: family.metric(data),
     writer=lambda _spec, folder, _data, _ports: TextWriter(folder, with_confidence=False),
-    batch_size=batch_size,
+    batch_size=batch_size_or("eval_config.batch_size"),
     labels=labels,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

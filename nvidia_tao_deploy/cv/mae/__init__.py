@@ -16,8 +16,7 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
     """For calibration: stretched, (x / 255 - mean) / std of ``dataset.augmentation``."""
     family.require_fixed_size(ports, "input", "NCHW")
     augmentation = spec.dataset.augmentation
-    backend = spec.runtime.image_backend
-    return family.rgb_transform(ports, "input", augmentation.mean, augmentation.std, backend=backend)
+    return family.rgb_transform(spec, ports, "input", augmentation.mean, augmentation.std)
 
 
 NETWORK = Network(

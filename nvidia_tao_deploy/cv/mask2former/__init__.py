@@ -14,7 +14,7 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import universal_segmentation as family
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.images import calibration_images, image_transform
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.segmentation import argmax_map
 from nvidia_tao_deploy.runtime.session import TensorInfo
@@ -63,15 +63,8 @@ def dataset(spec: Spec, action: str) -> Dataset:
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
     """Pillow bicubic stretch, (x / 255 - mean) / std in RGB."""
-    ports.image_size("inputs")
-    return ImageTransform(
-        resize="stretch_bicubic",
-        scale=1 / 255,
-        mean=spec.dataset.pixel_mean,
-        std=spec.dataset.pixel_std,
-        input_name=ports.inputs["inputs"].name,
-        backend=spec.runtime.image_backend,
-    )
+    mean, std = spec.dataset.pixel_mean, spec.dataset.pixel_std
+    return image_transform(spec, ports, "inputs", resize="stretch_bicubic", scale=1 / 255, mean=mean, std=std)
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:

@@ -13,7 +13,7 @@ from nvidia_tao_deploy.cv.ml_recog.spec import Spec
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import DataError, ModelError
-from nvidia_tao_deploy.families.images import batch_size, calibration_images
+from nvidia_tao_deploy.families.images import batch_size, calibration_images, image_transform
 from nvidia_tao_deploy.metrics.retrieval import RetrievalMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.pipeline.progress import say
@@ -78,14 +78,8 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
                 where=spec.where(f"model.{key}"),
                 remedy="Leave the key out, or name the model it belongs to.",
             )
-    return ImageTransform(
-        resize="enlarge_crop",
-        scale=1 / 255,
-        mean=spec.dataset.pixel_mean,
-        std=spec.dataset.pixel_std,
-        input_name=ports.inputs["input"].name,
-        backend=spec.runtime.image_backend,
-    )
+    mean, std = spec.dataset.pixel_mean, spec.dataset.pixel_std
+    return image_transform(spec, ports, "input", resize="enlarge_crop", scale=1 / 255, mean=mean, std=std)
 
 
 def decode(_spec: Spec, _ports: Ports, _action: str) -> Decoder:

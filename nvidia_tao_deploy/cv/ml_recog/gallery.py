@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +14,8 @@ from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.data.text import read_text, some
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.families.classification import folder_classes
-from nvidia_tao_deploy.files import write_text
 from nvidia_tao_deploy.metrics.retrieval import Neighbourhood
+from nvidia_tao_deploy.predictions.table import write_table
 
 
 @dataclass(frozen=True)
@@ -113,10 +111,11 @@ class NeighbourWriter:
             SpecError: the gallery has fewer than k images.
         """
         labels, squared = self._neighbourhood.find(self._k)
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        for sample, row, distances in zip(self._neighbourhood.samples, labels, squared, strict=True):
-            names = [self._names[label] for label in row]
-            table.writerow([str(sample.path), str(names), str([round(float(value), 4) for value in distances])])
-        write_text(self.path, text.getvalue())
-        return [self.path]
+        rows = zip(self._neighbourhood.samples, labels, squared, strict=True)
+        return write_table(
+            self.path,
+            (
+                [sample.path, [self._names[label] for label in found], [round(float(value), 4) for value in distances]]
+                for sample, found, distances in rows
+            ),
+        )

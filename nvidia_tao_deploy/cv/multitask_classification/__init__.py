@@ -55,13 +55,8 @@ def dataset(spec: Spec, action: str) -> TaskTable:
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
     """Stretched, BGR minus the caffe mean."""
-    return family.mode_transform(
-        ports,
-        "input_1",
-        mode="caffe",
-        bicubic=spec.model.resize_interpolation_method == "BICUBIC",
-        backend=spec.runtime.image_backend,
-    )
+    bicubic = spec.model.resize_interpolation_method == "BICUBIC"
+    return family.mode_transform(spec, ports, "input_1", mode="caffe", bicubic=bicubic)
 
 
 def match_heads(tasks: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +12,8 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.cv.multitask_classification.table import TaskClasses
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
-from nvidia_tao_deploy.files import write_text
 from nvidia_tao_deploy.metrics.topk import classification_table, confusion_matrix
+from nvidia_tao_deploy.predictions.table import write_table
 from nvidia_tao_deploy.predictions.types import Classification
 
 Prediction = Mapping[str, Classification]
@@ -96,12 +94,5 @@ class TaskWriter:
         self._rows.append(row)
 
     def close(self) -> list[Path]:
-        """Write the table as a whole.
-
-        Raises:
-            DataError: the file cannot be written.
-        """
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([["filename", *self._classes], *self._rows])
-        write_text(self.path, text.getvalue())
-        return [self.path]
+        """Write the table as a whole; DataError where it cannot be written."""
+        return write_table(self.path, [["filename", *self._classes], *self._rows])

@@ -17,7 +17,7 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
     """For calibration: stretched, ImageNet mean and std. Only calibration needs a fixed image size."""
     if spec.gen_trt_engine.tensorrt.calibration.cal_image_dir:
         family.require_fixed_size(ports, "input", "NCHW")
-    return family.rgb_transform(ports, "input", IMAGENET_MEAN, IMAGENET_STD, backend=spec.runtime.image_backend)
+    return family.rgb_transform(spec, ports, "input", IMAGENET_MEAN, IMAGENET_STD)
 
 
 NETWORK = Network(

@@ -14,7 +14,7 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
 from nvidia_tao_deploy.families import text_recognition as family
-from nvidia_tao_deploy.families.images import batch_size, calibration_images, check_size
+from nvidia_tao_deploy.families.images import batch_size, calibration_images, check_size, image_transform
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
 from nvidia_tao_deploy.predictions.text import Text, decode_attention, decode_ctc
 from nvidia_tao_deploy.predictions.text_writer import TextWriter
@@ -38,14 +38,8 @@ def dataset(spec: Spec, action: str) -> Dataset:
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
     """Grey (or RGB), Pillow bicubic, (x / 255 - 0.5) / 0.5."""
-    return ImageTransform(
-        resize="height_then_pad" if spec.dataset.augmentation.keep_aspect_ratio else "stretch_bicubic",
-        scale=1 / 255,
-        mean=(0.5,),
-        std=(0.5,),
-        input_name=ports.inputs["input"].name,
-        backend=spec.runtime.image_backend,
-    )
+    resize = "height_then_pad" if spec.dataset.augmentation.keep_aspect_ratio else "stretch_bicubic"
+    return image_transform(spec, ports, "input", resize=resize, scale=1 / 255, mean=(0.5,), std=(0.5,))
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:

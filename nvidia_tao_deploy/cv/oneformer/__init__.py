@@ -15,11 +15,10 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import universal_segmentation as family
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.images import calibration_images, image_transform
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.queries import instance_queries, panoptic_queries, semantic_map
 from nvidia_tao_deploy.runtime.session import TensorInfo
-from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -64,7 +63,8 @@ def transform(spec: Spec, ports: Ports) -> TaskTransform:
     Raises:
         SpecError: ``dataset.max_seq_len`` is given and is not the model's.
     """
-    ports.image_size("inputs")
+    constants = {"scale": 1 / 255, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    image = image_transform(spec, ports, "inputs", resize="stretch_bicubic", **constants)
     length, given = ports.inputs["tokens"].shape[1], spec.dataset.max_seq_len
     if length is None:
         raise ModelError(
@@ -76,14 +76,6 @@ def transform(spec: Spec, ports: Ports) -> TaskTransform:
             where=spec.where(MAX_SEQ_LEN),
             remedy="Give the length of the export, or leave the key out.",
         )
-    image = ImageTransform(
-        resize="stretch_bicubic",
-        scale=1 / 255,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        input_name=ports.inputs["inputs"].name,
-        backend=spec.runtime.image_backend,
-    )
     return TaskTransform(image, ports.inputs["tokens"].name, spec.export.task)
 
 

@@ -8,7 +8,7 @@ from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.rtdetr.spec import Spec
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import coco_detection as family
-from nvidia_tao_deploy.families.images import batch_size, calibration_images
+from nvidia_tao_deploy.families.images import batch_size, calibration_images, image_transform
 from nvidia_tao_deploy.network import Network, Ports
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.transforms.image import ImageTransform
@@ -19,13 +19,8 @@ COCO_80_IDS = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
     """RGB / 255; stretched, or with the aspect kept where training did so."""
-    ports.image_size("inputs")
-    return ImageTransform(
-        resize="longest_side" if spec.dataset.augmentation.preserve_aspect_ratio else "stretch",
-        scale=1 / 255,
-        input_name=ports.inputs["inputs"].name,
-        backend=spec.runtime.image_backend,
-    )
+    resize = "longest_side" if spec.dataset.augmentation.preserve_aspect_ratio else "stretch"
+    return image_transform(spec, ports, "inputs", resize=resize, scale=1 / 255)
 
 
 def metric(spec: Spec, data: Dataset) -> family.MatchedCocoMetric:

@@ -14,7 +14,7 @@ from nvidia_tao_deploy.cv.segformer.spec import PaletteEntry, Spec
 from nvidia_tao_deploy.data.masks import IGNORE, ListedImages, MaskCodes, MaskPairs, paired
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.images import batch_size_or, calibration_images, image_transform
 from nvidia_tao_deploy.families.segmentation import UNMAPPED, ClassMap, ListedClass, class_map
 from nvidia_tao_deploy.metrics.segmentation import SemSegMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
@@ -94,16 +94,8 @@ def dataset(spec: Spec, action: str) -> Dataset:
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
     """Pillow bilinear stretch, (x / 255 - mean) / std in RGB."""
-    ports.image_size("input")
-    constants = spec.dataset.segment.augmentation
-    return ImageTransform(
-        resize="stretch_bilinear",
-        scale=1 / 255,
-        mean=constants.mean,
-        std=constants.std,
-        input_name=ports.inputs["input"].name,
-        backend=spec.runtime.image_backend,
-    )
+    constants = spec.dataset.segment.augmentation.model_dump()
+    return image_transform(spec, ports, "input", resize="stretch_bilinear", scale=1 / 255, **constants)
 
 
 def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
@@ -148,12 +140,6 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> Segmentati
     return SegmentationWriter(folder, colors(spec), data.root)
 
 
-def batch_size(spec: Spec, action: str) -> int:
-    """``<action>.batch_size`` if it is positive, else ``dataset.segment.batch_size``, else 1."""
-    own = getattr(spec, action).batch_size
-    return int(own if own > 0 else max(spec.dataset.segment.batch_size, 1))
-
-
 NETWORK = Network(
     name="segformer",
     spec=Spec,
@@ -164,7 +150,7 @@ NETWORK = Network(
     decode=decode,
     metric=metric,
     writer=writer,
-    batch_size=batch_size,
+    batch_size=batch_size_or("dataset.segment.batch_size"),
     labels=lambda spec: classes(spec).names,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -15,7 +15,7 @@ from nvidia_tao_deploy.cv.unet.transform import UnetTransform, on_map
 from nvidia_tao_deploy.data.masks import IGNORE, ListedImages, MaskCodes, MaskPairs, paired
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
 from nvidia_tao_deploy.families.segmentation import UNMAPPED, ClassMap, ListedClass, class_map
 from nvidia_tao_deploy.metrics.segmentation import SemSegMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
@@ -190,11 +190,6 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> Segmentati
     return SegmentationWriter(folder, colors, data.root, at_source_size=False, factor=factor)
 
 
-def batch_size(spec: Spec, action: str) -> int:
-    """``<action>.batch_size`` if it is positive, else ``training_config.batch_size``, else 1."""
-    return max(getattr(spec, action).batch_size, 0) or spec.training_config.batch_size or 1
-
-
 NETWORK = Network(
     name="unet",
     spec=Spec,
@@ -205,7 +200,7 @@ NETWORK = Network(
     decode=decode,
     metric=metric,
     writer=writer,
-    batch_size=batch_size,
+    batch_size=batch_size_or("training_config.batch_size"),
     labels=labels,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)
