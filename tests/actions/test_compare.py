@@ -20,6 +20,7 @@ from sklearn.metrics import f1_score
 from nvidia_tao_deploy.actions import timing
 from nvidia_tao_deploy.actions.compare import Evaluated, Measured, over_budget, verdict, with_references
 from nvidia_tao_deploy.actions.measure import Headline, headline
+from nvidia_tao_deploy.actions.model import OpenModel
 from nvidia_tao_deploy.actions.timing import Timing
 from nvidia_tao_deploy.data.coco import CocoTarget
 from nvidia_tao_deploy.errors import SpecError
@@ -28,6 +29,7 @@ from nvidia_tao_deploy.pipeline.tally import Tally
 from nvidia_tao_deploy.predictions.types import Classification, Detections
 from nvidia_tao_deploy.report import html, plots
 from nvidia_tao_deploy.spec.sections import Compare
+from samples.pixels_data import write_masks
 
 
 @pytest.fixture
@@ -291,3 +293,43 @@ def test_memory_is_the_peak_over_the_start_and_power_the_mean(monkeypatch: pytes
     with timing.metered(0) as blind:
         pass
     assert (blind.memory_bytes, blind.watts) == (None, None)
+
+
+def test_a_segmentation_network_is_compared_with_pictures(shell: Shell, tmp_path: Path) -> None:
+    data = write_masks(tmp_path / "data", test=6, calibration=8)
+    palette = [
+        {"seg_class": name, "label_id": index, "mapping_class": name, "rgb": [index, 0, 0]}
+        for index, name in enumerate(("background", "orange", "blue", "brown"))
+    ]
+    segment = {"root_dir": str(data), "validation_split": "test", "batch_size": 4, "palette": palette}
+    tree = content(tmp_path, "segformer", data / "images" / "calibration", segment={**segment, "label_transform": None})
+    del tree["dataset"]["batch_size"]
+    tree["gen_trt_engine"]["tensorrt"]["calibration"]["cal_batches"] = 2
+    spec = write_spec(tmp_path / "spec.yaml", tree)
+    assert shell("segformer", "compare", "-e", spec, "precisions=int8", "--json") == 0, shell.err
+    report = json.loads(shell.out)
+    assert report["metric"] == "Mean IOU"
+    assert report["confidence"] is None
+    assert report["per_class_of"] == "IoU"
+    assert set(report["precisions"][2]["per_class"]) == {"background", "orange", "blue", "brown"}
+    page = (tmp_path / "results" / "compare" / "compare.html").read_text()
+    check_page(page)
+    assert page.count("<img") == 4
+    assert "carry no scores" in page
+
+
+def test_the_precisions_take_turns(shell: Shell, tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[tuple[str, int]] = []
+
+    def noted(self: Timing, model: OpenModel, *rest: Any) -> None:
+        turns.append((Path(model.spec.evaluate.trt_engine).parent.name, self.batch))
+        timed(self, model, *rest)
+
+    timed = Timing.round
+    monkeypatch.setattr(Timing, "round", noted)
+    test = {"images_dir": str(digits / "test")}
+    tree = content(tmp_path, "classification_pyt", digits / "calibration", root_dir=str(digits), test_dataset=test)
+    spec = write_spec(tmp_path / "spec.yaml", tree)
+    words = ("compare.precisions=fp32,fp16", "compare.batch_sizes=2,1", "compare.timing_seconds=0.01")
+    assert shell("classification_pyt", "compare", "-e", spec, *words) == 0, shell.err
+    assert turns == 2 * [(precision, batch) for batch in (2, 1) for precision in ("fp32", "fp16")]
