@@ -81,6 +81,15 @@ def test_plugins_survive():
     assert "EfficientNMS_TRT" in [node.op_type for node in simplify_report(model).model.graph.node]
 
 
+def test_what_follows_a_plugin_is_not_annotated_without_a_type():
+    """ONNX Runtime refuses such annotations once the plugin is lowered."""
+    from repository import MODELS
+
+    for name in ("deformable_detr", "faster_rcnn"):
+        simplified = simplify(onnx.load(MODELS / f"{name}.onnx"))
+        assert all(value.type.tensor_type.elem_type for value in simplified.graph.value_info)
+
+
 def test_a_failing_simplifier_leaves_the_model_and_a_note(monkeypatch):
     def fail(model):
         raise RuntimeError("boom")

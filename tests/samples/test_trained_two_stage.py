@@ -63,7 +63,7 @@ def test_every_precision_finds_the_digits(shell: Shell, example: Words, network:
     assert right > BARS[network][1]
     for precision in ("fp32", "fp16", "int8"):
         kind = f"gen_trt_engine.tensorrt.data_type={precision}"
-        batches = "gen_trt_engine.tensorrt.calibration.cal_batches=2"
+        batches = "gen_trt_engine.tensorrt.calibration.cal_batches=1"
         assert shell(*example(network, "gen_trt_engine", kind, batches), "--json") == 0, shell.err
         found = measured(shell, example(network, "evaluate", model=json.loads(shell.out)["prepared_onnx"]))
         assert found == pytest.approx(right, abs={"fp32": 1e-4, "fp16": 0.01, "int8": 0.02}[precision])
