@@ -165,7 +165,7 @@ def test_embeddings_are_shown_with_what_is_next_to_them(sample: Sample) -> None:
 class Ten:
     """Ten samples."""
 
-    root = None
+    root: Path | None = None
 
     def __len__(self) -> int:
         return 10
