@@ -249,11 +249,7 @@ def image_layout(ports: Ports, role: str, preferred: Layout = "NCHW") -> tuple[L
 
 
 def require_fixed_size(ports: Ports, role: str, layout: Layout) -> None:
-    """Refuse a dynamic height or width.
-
-    Raises:
-        ModelError: one of them is dynamic.
-    """
+    """Refuse a dynamic height or width; ModelError where one of them is dynamic."""
     tensor = ports.inputs[role]
     if None in (tensor.shape[2:4] if layout == "NCHW" else tensor.shape[1:3]):
         raise ModelError(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
@@ -22,7 +21,6 @@ from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.predictions.detr import decode_detr
 from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.transforms.image import ImageTransform
-from nvidia_tao_deploy.transforms.transform import Geometry
 
 IMAGE = Port("inputs", channels=(1, 3))
 LOGITS, BOXES = Port("pred_logits", rank=3), Port("pred_boxes", rank=3)
@@ -66,11 +64,9 @@ def decode(spec: Any, ports: Ports, _action: str) -> Decoder:
     channels, named = ports.outputs["pred_logits"].shape[2], spec.dataset.num_classes
     if named is not None and channels is not None and named != channels:
         say(f"note: the model has {channels} classes, dataset.num_classes says {named}; the model's count is used")
-
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Detections]:
-        return decode_detr(outputs["pred_logits"], outputs["pred_boxes"], geometries, spec.model.num_select)
-
-    return run
+    return lambda outputs, geometries: decode_detr(
+        outputs["pred_logits"], outputs["pred_boxes"], geometries, spec.model.num_select
+    )
 
 
 class MatchedCocoMetric(CocoMetric):

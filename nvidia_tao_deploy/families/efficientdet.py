@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,11 +88,7 @@ def decode_efficient_nms(
 
 def decoder(limit: int, *, clip: bool) -> Decoder:
     """:func:`decode_efficient_nms` with its settings."""
-
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Detections]:
-        return decode_efficient_nms(outputs, geometries, limit, clip=clip)
-
-    return run
+    return partial(decode_efficient_nms, limit=limit, clip=clip)
 
 
 def class_check(key: str) -> Callable[[Any, int], None]:

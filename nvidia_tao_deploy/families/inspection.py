@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from nvidia_tao_deploy.data.pairs import Listed, PairFiles, PairTable, together
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError, SpecError
 from nvidia_tao_deploy.families.inspection_spec import PairData, PairSource
+from nvidia_tao_deploy.metrics.inspection import InspectionMetric
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.network import Ports, Writer
 from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.predictions.score_table import ScoreTable
 from nvidia_tao_deploy.transforms.tiled import TiledTransform, tiles
 
 # Calibration takes what the network was trained on, where it is there.
@@ -131,6 +133,19 @@ def say_issues(data: Any) -> None:
     """Tell what a dataset left out; evaluate does so by itself."""
     for issue in getattr(data, "issues", ()):
         say(f"note: {issue}")
+
+
+def metric(margin: float, folder: Path, data: Dataset) -> ReportedMetric:
+    """Accuracy at the margin, and ``evaluate.csv`` in the results folder."""
+    assert isinstance(data, PairTable)
+    return ReportedMetric(InspectionMetric(margin), ScoreTable(folder / "evaluate.csv", data.columns))
+
+
+def writer(folder: Path, data: Dataset) -> ScoreTable:
+    """``inference.csv``."""
+    assert isinstance(data, PairTable)
+    say_issues(data)
+    return ScoreTable(folder / "inference.csv", data.columns)
 
 
 class ReportedMetric:

@@ -253,11 +253,7 @@ def check_detections(
 
 
 def require_finite(*arrays: NDArray[Any]) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        ModelError: a value is not finite.
-    """
+    """Refuse NaN and infinity; ModelError where a value is not finite."""
     if not all(np.isfinite(array).all() for array in arrays):
         raise ModelError(
             "the model's outputs hold values that are not finite",

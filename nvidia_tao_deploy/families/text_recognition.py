@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from nvidia_tao_deploy.data.sample import Dataset
-from nvidia_tao_deploy.data.text_labels import TextLabels
+from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.metrics.ocr import TextMetric
 from nvidia_tao_deploy.network import Binder, Port, Ports, expect
@@ -50,6 +51,11 @@ def binder(image: Port, ids: Sequence[str], probabilities: Sequence[str]) -> Bin
 
 def _differ(one: int | None, other: int | None) -> bool:
     return None not in (one, other) and one != other
+
+
+def characters(path: str | None) -> Sequence[str]:
+    """The characters for a manifest, where they are known."""
+    return read_characters(path) if path and Path(path).is_file() else ()
 
 
 def metric(data: Dataset) -> TextMetric:

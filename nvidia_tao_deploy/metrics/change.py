@@ -52,22 +52,14 @@ class ChangeMetric:
         self._pixels = 0
 
     def update(self, sample: Sample, prediction: NDArray[Any]) -> None:
-        """Take one class map (H, W).
-
-        Raises:
-            DataError: the sample's label cannot be read.
-        """
+        """Take one class map (H, W); DataError where the sample's label cannot be read."""
         height, width = prediction.shape
         truth = self._truth(sample, (width, height))
         self._matrix += confusion_matrix(truth, prediction, len(self._matrix))
         self._pixels += truth.size
 
     def compute(self) -> dict[str, float]:
-        """Figures in [0, 1].
-
-        Raises:
-            DataError: no labelled pixel carries a class.
-        """
+        """Figures in [0, 1]; DataError where no labelled pixel carries a class."""
         if not self._matrix.any():
             raise DataError(
                 f"not one of {self._pixels} label pixels is a class from 0 to {len(self._matrix) - 1}",

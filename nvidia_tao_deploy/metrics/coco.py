@@ -125,11 +125,7 @@ class CocoMetric:
         return "\n".join(lines)
 
     def evaluation(self) -> CocoEvaluation:
-        """Precision and recall of every class, threshold and area range.
-
-        Raises:
-            DataError: no image was evaluated.
-        """
+        """Precision and recall of every class, threshold and area range; DataError where no image was evaluated."""
         if not self._image_ids:
             raise DataError("no image was evaluated", where=str(self._dataset.json_file))
         if self._evaluation is None:

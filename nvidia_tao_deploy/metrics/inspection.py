@@ -50,22 +50,14 @@ class InspectionMetric:
         self._defective: list[bool] = []
 
     def update(self, sample: Sample, prediction: np.float32) -> None:
-        """Take one unit's score; its target is True for a defect.
-
-        Raises:
-            ModelError: the score is NaN.
-        """
+        """Take one unit's score; its target is True for a defect; ModelError where the score is NaN."""
         if np.isnan(prediction):
             raise ModelError(f"the model's score of {sample.id} is NaN")
         self._scores.append(prediction)
         self._defective.append(bool(sample.target))
 
     def compute(self) -> dict[str, float]:
-        """Percentages.
-
-        Raises:
-            DataError: no unit was evaluated.
-        """
+        """Percentages; DataError where no unit was evaluated."""
         if not self._scores:
             raise DataError("no unit was evaluated")
         figures = inspection_figures(np.array(self._scores, np.float32), np.array(self._defective), self._margin)

@@ -48,11 +48,7 @@ class TextMetric:
             self._wrong.append(f"  {sample.id}: '{text}', labelled '{label}'")
 
     def compute(self) -> dict[str, float]:
-        """Shares in [0, 1], and the count.
-
-        Raises:
-            DataError: no image was evaluated.
-        """
+        """Shares in [0, 1], and the count; DataError where no image was evaluated."""
         if not self._similarity:
             raise DataError("no image was evaluated")
         return {

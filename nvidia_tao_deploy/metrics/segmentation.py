@@ -108,11 +108,7 @@ class ConfusionMetric:
         self._images += 1
 
     def figures(self) -> SegmentationFigures:
-        """The figures of every class.
-
-        Raises:
-            DataError: no image was evaluated.
-        """
+        """The figures of every class; DataError where no image was evaluated."""
         if not self._images:
             raise DataError("no image was evaluated")
         return segmentation_figures(self.matrix)

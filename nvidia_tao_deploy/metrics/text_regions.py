@@ -93,11 +93,7 @@ class RegionMetric:
         self._found.append(match_regions(truths, truth.ignored, [p for p, score in pairs if score >= self._least]))
 
     def compute(self) -> dict[str, float]:
-        """Shares in [0, 1].
-
-        Raises:
-            DataError: no image was evaluated.
-        """
+        """Shares in [0, 1]; DataError where no image was evaluated."""
         truths, detections, matched = self._totals()
         recall = matched / truths if truths else 0.0
         precision = matched / detections if detections else 0.0

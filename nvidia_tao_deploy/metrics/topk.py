@@ -52,11 +52,7 @@ class TopKMetric:
         self._labels.append(int(sample.target))
 
     def compute(self) -> dict[str, float]:
-        """Accuracies in [0, 1].
-
-        Raises:
-            DataError: no image was evaluated.
-        """
+        """Accuracies in [0, 1]; DataError where no image was evaluated."""
         scores, labels = self._gathered()
         results = {"top_k_accuracy": top_k_accuracy(scores, labels, self._ks[0])}
         if len(self._ks) > 1:

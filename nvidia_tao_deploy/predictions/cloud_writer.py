@@ -65,11 +65,7 @@ class CloudWriter:
         self._tally = CloudTally()
 
     def write(self, sample: Sample, prediction: CloudBoxes) -> None:
-        """Write one cloud's files.
-
-        Raises:
-            DataError: a file cannot be written, or the cloud cannot be read.
-        """
+        """Write one cloud's files; DataError where a file cannot be written, or the cloud cannot be read."""
         self._tally.add(prediction.geometry)
         write_labels(self._folder, sample, self._names, prediction)
         if self._form is not None:

@@ -33,11 +33,7 @@ def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def finite(sample: Sample, row: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """The row itself.
-
-    Raises:
-        ModelError: it is missing, or holds NaN or infinity.
-    """
+    """The row itself; ModelError where it is missing, or holds NaN or infinity."""
     if row is None or not np.isfinite(row).all():
         raise ModelError(f"the model's embedding of {sample.id} is {'missing' if row is None else 'not finite'}")
     return row
@@ -71,11 +67,7 @@ class EmbeddingWriter:
             self._rows["text"].append((sample.meta["text"], finite(sample, prediction.text)))
 
     def close(self) -> list[Path]:
-        """Write the files.
-
-        Raises:
-            DataError: a file cannot be written.
-        """
+        """Write the files; DataError where a file cannot be written."""
         written = [self._embeddings(side) for side, rows in self._rows.items() if rows]
         if self._top_k and len(written) == 2:
             written += self._matches(self._kind, "text") + self._matches("text", self._kind)

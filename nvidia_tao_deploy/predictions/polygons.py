@@ -92,11 +92,7 @@ def find_regions(
 
 
 def require_polygon_libraries() -> None:
-    """Make sure that pyclipper and shapely are there.
-
-    Raises:
-        RuntimeUnavailableError: one is not.
-    """
+    """Make sure that pyclipper and shapely are there; RuntimeUnavailableError where one is not."""
     for name in ("pyclipper", "shapely"):
         try:
             __import__(name)

@@ -20,11 +20,7 @@ PIXELS_AT_ONCE = 1 << 12  # what stays in a core's cache
 
 
 def class_odds(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Softmax of (Q, C + 1), no-object last, in float32.
-
-    Raises:
-        ModelError: a value is NaN.
-    """
+    """Softmax of (Q, C + 1), no-object last, in float32; ModelError where a value is NaN."""
     _refuse_nan(logits)
     odds = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True).astype(np.float32))
     return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)

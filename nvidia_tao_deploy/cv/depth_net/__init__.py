@@ -94,11 +94,7 @@ def stride(ports: Ports) -> int:
 
 
 def check_patches(spec: Spec, ports: Ports, side: str, key: str, size: int | None) -> None:
-    """A height or width that a mono model leaves open must hold whole patches.
-
-    Raises:
-        SpecError: it does not.
-    """
+    """A height or width that a mono model leaves open must hold whole patches; SpecError where it does not."""
     (mono, *other), axis = ports.inputs.values(), 2 + SIDES.index(side)
     if size and not other and mono.shape[axis] is None and size % LEAST_SIDE:
         below = max(size // LEAST_SIDE, 1) * LEAST_SIDE
@@ -116,11 +112,7 @@ class PairTransform:
         self._left, self._right = left, right
 
     def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
-        """Write the pair into its rows.
-
-        Raises:
-            DataError: an image cannot be read, or they are of different size.
-        """
+        """Write the pair into its rows; DataError where an image cannot be read, or they are of different size."""
         left, right = self._left(sample, out), self._right(sample, out)
         if left.source_size != right.source_size:
             raise DataError(

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.detectnet_v2.decode import ClassClustering
 from nvidia_tao_deploy.cv.detectnet_v2.decode import decode as decode_grids
@@ -21,10 +19,8 @@ from nvidia_tao_deploy.families.kitti_detection import calibration
 from nvidia_tao_deploy.metrics.kitti import BoxLimits, KittiMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
-from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
-from nvidia_tao_deploy.transforms.transform import Geometry
 
 GREEN = (0, 255, 0)
 
@@ -105,12 +101,9 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
         )
     settings = [_clustering(_class_entry(spec, name, action).clustering_config) for name in names]
     bbox = spec.model.objective_set.bbox
-
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Detections]:
-        grids = outputs["output_cov"], outputs["output_bbox"]
-        return decode_grids(*grids, geometries, settings, scale=bbox.scale, offset=bbox.offset)
-
-    return run
+    return lambda outputs, geometries: decode_grids(
+        outputs["output_cov"], outputs["output_bbox"], geometries, settings, scale=bbox.scale, offset=bbox.offset
+    )
 
 
 def _class_entry(spec: Spec, name: str, action: str) -> Any:

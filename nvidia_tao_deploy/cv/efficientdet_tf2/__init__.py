@@ -14,7 +14,7 @@ from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import efficientdet as family
 from nvidia_tao_deploy.families.class_map import ClassMapWriter
 from nvidia_tao_deploy.families.images import batch_size, calibration_images
-from nvidia_tao_deploy.network import Decoder, Network, Ports
+from nvidia_tao_deploy.network import Network, Ports
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
@@ -23,11 +23,6 @@ def dataset(spec: Spec, action: str) -> Dataset:
         return ImageFolder(spec.require("inference.image_dir"))
     json_file, folders = spec.require("dataset.val_json_file"), spec.require("dataset.val_dirs")
     return CocoDetection(json_file, folders, limit=spec.evaluate.num_samples, strict=spec.strict)
-
-
-def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:
-    """The first ``evaluate.max_detections_per_image`` detections, not clipped to the image."""
-    return family.decoder(spec.evaluate.max_detections_per_image, clip=False)
 
 
 def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> ClassMapWriter:
@@ -50,7 +45,7 @@ NETWORK = Network(
     calibration=calibration_images,
     transform=family.transform,
     dataset=dataset,
-    decode=decode,
+    decode=lambda spec, _ports, _action: family.decoder(spec.evaluate.max_detections_per_image, clip=False),
     metric=family.metric,
     writer=writer,
     batch_size=batch_size,

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
-
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.lprnet.spec import Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
@@ -17,9 +11,8 @@ from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.families import text_recognition as family
 from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
-from nvidia_tao_deploy.predictions.text import Text, decode_ctc
+from nvidia_tao_deploy.predictions.text import decode_ctc
 from nvidia_tao_deploy.predictions.text_writer import TextWriter
-from nvidia_tao_deploy.transforms.transform import Geometry
 from nvidia_tao_deploy.transforms.upright import UprightTransform
 
 CHARACTERS = "dataset_config.characters_list_file"
@@ -62,17 +55,9 @@ def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:
     """CTC; the blank stands after the listed characters."""
     path = spec.require(CHARACTERS)
     classes = [*read_characters(path), ""]
-
-    def run(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometry]) -> list[Text]:
-        return decode_ctc(outputs["ids"], outputs["probabilities"], classes, len(classes) - 1, path)
-
-    return run
-
-
-def labels(spec: Spec) -> Sequence[str]:
-    """The characters for the manifest, where they are known."""
-    path = spec.dataset_config.characters_list_file
-    return read_characters(path) if path and Path(path).is_file() else ()
+    return lambda outputs, _geometries: decode_ctc(
+        outputs["ids"], outputs["probabilities"], classes, len(classes) - 1, path
+    )
 
 
 NETWORK = Network(
@@ -90,6 +75,6 @@ NETWORK = Network(
     metric=lambda _spec, data: family.metric(data),
     writer=lambda _spec, folder, _data, _ports: TextWriter(folder, with_confidence=False),
     batch_size=batch_size_or("eval_config.batch_size"),
-    labels=labels,
+    labels=lambda spec: family.characters(spec.dataset_config.characters_list_file),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -31,11 +31,7 @@ DATA = {"instance": ("coco",), "panoptic": ("coco_panoptic",), "semantic": ("ade
 
 
 def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
-    """The outputs of one of the three modes.
-
-    Raises:
-        ModelError: the model is another.
-    """
+    """The outputs of one of the three modes; ModelError where the model is another."""
     if len(outputs) not in MODES:
         raise ModelError(
             f"the model has {len(outputs)} outputs; mask2former has 1 (semantic), 3 (instance) or 4 (panoptic)",

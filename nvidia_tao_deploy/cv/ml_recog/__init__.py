@@ -83,13 +83,8 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
 
 
 def decode(_spec: Spec, _ports: Ports, _action: str) -> Decoder:
-    """Embeddings as they are, one copied row per image: a run keeps the whole gallery."""
+    """Embeddings (D,) float32, a copy each: a run keeps the whole gallery."""
     return lambda outputs, _geometries: [row.astype(np.float32) for row in outputs["fc_pred"]]
-
-
-def metric(spec: Spec, _data: Dataset) -> RetrievalMetric:
-    """Top-k and top-1 accuracy of the nearest gallery images."""
-    return RetrievalMetric(classes(spec).shown, spec.evaluate.topk)
 
 
 def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> NeighbourWriter:
@@ -108,7 +103,7 @@ NETWORK = Network(
     transform=transform,
     dataset=dataset,
     decode=decode,
-    metric=metric,
+    metric=lambda spec, _data: RetrievalMetric(classes(spec).shown, spec.evaluate.topk),
     writer=writer,
     batch_size=batch_size,
     labels=labels,

@@ -82,11 +82,7 @@ def _names(output: str, task: str) -> bool:
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
-    """The probabilities of every task.
-
-    Raises:
-        ModelError: heads and classes do not fit.
-    """
+    """The probabilities of every task; ModelError where heads and classes do not fit."""
     classes, given = task_classes(spec, action), bool(mapping(spec, action))
     heads = match_heads(list(classes), list(ports.outputs))
     for task, output in heads.items():

@@ -34,11 +34,7 @@ class TaskAccuracy:
         self._predicted: dict[str, list[int]] = {task: [] for task in classes}
 
     def update(self, sample: Sample, prediction: Prediction) -> None:
-        """Take one image's scores.
-
-        Raises:
-            ModelError: a score is NaN.
-        """
+        """Take one image's scores; ModelError where a score is NaN."""
         for task, scores in prediction.items():
             if np.isnan(scores.scores).any():
                 raise ModelError(f"the model's scores of {sample.id} for task '{task}' hold NaN")
@@ -46,11 +42,7 @@ class TaskAccuracy:
             self._predicted[task].append(scores.class_id)
 
     def compute(self) -> dict[str, float]:
-        """Accuracy in [0, 1] by task.
-
-        Raises:
-            DataError: no image was evaluated.
-        """
+        """Accuracy in [0, 1] by task; DataError where no image was evaluated."""
         if not all(self._labels.values()):
             raise DataError("no image was evaluated")
         return {task: float(np.mean(np.equal(labels, self._predicted[task]))) for task, labels in self._labels.items()}

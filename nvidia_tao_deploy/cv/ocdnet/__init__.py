@@ -168,11 +168,6 @@ def _check_steps(spec: Spec, ports: Ports, inputs: OpenInputs) -> None:
             )
 
 
-def writer(_spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> PolygonWriter:
-    """Corners, outlines and the probability map."""
-    return PolygonWriter(folder, data.root)
-
-
 NETWORK = Network(
     name="ocdnet",
     spec=Spec,
@@ -182,7 +177,7 @@ NETWORK = Network(
     dataset=dataset,
     decode=decode,
     metric=lambda spec, _data: RegionMetric(spec.evaluate.post_processing.args.box_thresh),
-    writer=writer,
+    writer=lambda _spec, folder, data, _ports: PolygonWriter(folder, data.root),
     batch_size=batch_size,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
-
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.ocrnet.spec import Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
@@ -16,10 +10,9 @@ from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
 from nvidia_tao_deploy.families import text_recognition as family
 from nvidia_tao_deploy.families.images import batch_size, calibration_images, check_size, image_transform
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
-from nvidia_tao_deploy.predictions.text import Text, decode_attention, decode_ctc
+from nvidia_tao_deploy.predictions.text import decode_attention, decode_ctc
 from nvidia_tao_deploy.predictions.text_writer import TextWriter
 from nvidia_tao_deploy.transforms.image import ImageTransform
-from nvidia_tao_deploy.transforms.transform import Geometry
 
 CHARACTERS = "dataset.character_list_file"
 
@@ -43,29 +36,13 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
-    """CTC or attention, as ``model.prediction`` says.
-
-    Raises:
-        SpecError: the spec sets another size than the model's.
-    """
+    """CTC or attention, as ``model.prediction`` says; SpecError where the spec sets another size than the model's."""
     check_size(spec, ports, "input", f"{action}.input_width", f"{action}.input_height")
     path = spec.require(CHARACTERS)
     characters, attention = read_characters(path), spec.model.prediction == "Attn"
-    classes = ["[GO]", "[s]", *characters] if attention else ["", *characters]
-
-    def run(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometry]) -> list[Text]:
-        found = outputs["ids"], outputs["probabilities"]
-        if attention:
-            return decode_attention(*found, classes, stop=1, where=path)
-        return decode_ctc(*found, classes, blank=0, where=path)
-
-    return run
-
-
-def labels(spec: Spec) -> Sequence[str]:
-    """The characters for the manifest, where they are known."""
-    path = spec.dataset.character_list_file
-    return read_characters(path) if path and Path(path).is_file() else ()
+    reader, classes, mark = (decode_attention, ["[GO]", "[s]"], 1) if attention else (decode_ctc, [""], 0)
+    classes += characters
+    return lambda outputs, _geometries: reader(outputs["ids"], outputs["probabilities"], classes, mark, path)
 
 
 NETWORK = Network(
@@ -79,6 +56,6 @@ NETWORK = Network(
     metric=lambda _spec, data: family.metric(data),
     writer=lambda _spec, folder, _data, _ports: TextWriter(folder, with_confidence=True),
     batch_size=batch_size,
-    labels=labels,
+    labels=lambda spec: family.characters(spec.dataset.character_list_file),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

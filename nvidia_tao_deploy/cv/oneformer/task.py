@@ -39,11 +39,7 @@ class TaskTransform:
         self._image, self._name, self._task = image, name, task
 
     def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
-        """Write the sample into ``out``.
-
-        Raises:
-            DataError: the image cannot be read.
-        """
+        """Write the sample into ``out``; DataError where the image cannot be read."""
         row = out[self._name]
         row[...] = task_tokens(self._task, row.shape[-1])
         return self._image(sample, out)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.segformer.spec import PaletteEntry, Spec
@@ -24,18 +21,13 @@ from nvidia_tao_deploy.predictions.segmentation import argmax_map
 from nvidia_tao_deploy.predictions.segmentation_writer import SegmentationWriter, seeded_color
 from nvidia_tao_deploy.predictions.types import LabelMap
 from nvidia_tao_deploy.transforms.image import ImageTransform
-from nvidia_tao_deploy.transforms.transform import Geometry
 
 PALETTE = "dataset.segment.palette"
 FAINTEST = 32  # palettes darker than this hold mask values, not colours to look at
 
 
 def classes(spec: Spec) -> ClassMap:
-    """The classes by train id.
-
-    Raises:
-        SpecError: they contradict each other.
-    """
+    """The classes by train id; SpecError where they contradict each other."""
     entries = [
         ListedClass(entry.seg_class, entry.label_id, entry.mapping_class, _rgb(entry))
         for entry in spec.dataset.segment.palette
@@ -112,19 +104,10 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
             remedy="List the classes of the training in dataset.segment.palette.",
         )
 
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[LabelMap]:
-        maps = zip(outputs["output"], geometries, strict=True)
-        return [
-            LabelMap(argmax_map(resized_logits(logits, geometry.network_size), len(logits)), geometry)
-            for logits, geometry in maps
-        ]
-
-    return run
-
-
-def metric(spec: Spec, _data: Dataset) -> SemSegMetric:
-    """The four means and the figures of every class."""
-    return SemSegMetric(classes(spec).names, UNMAPPED[spec.evaluate.unmapped_labels])
+    return lambda outputs, geometries: [
+        LabelMap(argmax_map(resized_logits(logits, geometry.network_size), len(logits)), geometry)
+        for logits, geometry in zip(outputs["output"], geometries, strict=True)
+    ]
 
 
 def colors(spec: Spec) -> list[Rgb]:
@@ -135,11 +118,6 @@ def colors(spec: Spec) -> list[Rgb]:
     return listed
 
 
-def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> SegmentationWriter:
-    """Label maps and overlays of the source's size."""
-    return SegmentationWriter(folder, colors(spec), data.root)
-
-
 NETWORK = Network(
     name="segformer",
     spec=Spec,
@@ -148,8 +126,8 @@ NETWORK = Network(
     transform=transform,
     dataset=dataset,
     decode=decode,
-    metric=metric,
-    writer=writer,
+    metric=lambda spec, _data: SemSegMetric(classes(spec).names, UNMAPPED[spec.evaluate.unmapped_labels]),
+    writer=lambda spec, folder, data, _ports: SegmentationWriter(folder, colors(spec), data.root),
     batch_size=batch_size_or("dataset.segment.batch_size"),
     labels=lambda spec: classes(spec).names,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,10 @@ VANILLA_MARGIN = 184  # valid convolutions: 572 in, 388 out
 
 
 def classes(spec: Spec) -> ClassMap:
-    """The classes by train id.
-
-    Raises:
-        SpecError: there are none, or they contradict each other.
-    """
+    """The classes by train id; SpecError where there are none, or they contradict each other."""
     listed = spec.require(CLASSES)
     entries = [ListedClass(entry.name, entry.label_id, entry.mapping_class) for entry in listed]
     return class_map(entries, spec.where(CLASSES))
-
-
-def labels(spec: Spec) -> Sequence[str]:
-    """Class names where they are known at build time."""
-    return classes(spec).names if spec.dataset_config.data_class_config.target_classes else ()
 
 
 def is_grey(spec: Spec) -> bool:
@@ -52,11 +43,7 @@ def is_grey(spec: Spec) -> bool:
 
 
 def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
-    """One image in, one value per pixel out.
-
-    Raises:
-        ModelError: the model is another.
-    """
+    """One image in, one value per pixel out; ModelError where the model is another."""
     ports = expect((Port("input_1", channels=(1, 3)),), (Port("argmax_1"),))(inputs, outputs)
     tensor = ports.outputs["argmax_1"]
     if tensor.shape[3] not in (None, 1):
@@ -144,10 +131,7 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
     if sigmoid and ports.outputs["argmax_1"].dtype.kind in "iu":
         sigmoid = False  # the export has taken the decision
 
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[LabelMap]:
-        return decode_maps(outputs["argmax_1"][..., 0], geometries, count, sigmoid=sigmoid)
-
-    return run
+    return lambda outputs, geometries: decode_maps(outputs["argmax_1"][..., 0], geometries, count, sigmoid=sigmoid)
 
 
 def decode_maps(values: NDArray[Any], geometries: Sequence[Geometry], count: int, *, sigmoid: bool) -> list[LabelMap]:
@@ -177,11 +161,6 @@ def decode_maps(values: NDArray[Any], geometries: Sequence[Geometry], count: int
     return [LabelMap(row, on_map(geometry, size)) for row, geometry in zip(ids, geometries, strict=True)]
 
 
-def metric(spec: Spec, _data: Dataset) -> SemSegMetric:
-    """The four means and the figures of every class."""
-    return SemSegMetric(classes(spec).names, UNMAPPED[spec.evaluate.unmapped_labels])
-
-
 def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> SegmentationWriter:
     """Label maps of the network's size, overlays of the source's."""
     count = len(classes(spec).names)
@@ -198,9 +177,9 @@ NETWORK = Network(
     transform=transform,
     dataset=dataset,
     decode=decode,
-    metric=metric,
+    metric=lambda spec, _data: SemSegMetric(classes(spec).names, UNMAPPED[spec.evaluate.unmapped_labels]),
     writer=writer,
     batch_size=batch_size_or("training_config.batch_size"),
-    labels=labels,
+    labels=lambda spec: classes(spec).names if spec.get(CLASSES) else (),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

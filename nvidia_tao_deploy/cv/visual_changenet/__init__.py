@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.visual_changenet import classify, segment
 from nvidia_tao_deploy.cv.visual_changenet.spec import Spec
-from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError
-from nvidia_tao_deploy.metrics.metric import Metric
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, Writer, expect
+from nvidia_tao_deploy.families.images import batch_size_or
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.tiled import TiledTransform
 
@@ -42,14 +41,9 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
     return Ports(expect(wanted, ())(inputs, outputs).inputs, {"output": chosen})
 
 
-def dataset(spec: Spec, action: str) -> Dataset:
-    """The pairs of the spec's task."""
-    return segment.dataset(spec, action) if spec.task == "segment" else classify.dataset(spec, action)
-
-
-def calibration(spec: Spec) -> Dataset:
-    """Pairs for calibration."""
-    return segment.calibration(spec) if spec.task == "segment" else classify.calibration(spec)
+def task(spec: Spec) -> Any:
+    """The module of the spec's task."""
+    return segment if spec.task == "segment" else classify
 
 
 def transform(spec: Spec, ports: Ports) -> TiledTransform:
@@ -58,11 +52,7 @@ def transform(spec: Spec, ports: Ports) -> TiledTransform:
 
 
 def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
-    """That of the spec's task.
-
-    Raises:
-        ModelError: the model is for the other task, or does not fit the spec.
-    """
+    """That of the spec's task; ModelError where the model is for the other one, or does not fit the spec."""
     of_model = "segment" if "after" in ports.inputs else "classify"
     if of_model != spec.task:
         raise ModelError(
@@ -70,35 +60,20 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
             where=spec.where("task"),
             remedy=f"Set task: {of_model}, or check the model.",
         )
-    return segment.decode(spec, ports) if of_model == "segment" else classify.decode(spec, ports)
-
-
-def metric(spec: Spec, data: Dataset) -> Metric:
-    """That of the spec's task."""
-    return segment.metric(spec, data) if spec.task == "segment" else classify.metric(spec, data)
-
-
-def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> Writer:
-    """That of the spec's task."""
-    return segment.writer(spec, folder, data) if spec.task == "segment" else classify.writer(folder, data)
-
-
-def batch_size(spec: Spec, action: str) -> int:
-    """``<action>.batch_size`` if it is positive, else ``dataset.<task>.batch_size``."""
-    own: int = getattr(spec, action).batch_size
-    return own if own > 0 else max(1, getattr(spec.dataset, spec.task).batch_size)
+    decoder: Decoder = task(spec).decode(spec, ports)
+    return decoder
 
 
 NETWORK = Network(
     name="visual_changenet",
     spec=Spec,
     bind=bind,
-    calibration=calibration,
+    calibration=lambda spec: task(spec).calibration(spec),
     transform=transform,
-    dataset=dataset,
+    dataset=lambda spec, action: task(spec).dataset(spec, action),
     decode=decode,
-    metric=metric,
-    writer=writer,
-    batch_size=batch_size,
+    metric=lambda spec, data: task(spec).metric(spec, data),
+    writer=lambda spec, folder, data, _ports: task(spec).writer(spec, folder, data),
+    batch_size=lambda spec, action: batch_size_or(f"dataset.{spec.task}.batch_size")(spec, action),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

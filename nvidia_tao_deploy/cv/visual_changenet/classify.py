@@ -15,7 +15,6 @@ from nvidia_tao_deploy.data.pairs import Listed, PairTable
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import inspection as family
-from nvidia_tao_deploy.metrics.inspection import InspectionMetric
 from nvidia_tao_deploy.network import Decoder, Ports
 from nvidia_tao_deploy.predictions.score_table import ScoreTable
 from nvidia_tao_deploy.transforms.tiled import TiledTransform
@@ -96,13 +95,9 @@ def distances(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometr
 
 def metric(spec: Spec, data: Dataset) -> family.ReportedMetric:
     """Accuracy at the margin; evaluate.csv."""
-    assert isinstance(data, PairTable)
-    table = ScoreTable(results_folder(spec, "evaluate") / "evaluate.csv", data.columns)
-    return family.ReportedMetric(InspectionMetric(spec.model.classify.eval_margin), table)
+    return family.metric(spec.model.classify.eval_margin, results_folder(spec, "evaluate"), data)
 
 
-def writer(folder: Path, data: Dataset) -> ScoreTable:
+def writer(_spec: Spec, folder: Path, data: Dataset) -> ScoreTable:
     """inference.csv."""
-    assert isinstance(data, PairTable)
-    family.say_issues(data)
-    return ScoreTable(folder / "inference.csv", data.columns)
+    return family.writer(folder, data)

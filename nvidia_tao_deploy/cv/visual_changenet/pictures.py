@@ -85,11 +85,7 @@ class ChangePictures:
         self._paths = OutputPaths(root)
 
     def write(self, sample: Sample, prediction: NDArray[Any]) -> None:
-        """Write both pictures of one pair.
-
-        Raises:
-            DataError: a file cannot be read or written.
-        """
+        """Write both pictures of one pair; DataError where a file cannot be read or written."""
         height, width = prediction.shape
         name = f"{self._paths(sample.path, '')}.jpg"
         drawn = self._colored(prediction)

@@ -88,11 +88,7 @@ def transform(spec: Spec, ports: Ports) -> TiledTransform:
 
 
 def decode(spec: Spec, ports: Ports) -> Decoder:
-    """The class of every pixel.
-
-    Raises:
-        ModelError: the spec's classes or image size are not the model's.
-    """
+    """The class of every pixel; ModelError where the spec's classes or image size are not the model's."""
     data, channels = spec.dataset.segment, ports.outputs["output"].shape[1]
     size = ports.image_size("before")
     if channels is not None and channels != data.num_classes:
@@ -111,11 +107,7 @@ def decode(spec: Spec, ports: Ports) -> Decoder:
 
 
 def class_maps(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometry]) -> list[NDArray[Any]]:
-    """(H, W) of the largest logit (n, C, H, W), the lowest class among ties.
-
-    Raises:
-        ModelError: a logit is NaN.
-    """
+    """(H, W) of the largest logit (n, C, H, W), the lowest class among ties; ModelError where a logit is NaN."""
     return [argmax_map(planes, len(planes)) for planes in outputs["output"]]
 
 
