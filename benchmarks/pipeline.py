@@ -7,7 +7,8 @@
 Printed, in images/s, the best of ``--rounds`` rounds in which the measurements take turns:
 
     pixels      cv2.imdecode of the JPEG files on all cores, nothing else
-    decode      files to the model's input by the network's own transform on all cores, no model
+    decode      the loop's workers alone on all cores, no model: files to the model's input, or to pixels where the GPU
+                resizes and normalizes
     model       the session alone, on preloaded (pinned, where there is a GPU) tensors
     bare        a bare execution loop without our session: device-resident inputs on a GPU (--session-only)
     whole       ``evaluate``: loop and metric.update, first batch to last
@@ -21,12 +22,13 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import platform
 import sys
 import tempfile
-import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -36,6 +38,11 @@ from typing import Any
 
 import numpy as np
 
+from nvidia_tao_deploy.pipeline.stream import ring_depth
+from nvidia_tao_deploy.pipeline.workers import Workers, worker_count
+from nvidia_tao_deploy.transforms.on_gpu import pixel_rows
+
+_DETAILS = ("images_evaluated", "runtime", "transform_on")
 SIZE = (640, 480)
 DISTINCT = 64  # pictures that are drawn; more images are copies, each a file of its own
 
@@ -132,16 +139,27 @@ class Bench:
         return self._pooled([lambda p=self.dataset[i].path: one(p) for i in range(len(self.dataset))]), None
 
     def decode(self) -> tuple[float, Any]:
-        """Files to the model's input on all cores; every core has its own row to write into."""
-        local = threading.local()
-
-        def one(index: int) -> None:
-            if not hasattr(local, "row"):
-                inputs = self.ports.inputs.values()
-                local.row = {info.name: np.empty([d or 1 for d in info.shape[1:]], info.dtype) for info in inputs}
-            self.opened.transform(self.dataset[index], local.row)
-
-        return self._pooled([lambda i=i: one(i) for i in range(len(self.dataset))]), None
+        """The workers alone, on all cores: files to what they hand on (pixels where a GPU does the rest)."""
+        transform, inputs = self.opened.transform, list(self.ports.inputs.values())
+        if getattr(self.session, "gpu", None) is not None and self.spec.runtime.transform_on != "cpu":
+            rows = pixel_rows(transform, self.ports.inputs, self.dataset)
+            transform, inputs = (transform, inputs) if rows is None else (rows, list(rows.inputs))
+        count, batch = len(self.dataset), self.batch
+        depth = ring_depth(inputs, batch, worker_count(0), 2, math.ceil(count / batch))
+        runtime = self.spec.runtime
+        with Workers(
+            self.dataset, transform, inputs, batch, depth, count=runtime.workers, kind=runtime.worker_kind
+        ) as pool:
+            began = time.perf_counter()
+            tickets: deque[Any] = deque()
+            for number, start in enumerate(range(0, count, batch)):
+                if len(tickets) == depth:
+                    tickets.popleft().result()
+                samples = [self.dataset[i] for i in range(start, min(start + batch, count))]
+                tickets.append(pool.fill(number % depth, samples, start))
+            for ticket in tickets:
+                ticket.result()
+            return count / (time.perf_counter() - began), None
 
     def _pooled(self, jobs: list[Callable[[], None]]) -> float:
         import cv2
@@ -166,7 +184,7 @@ class Bench:
         began = time.perf_counter()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             results = evaluate(self.network, self.tree, self.options.set)
-        detail = {k: v for k, v in results.items() if isinstance(v, dict) or k in ("images_evaluated", "runtime")}
+        detail = {k: v for k, v in results.items() if isinstance(v, dict) or k in _DETAILS}
         detail["seconds_with_start_and_metric"] = round(time.perf_counter() - began, 2)
         return results["images_per_second"], detail
 

@@ -1,16 +1,18 @@
-"""Predictions of all ranks, on rank 0, in the dataset's order."""
+"""What all ranks found, on rank 0: predictions in the dataset's order, or parts to be merged."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.errors import RuntimeUnavailableError
 from nvidia_tao_deploy.pipeline.ranks import Stopped, Team
 from nvidia_tao_deploy.pipeline.tally import Tally
 
+T = TypeVar("T")
 Numbered = Iterator[tuple[int, Sample, Any]]
 SEND_EVERY = 64  # predictions per message
 
@@ -61,7 +63,46 @@ def gather(team: Team, dataset: Dataset, own: Numbered, tally: Tally) -> Iterato
         tally.wall = time.perf_counter() - began
 
 
-def _take(team: Team, inbox: dict[int, deque[tuple[int, Any]]], finished: dict[int, Tally], timeout: float) -> bool:
+class Given(Exception):  # noqa: N818 - not an error
+    """This rank's part is sent; what follows is for rank 0."""
+
+
+def pooled(team: Team, find: Callable[[Callable[[int], None]], T]) -> list[T]:
+    """On rank 0: what ``find`` gave on every rank, by rank.
+
+    Args:
+        team: the ranks; where there is one, its own part is all.
+        find: calls its argument between its steps, so that the end of the run is noticed.
+
+    Raises:
+        Given: on every other rank, when its part is sent.
+        Exception: the error that another rank ended with.
+        RuntimeUnavailableError: a rank died, or had no part to give.
+        Stopped: rank 0 ended the run.
+    """
+    link, found = team.link, dict[int, Any]()
+
+    def look(_: int) -> None:
+        if link is not None and link.stopped():
+            raise Stopped
+        while team.leads and link is not None and _take(team, {}, found, 0.0):
+            pass
+
+    found[0] = find(look)
+    if link is not None and not team.leads:
+        link.send(("done", found[0]))
+        raise Given
+    while len(found) < team.count:
+        _take(team, {}, found, 0.2)
+    for rank, part in found.items():
+        if part is None:
+            raise RuntimeUnavailableError(
+                f"rank {rank} did not calibrate as rank 0 did", remedy="All ranks must see the same files."
+            )
+    return [found[rank] for rank in range(team.count)]
+
+
+def _take(team: Team, inbox: dict[int, deque[tuple[int, Any]]], finished: dict[int, Any], timeout: float) -> bool:
     """Take in the next message, if there is one in time."""
     assert team.link is not None
     received = team.link.received(timeout)

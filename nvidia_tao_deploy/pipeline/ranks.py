@@ -28,6 +28,7 @@ _LAUNCHERS = (
     ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
     ("PMIX_RANK", "PMIX_SIZE", "PMIX_LOCAL_RANK"),
 )
+_RANKS_HERE = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 GRACE_SECONDS = 5.0  # for the others to end by themselves after a failure
 
 
@@ -77,6 +78,11 @@ class Team:
     def leads(self) -> bool:
         """Whether this rank writes status, results and everything that is written once."""
         return self.index == 0
+
+    @property
+    def here(self) -> int:
+        """Ranks on this host, which share its cores."""
+        return next((int(os.environ[name]) for name in _RANKS_HERE if name in os.environ), self.count)
 
     def share(self, batches: int) -> range:
         """The batches of this rank, contiguous, in the order of the ranks."""
@@ -147,7 +153,9 @@ def joined(wanted: int, job: Callable[[], Any]) -> Iterator[Team]:
             patience = 0.0  # mpirun ends this rank soon, and the failure is still to be recorded
         if team.leads or isinstance(error, Stopped):
             raise
-        _hand_over(link, error)
+        if not _hand_over(link, error):
+            print(f"Error of rank {team.index}: {error}", file=sys.stderr, flush=True)
+            patience = 0.0
         raise Stopped from error
     finally:
         if failed and team.leads:
@@ -155,13 +163,14 @@ def joined(wanted: int, job: Callable[[], Any]) -> Iterator[Team]:
         link.close(failed, patience)
 
 
-def _hand_over(link: Link, error: BaseException) -> None:
-    """Give this rank's error to rank 0 and wait for it to end the run."""
+def _hand_over(link: Link, error: BaseException) -> bool:
+    """Give this rank's error to rank 0 and wait for it to end the run; whether it did."""
     with suppress(Exception):
         link.send(("error", error))
     until = time.monotonic() + GRACE_SECONDS
-    while not link.stopped() and time.monotonic() < until:
+    while not (stopped := link.stopped()) and time.monotonic() < until:
         time.sleep(0.02)
+    return stopped
 
 
 def _started(count: int, job: Any) -> Team:
@@ -346,8 +355,7 @@ class _Mpi:
                 self._sent.popleft()
             if failed and time.monotonic() > until:
                 # MPI's own end would wait for the missing; the time is for the error to be recorded and printed.
-                timer = threading.Timer(2.0, lambda: self._comm.Abort(1))
-                timer.daemon = True
-                timer.start()
+                # Not a daemon: the interpreter must wait for it before MPI's end, which would hold it off.
+                threading.Timer(2.0, lambda: self._comm.Abort(1)).start()
                 return
             time.sleep(0.002)

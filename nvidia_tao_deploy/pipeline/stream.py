@@ -26,7 +26,7 @@ from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError, SpecErr
 from nvidia_tao_deploy.network import Decoder, Ports
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.tally import Tally
-from nvidia_tao_deploy.pipeline.workers import Buffers, Filled, Kind, Ticket, Workers, worker_count
+from nvidia_tao_deploy.pipeline.workers import Buffers, Filled, Kind, Ticket, Workers, chunk_size, worker_count
 from nvidia_tao_deploy.runtime.pinned import pinned
 from nvidia_tao_deploy.runtime.session import Session, TensorInfo
 from nvidia_tao_deploy.transforms.on_gpu import Finisher, pixel_rows
@@ -35,7 +35,7 @@ from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 __all__ = ["Tally", "calibration_batches", "refuse_nothing_read", "run_numbered", "run_stream"]
 
 MAX_RING_BYTES = 4 << 30
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0002
 Where = Literal["auto", "cpu", "gpu"]
 Feeds = Callable[[Buffers, int], AbstractContextManager[dict[str, Any]]]
 
@@ -299,12 +299,12 @@ def _end(runner: ThreadPoolExecutor, pool: Workers, session: Session) -> None:
 
 
 def ring_depth(inputs: Sequence[TensorInfo], batch_size: int, workers: int, lanes: int, batches: int) -> int:
-    """Buffers that keep every worker busy while every lane runs one: two images ahead per worker, one batch at least.
+    """Buffers that keep every worker busy while every lane runs one: two chunks ahead per worker, one batch at least.
 
     Bounded by :data:`MAX_RING_BYTES` (two more than lanes are always had) and by the number of batches.
     """
     row = sum(math.prod(dim or 1 for dim in info.shape[1:]) * info.dtype.itemsize for info in inputs)
-    ahead = 1 + max(1, math.ceil(2 * workers / batch_size))
+    ahead = 1 + max(1, math.ceil(2 * workers * chunk_size(batch_size, workers) / batch_size))
     affordable = MAX_RING_BYTES // max(row * batch_size, 1)
     return min(lanes + max(2, min(ahead, affordable - lanes)), batches)
 

@@ -36,7 +36,7 @@ Buffers = dict[str, NDArray[Any]]
 Filled = list["Geometry | DataError"]
 
 MAX_WORKERS = 64
-MAX_CHUNK = 8
+MIN_CHUNK, MAX_CHUNK = 4, 8
 # From here on the GIL costs more than processes do.
 PROCESSES_FROM = 6
 _JOB = struct.Struct("<QIIII")  # number, ring slot, first row, first dataset index, rows
@@ -76,7 +76,7 @@ class Workers:
         self.count = worker_count(count)
         self._dataset, self._transform = dataset, transform
         self._stop = threading.Event()
-        self._chunk = max(1, min(MAX_CHUNK, math.ceil(batch_size / self.count)))
+        self._chunk = chunk_size(batch_size, self.count)
         self._cv2_threads = _one_opencv_thread()
         processes = use_processes(kind, transform, self.count)
         make = shared_array if processes else np.zeros
@@ -162,6 +162,12 @@ def fill_rows(
     return filled
 
 
+def chunk_size(batch_size: int, workers: int) -> int:
+    """Images that a worker takes at once; from :data:`PROCESSES_FROM` on at least some, since each message costs."""
+    least = MIN_CHUNK if workers >= PROCESSES_FROM else 1
+    return min(batch_size, MAX_CHUNK, max(least, math.ceil(batch_size / workers)))
+
+
 def worker_count(asked: int) -> int:
     """``asked``, or as many workers as cores."""
     return asked or min(MAX_WORKERS, cores())
@@ -203,14 +209,17 @@ class _Children:
         self._jobs: dict[int, tuple[Future[Filled], int, int]] = {}
         self._lock = threading.Lock()
         self._closing = False
+        self._error: Exception | None = None  # nobody collects answers any more
         self._next = 0
         jobs_out, self._jobs_in = os.pipe()
         self._answers_out, answers_in = os.pipe()
         context = get_context("fork")
         self._processes: list[Any] = []
+        self._in_hand = shared_array((count,), np.dtype(np.int64))  # each process's job
         arguments = (jobs_out, answers_in, (self._jobs_in, self._answers_out), dataset, transform, ring)
-        for _ in range(count):
-            process = context.Process(target=_serve, args=arguments, daemon=True)
+        for index in range(count):
+            hand = self._in_hand[index : index + 1]
+            process = context.Process(target=_serve, args=(*arguments, hand), daemon=True)
             with warnings.catch_warnings():
                 # The children touch neither the runtimes nor any lock of their threads: numpy, OpenCV, Pillow only.
                 warnings.simplefilter("ignore", DeprecationWarning)
@@ -225,6 +234,9 @@ class _Children:
         """Fill rows ``row``... of ring buffer ``slot`` with ``count`` samples from dataset index ``start`` on."""
         future: Future[Filled] = Future()
         with self._lock:
+            if self._error is not None:
+                future.set_exception(self._error)
+                return future
             number, self._next = self._next, self._next + 1
             self._jobs[number] = future, start, count
         try:
@@ -270,20 +282,21 @@ class _Children:
         return data[position:]
 
     def _fail(self) -> None:
-        """A process died: every job that is under way ends with an error that names the first."""
+        """A process died: every job that is under way ends with an error that names what it had in hand."""
         for process in self._processes:
-            process.join(0.2)
-        code = next((process.exitcode for process in self._processes if process.exitcode is not None), None)
+            process.join(0.1)  # the sentinel may be ready before the exit code is
+        codes = [process.exitcode for process in self._processes]
+        dead = next((index for index, code in enumerate(codes) if code is not None), 0)
         with self._lock:
-            jobs, self._jobs = sorted(self._jobs.items()), {}
-        for _, (future, start, count) in jobs:
-            future.set_exception(
-                RuntimeUnavailableError(
-                    f"a worker process that decodes images ended (exit code {code}) at {self._dataset[start].path} or "
-                    f"one of the {count + sum(job[2] for _, job in jobs) - jobs[0][1][2] - 1} images after it",
-                    remedy="It may have run out of memory. runtime.worker_kind=threads decodes in this process.",
-                )
+            jobs, self._jobs = self._jobs, {}
+            _, start, count = jobs.get(int(self._in_hand[dead])) or next(iter(jobs.values()), (None, 0, 1))
+            self._error = RuntimeUnavailableError(
+                f"a worker process that decodes images ended (exit code {codes[dead]}) at "
+                f"{self._dataset[start].path} or one of the {count - 1} images after it",
+                remedy="It may have run out of memory. runtime.worker_kind=threads decodes in this process.",
             )
+        for future, _, _ in jobs.values():
+            future.set_exception(self._error)
 
     def close(self) -> None:
         """End the processes; what they have in hand is dropped. Calling it twice is allowed."""
@@ -300,7 +313,13 @@ class _Children:
 
 
 def _serve(
-    jobs: int, answers: int, unused: tuple[int, int], dataset: Dataset, transform: Transform, ring: list[Buffers]
+    jobs: int,
+    answers: int,
+    unused: tuple[int, int],
+    dataset: Dataset,
+    transform: Transform,
+    ring: list[Buffers],
+    in_hand: NDArray[np.int64],
 ) -> None:
     """A worker process: fill the rows it is told to until the job pipe's other end is closed or gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
@@ -309,6 +328,7 @@ def _serve(
         os.close(other)
     while job := os.read(jobs, _JOB.size):
         number, slot, row, start, count = _JOB.unpack(job)
+        in_hand[0] = number
         try:
             samples = [dataset[index] for index in range(start, start + count)]
             answer: Any = fill_rows(transform, samples, ring[slot], row, lambda: False)

@@ -129,11 +129,8 @@ def _largest(dataset: Dataset, path_index: int) -> int:
     return max(areas)
 
 
-class _Row(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_uint64) for name in ("pixels", "across", "down")],
-        *[(name, ctypes.c_int) for name in ("width", "down_first")],
-    ]
+# Of finish.cu
+_ROW = np.dtype([("pixels", "u8"), ("across", "u8"), ("down", "u8"), ("width", "i4"), ("down_first", "i4")])
 
 
 class _Store(ctypes.Structure):
@@ -179,7 +176,7 @@ class Finisher:
         self._tables: dict[Size, tuple[driver.Memory, int]] = {}
         self._free: SimpleQueue[tuple[driver.Memory, driver.Memory]] = SimpleQueue()
         self._staging = [
-            (driver.Memory(batch_size * self._row_bytes), driver.Memory(batch_size * ctypes.sizeof(_Row)))
+            (driver.Memory(batch_size * self._row_bytes), driver.Memory(batch_size * _ROW.itemsize))
             for _ in range(lanes)
         ]
         for pair in self._staging:
@@ -209,22 +206,27 @@ class Finisher:
         """
         driver.make_current(self._gpu)
         pixels, described = staging
-        host, sizes = buffers[PIXELS].ctypes.data, buffers[SIZES][:count].tolist()
-        rows = (_Row * count)()
-        decoded = self._decoded(buffers[PIXELS], [size[2] for size in sizes], stream)
-        for index, (width, height, _) in enumerate(sizes):
-            source = host + index * self._row_bytes
-            if not width:
-                driver.upload(pointer + index * self._finished_bytes, source, self._finished_bytes, stream)
-                continue
-            at = pixels.pointer + index * self._row_bytes
-            if index in decoded:
-                at = decoded[index].__cuda_array_interface__["data"][0]
-            else:
-                driver.upload(at, source, width * height * self._channels, stream)
-            across, down = self._tables_of((width, height))
-            rows[index] = _Row(at, across, down, width, self._down_first((width, height)))
-        driver.upload(described.pointer, ctypes.addressof(rows), ctypes.sizeof(rows), stream)
+        host, sizes = buffers[PIXELS].ctypes.data, buffers[SIZES][:count]
+        width, height, encoded = sizes.T
+        raw = np.where(encoded == 0, width.astype(np.int64) * height * self._channels, 0)
+        if raw.any():
+            driver.upload_rows(pixels.pointer, host, self._row_bytes, int(raw.max()), count, stream)
+        rows = np.zeros(count, _ROW)
+        rows["pixels"] = pixels.pointer + np.arange(count, dtype=np.uint64) * np.uint64(self._row_bytes)
+        for size in {(int(w), int(h)) for w, h, _ in sizes}:
+            same = (width == size[0]) & (height == size[1])
+            if size[0]:
+                across, down = self._tables_of(size)
+                rows["across"][same], rows["down"][same] = across, down
+                rows["width"][same], rows["down_first"][same] = size[0], self._down_first(size)
+        decoded = self._decoded(buffers[PIXELS], encoded.tolist(), stream)
+        for index, image in decoded.items():
+            rows["pixels"][index] = image.__cuda_array_interface__["data"][0]
+        for index in np.flatnonzero(width == 0).tolist():  # finished by the worker
+            rows["pixels"][index] = 0
+            to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
+            driver.upload(to, source, self._finished_bytes, stream)
+        driver.upload(described.pointer, rows.ctypes.data, rows.nbytes, stream)
         grid = (ceil(self._canvas[0] / _BLOCK[0]), ceil(self._canvas[1] / _BLOCK[1]), count)
         arguments = (ctypes.c_uint64(described.pointer), self._store, ctypes.c_uint64(pointer))
         self._kernel.launch(grid, _BLOCK, stream, arguments)

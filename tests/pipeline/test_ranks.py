@@ -6,15 +6,19 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from nvidia_tao_deploy.errors import RuntimeUnavailableError
+from nvidia_tao_deploy.pipeline.gather import Given, pooled
 from nvidia_tao_deploy.pipeline.ranks import Team, _place
 from nvidia_tao_deploy.pipeline.tally import Tally
 
@@ -32,7 +36,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from samples.data import write_scenes
 
     folder = tmp_path_factory.mktemp("ranks")
-    coco, _ = write_scenes(folder, test=COUNT, calibration=1)
+    coco, _ = write_scenes(folder, test=COUNT, calibration=7)
     model = str(ROOT / "samples" / "models" / "rtdetr_conv.onnx")
     images = str(coco / "images" / "test")
     content = {
@@ -45,20 +49,46 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "evaluate": {"trt_engine": model},
         "inference": {"trt_engine": model, "conf_threshold": 0.3},
+        "gen_trt_engine": {
+            "onnx_file": model,
+            "tensorrt": {
+                "data_type": "int8",
+                "max_batch_size": 4,
+                "calibration": {"cal_image_dir": [str(coco / "images" / "calibration")], "cal_batches": 7},
+            },
+        },
     }
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
 
 
-def launch(spec: Path, out: Path, *words: str, mpi: int = 0, action: str = "evaluate", **env: str) -> Any:
+def start(spec: Path, out: Path, *words: str, mpi: int = 0, action: str = "evaluate", **env: str) -> Any:
     command = [sys.executable, "-m", "nvidia_tao_deploy.cli.main", "rtdetr", action, "-e", str(spec)]
     command += [f"results_dir={out}", "runtime.workers=1", *words]
     if mpi:
         command = [str(MPIRUN), "--allow-run-as-root", "--oversubscribe", "-np", str(mpi), *command]
     path = os.pathsep.join(filter(None, [env.pop("extra_path", ""), str(ROOT)]))
     environment = {**os.environ, "PYTHONPATH": path, **env}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+
+
+def launch(*words: Any, **more: Any) -> Any:
+    with start(*words, **more) as process:
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def building(out: Path, *words: str) -> list[str]:
+    """Overrides of a build into ``out``."""
+    cache = f"gen_trt_engine.tensorrt.calibration.cal_cache_file={out / 'cal.cache'}"
+    return [f"gen_trt_engine.trt_engine={out / 'model.engine'}", cache, *words]
+
+
+def build(spec: Path, out: Path, *words: str, **more: Any) -> Any:
+    return launch(spec, out, *building(out, *words), action="gen_trt_engine", **more)
 
 
 def measured(out: Path) -> dict[str, Any]:
@@ -154,6 +184,126 @@ def test_a_rank_that_is_killed_ends_the_run_within_ten_seconds(spec: Path, tmp_p
     records = (tmp_path / "out" / "trt_evaluate" / "status.json").read_text()
     assert "SUCCESS" not in records
     assert "FAILURE" in records
+
+
+FEW = (  # three images in batches of two, min and max only
+    "gen_trt_engine.batch_size=2",
+    "gen_trt_engine.tensorrt.calibration.cal_batches=3",
+    "gen_trt_engine.tensorrt.calibration.method=minmax",
+)
+
+
+@pytest.fixture(scope="module")
+def built(spec: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Path]:
+    folders = {words: tmp_path_factory.mktemp("built") for words in ((), FEW)}
+    for words, out in folders.items():
+        done = build(spec, out, *words)
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("words", "count", "mpi"),
+    [
+        pytest.param((), 2, False, id="seven images"),
+        pytest.param((), 3, True, id="seven images by MPI", marks=needs_mpi),
+        pytest.param(FEW, 3, False, id="two batches"),
+        pytest.param(FEW, 2, True, id="two batches by MPI", marks=needs_mpi),
+    ],
+)
+def test_ranks_that_share_the_calibration_build_what_one_builds(
+    spec: Path, built: dict[tuple[str, ...], Path], tmp_path: Path, words: tuple[str, ...], count: int, mpi: bool
+) -> None:
+    done = build(spec, tmp_path, *words, *([] if mpi else [f"runtime.ranks={count}"]), mpi=count if mpi else 0)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for name in ("model.engine.onnx", "cal.cache"):
+        assert (tmp_path / name).read_bytes() == (built[words] / name).read_bytes()
+    assert done.stdout.count("Calibrating ") == done.stdout.count("Execution status: PASS") == 1
+    lines = (tmp_path / "gen_trt_engine" / "status.json").read_text().splitlines()
+    assert [json.loads(line)["status"] for line in lines] == ["STARTED", "SUCCESS"]
+
+
+@needs_mpi
+@pytest.mark.parametrize("word", ["data_type=fp32", "calibration.cal_data_file={}/images.tensorfile"])
+def test_what_is_not_shared_is_built_by_rank_0_alone(spec: Path, tmp_path: Path, word: str) -> None:
+    done = build(spec, tmp_path, f"gen_trt_engine.tensorrt.{word.format(tmp_path)}", mpi=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Preparing ") == done.stdout.count("Built ") == 1
+    assert (tmp_path / "model.engine").exists()
+
+
+@pytest.mark.parametrize("mpi", [0, pytest.param(2, marks=needs_mpi)])
+def test_an_error_of_one_rank_while_calibrating_is_the_error_of_the_run(spec: Path, tmp_path: Path, mpi: int) -> None:
+    key = "gen_trt_engine.tensorrt.calibration.cal_image_dir"
+    images = tmp_path / "images"
+    calibration = yaml.safe_load(spec.read_text())["gen_trt_engine"]["tensorrt"]["calibration"]
+    shutil.copytree(calibration["cal_image_dir"][0], images)
+    last = sorted(images.iterdir())[-1]  # in the last rank's share
+    last.write_bytes(b"no image")
+    words = [f"{key}=[{images}]", "strict=true", *([] if mpi else ["runtime.ranks=2"])]
+    began = time.monotonic()
+    done = build(spec, tmp_path, *words, mpi=mpi)
+    assert time.monotonic() - began < 12
+    assert done.returncode == 1
+    assert done.stderr.count("Error: ") == 1
+    assert f"{last}: cannot decode image" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "gen_trt_engine"}
+    assert "FAILURE" in (tmp_path / "gen_trt_engine" / "status.json").read_text()
+
+
+WAITS = """
+import os, sys, time
+import nvidia_tao_deploy.graph.ort as ort
+def run(*_):
+    first = os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "0" and "rank_process" not in " ".join(sys.orig_argv)
+    if os.environ["DIES"] and not first:
+        open(os.environ["DIED"], "w").close()
+        os.kill(os.getpid(), 9)
+    print("waiting", file=sys.stderr, flush=True)
+    time.sleep(0.1)
+    return fetch(*_)
+fetch, ort.run = ort.run, run
+"""
+
+
+@pytest.mark.parametrize("mpi", [0, pytest.param(2, marks=needs_mpi)])
+def test_ctrl_c_ends_all_ranks_of_a_calibration(spec: Path, tmp_path: Path, mpi: int) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WAITS.replace("0.1", "1000"))
+    out, words = tmp_path / "out", [] if mpi else ["runtime.ranks=2"]
+    more = {"mpi": mpi, "action": "gen_trt_engine", "extra_path": str(tmp_path), "DIES": ""}
+    with start(spec, out, *building(out, *words), **more) as process:
+        assert "waiting" in process.stderr.readline()
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 130 if not mpi else process.returncode != 0
+    assert not (out / "model.engine").exists()
+    with pytest.raises(ProcessLookupError):  # nobody of its session is left
+        os.killpg(process.pid, 0)
+
+
+@pytest.mark.parametrize("mpi", [0, pytest.param(2, marks=needs_mpi)])
+def test_a_rank_that_is_killed_while_calibrating_ends_the_run(spec: Path, tmp_path: Path, mpi: int) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WAITS)
+    out, died, words = tmp_path / "out", tmp_path / "died", [] if mpi else ["runtime.ranks=2"]
+    done = build(spec, out, *words, mpi=mpi, extra_path=str(tmp_path), DIES="1", DIED=str(died))
+    assert time.time() - died.stat().st_mtime < 10
+    assert done.returncode != 0
+    assert "signal 9" in done.stderr + done.stdout or "exit code -9" in done.stderr
+    assert not (out / "model.engine").exists()
+
+
+def test_a_rank_that_had_nothing_to_calibrate_is_named() -> None:
+    sent: list[Any] = []
+    link: Any = SimpleNamespace(received=lambda _: (1, ("done", None)), stopped=lambda: False, send=sent.append)
+    with pytest.raises(RuntimeUnavailableError, match="rank 1 did not calibrate"):
+        pooled(Team(0, 2, 0, link), lambda _: "mine")
+    with pytest.raises(Given):
+        pooled(Team(1, 2, 1, link), lambda _: "mine")
+    assert sent == [("done", "mine")]
+    assert pooled(Team(), lambda _: "mine") == ["mine"]
 
 
 def test_shares_are_contiguous_and_complete() -> None:

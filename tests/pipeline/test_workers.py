@@ -166,7 +166,7 @@ def test_the_ring_is_bounded() -> None:
     small = [TensorInfo("x", (None, 3, 8, 8), np.dtype(np.float32))]
     huge = [TensorInfo("x", (None, 3, 4096, 4096), np.dtype(np.float32))]
     assert ring_depth(small, 1, 16, 1, 10_000) == 34  # two images ahead for every worker
-    assert ring_depth(small, 64, 16, 2, 10_000) == 4
+    assert ring_depth(small, 64, 16, 2, 10_000) == 5  # two chunks of 4
     assert ring_depth(small, 64, 16, 2, 3) == 3
     assert ring_depth(huge, 16, 64, 1, 10_000) == 3
     assert ring_depth(huge, 1, 64, 1, 10_000) == 21

@@ -73,7 +73,7 @@ class Kernel:
         assert grid[0] * block[0] >= to.width
         assert grid[1] * block[1] >= to.height
         for number in range(grid[2]):
-            row = on_gpu._Row.from_address(rows + number * ctypes.sizeof(on_gpu._Row))
+            row = at(rows, np.uint8, grid[2] * on_gpu._ROW.itemsize).view(on_gpu._ROW).view(np.recarray)[number]
             if row.pixels:
                 self.image(row, to, out, number)
 
@@ -110,7 +110,7 @@ class Kernel:
 
 def at(pointer: int, dtype: Any, count: int) -> Any:
     size = count * np.dtype(dtype).itemsize
-    return np.frombuffer((ctypes.c_char * size).from_address(pointer), dtype)
+    return np.frombuffer((ctypes.c_char * size).from_address(int(pointer)), dtype)
 
 
 def entries(pointer: int, count: int) -> list[tuple[int, int, Any]]:
@@ -124,6 +124,9 @@ SIMULATED = SimpleNamespace(
     Memory=Memory,
     Kernel=Kernel,
     call=lambda *_: None,
+    upload_rows=lambda pointer, host, pitch, used, rows, _: [
+        ctypes.memmove(pointer + row * pitch, host + row * pitch, used) for row in range(rows)
+    ],
     upload=lambda pointer, host, nbytes, *_: ctypes.memmove(pointer, host, nbytes),
     download=lambda host, pointer, nbytes: ctypes.memmove(host, pointer, nbytes),
 )
