@@ -12,7 +12,7 @@ SHOWN = 40  # bars
 
 def diagnosed_page(report: Mapping[str, Any]) -> str:
     """HTML of what diagnose.json holds."""
-    metric, precision, blocks = report["metric"], report["precision"], report["blocks"]
+    metric, precision, blocks, limit = (report[key] for key in ("metric", "precision", "blocks", "max_metric_drop"))
     values = [["fp32", report["fp32"], html.percent(0), 0]]
     for text, key in ((f"all {precision}", "quantized"), ("mixed", "mixed")):
         values.append([text, report[key]["value"], html.percent(report[key]["loss_percent"]), report[key]["layers"]])
@@ -52,8 +52,8 @@ def diagnosed_page(report: Mapping[str, Any]) -> str:
                 if len(methods) > 1
                 else "",
             ),
-            (f"Loss of {metric} with one block alone in {precision}", html.bars(bars["block"])),
-            (f"Loss of {metric} with one layer alone in {precision}", html.bars(bars["layer"])),
+            (f"Loss of {metric} with one block alone in {precision}", html.bars(bars["block"], limit)),
+            (f"Loss of {metric} with one layer alone in {precision}", html.bars(bars["layer"], limit)),
             ("For the spec", html.listing(listing) if report["layers_precision"] else ""),
             ("All layers", html.table(["layer", "rank", "loss %", "output error (1 - cosine)", "mixed"], rows)),
         ],

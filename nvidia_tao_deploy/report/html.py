@@ -105,9 +105,12 @@ def pair(cells: Sequence[tuple[str, str]], title: str, kind: str) -> str:
     return f'<h3>{escape(title)}</h3><div class="pair">{figures}</div>'
 
 
-def bars(rows: Sequence[tuple[str, float, str]]) -> str:
-    """Horizontal bars: (label, length, what is written at the end); negative lengths have no bar."""
-    longest = max((length for _, length, _ in rows if isfinite(length)), default=0.0) or 1.0
+def bars(rows: Sequence[tuple[str, float, str]], whole: float) -> str:
+    """Horizontal bars: (label, length, what is written at the end); negative lengths have no bar.
+
+    The longest bar has the whole width if it is as long as ``whole``.
+    """
+    longest = max([whole, *(length for _, length, _ in rows if isfinite(length))]) or 1.0
     cells = []
     for label, length, text in rows:
         share = 100 * min(1.0, max(0.0, length / longest)) if isfinite(length) else 0.0

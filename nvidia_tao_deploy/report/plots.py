@@ -10,7 +10,7 @@ from math import floor, isfinite, log10
 from nvidia_tao_deploy.report.html import number
 
 WIDTH, HEIGHT = 360, 230
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 58, 18, 12, 34
 LABEL, ROW, LETTERS = 110, 16, 20  # of a plot with a label per row
 COLORS = 5  # --s0 ... of the style sheet
 
@@ -54,7 +54,7 @@ def scatter(points: Sequence[tuple[str, float, float]], x_title: str, y_title: s
     if frame is None:
         return ""
     dots = "".join(
-        f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="5" fill="{_color(index)}"/>'
+        f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" {_ring(index, 1.6)}/>'
         for index, ((x,), (y,)) in enumerate(series.values())
     )
     return _figure(frame.axes() + dots, list(series), caption)
@@ -163,11 +163,11 @@ def _stroke(index: int) -> str:
     )
 
 
-def _ring(index: int) -> str:
+def _ring(index: int, size: float = 1.0) -> str:
     """The first dot is a disc, the others ever wider rings: dots that coincide stay visible."""
     if index == 0:
-        return f'r="2.5" fill="{_color(0)}"'
-    return f'r="{2 + 1.5 * index}" fill="none" stroke-width="1.3" stroke="{_color(index)}"'
+        return f'r="{2.5 * size:.1f}" fill="{_color(0)}"'
+    return f'r="{(2 + 1.5 * index) * size:.1f}" fill="none" stroke-width="{1.3 * size:.1f}" stroke="{_color(index)}"'
 
 
 def _figure(drawing: str, names: Sequence[str], caption: str, height: int = HEIGHT) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import threading
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -255,7 +256,7 @@ def test_what_a_user_names_is_escaped() -> None:
     drawn = plots.scatter([(nasty, 1.0, 2.0)], nasty, nasty, nasty) + plots.lines(
         {nasty: ([0, 1], [1, 0])}, nasty, nasty
     )
-    bodies = html.table([nasty], [[nasty]]) + html.paragraphs([nasty], nasty) + html.bars([(nasty, 1.0, nasty)])
+    bodies = html.table([nasty], [[nasty]]) + html.paragraphs([nasty], nasty) + html.bars([(nasty, 1.0, nasty)], 1.0)
     text = html.page(nasty, nasty, [(nasty, drawn + bodies + html.listing(nasty))])
     assert "<script" not in text
     check_page(text)
@@ -265,6 +266,28 @@ def test_what_a_user_names_is_escaped() -> None:
 def test_a_plot_of_nothing_is_left_out(points: list[tuple[str, float, float]]) -> None:
     assert plots.scatter(points, "x", "y") == ""
     assert "nan" not in plots.scatter([("a", 1.0, 2.0), *points], "x", "y").lower()
+
+
+class TwoLanes:
+    """A model that takes 10 ms per run, two at a time."""
+
+    def __init__(self) -> None:
+        self.session = self
+        self.slots = 2
+        self.threads: set[int] = set()
+
+    def run(self, _feeds: Any) -> None:
+        self.threads.add(threading.get_ident())
+        time.sleep(0.01)
+
+
+def test_throughput_is_that_of_overlapping_runs_and_latency_of_single_ones() -> None:
+    model: Any = TwoLanes()
+    speed = Timing(4)
+    speed.round(model, {}, 0.2, 0)
+    assert len(model.threads) >= 2
+    assert speed.report()["latency_ms"]["p50"] == pytest.approx(10, rel=0.5)
+    assert 1.3 < speed.throughput * 0.01 / 4 < 2.05
 
 
 class MadeUpNvml:
