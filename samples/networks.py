@@ -50,7 +50,7 @@ SAMPLE_NETWORKS: dict[str, SampleNetwork] = {
     "ml_recog": SampleNetwork("top_1_accuracy"),
     "multitask_classification": SampleNetwork("digit"),
     "optical_inspection": SampleNetwork("total_accuracy", whole=100),
-    "pointpillars": SampleNetwork("bev mAP"),
+    "pointpillars": SampleNetwork("bev mAP", precisions=("fp32", "fp16"), whole=100),
     "rtdetr": SampleNetwork("AP50"),
     # The same training stopped before the attention, for TensorRT versions that cannot build the transformer.
     "rtdetr_conv": SampleNetwork("AP50", command="rtdetr", trainer="rtdetr"),

@@ -8,8 +8,11 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from samples.networks import SAMPLE_NETWORKS
@@ -26,24 +29,33 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", default=list(SAMPLE_NETWORKS), choices=list(SAMPLE_NETWORKS))
     parser.add_argument("--precisions", nargs="+", default=list(TOLERANCE), choices=list(TOLERANCE))
     parser.add_argument("--timeout", type=float, default=240, help="seconds for one build")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time (rates and build times then mean less)")
     parser.add_argument("--calibrators", action="store_true", help="compare with TensorRT's own calibrator (<= 10)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not (ROOT / "demo" / "data").is_dir():
         subprocess.run([sys.executable, "-m", "samples.data", "--out", "demo/data"], cwd=ROOT, check=True)
-    rows = []
-    for network in arguments.networks:
-        for precision in filter(SAMPLE_NETWORKS[network].precisions.__contains__, arguments.precisions):
-            row = verify(network, precision, arguments.out, arguments.timeout)
-            rows.append(row)
-            print(line_of(row), flush=True)
-            write(arguments.out, rows)
-        if arguments.calibrators:
-            for row in verify_calibrators(network, arguments.out, arguments.timeout):
+    rows: list[dict[str, Any]] = []
+    writing = Lock()
+
+    def verify_network(network: str) -> None:
+        for row in rows_of(network, arguments):
+            with writing:
                 rows.append(row)
                 print(line_of(row), flush=True)
-                write(arguments.out, rows)
+                write(arguments.out, sorted(rows, key=lambda row: arguments.networks.index(row["network"])))
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(verify_network, arguments.networks))
     return 0 if all(row["verdict"] == "ok" for row in rows) else 1
+
+
+def rows_of(network: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row per precision that is asked for and that the network has."""
+    for precision in filter(SAMPLE_NETWORKS[network].precisions.__contains__, arguments.precisions):
+        yield verify(network, precision, arguments.out, arguments.timeout)
+    if arguments.calibrators:
+        yield from verify_calibrators(network, arguments.out, arguments.timeout)
 
 
 def verify(network: str, precision: str, out: Path, timeout: float) -> dict[str, Any]:
