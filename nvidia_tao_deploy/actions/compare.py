@@ -16,7 +16,7 @@ from nvidia_tao_deploy.actions.measure import Subset, headline, per_class, scala
 from nvidia_tao_deploy.actions.model import OpenModel, opened
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.actions.timing import Timing, first_batch, metered, run_for
-from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import RuntimeUnavailableError, TaoDeployError
 from nvidia_tao_deploy.files import plain, write_json, write_text
 from nvidia_tao_deploy.metrics.confidence import (
@@ -53,7 +53,7 @@ class Evaluated:
     numbers: Mapping[str, Any]
     by_class: tuple[str, Mapping[str, float]]
     seen: list[Seen]
-    predictions: dict[int | str, Any]
+    kept: dict[int | str, tuple[Sample, Any]]  # some samples with their predictions, for pictures
     tally: Tally
 
 
@@ -152,12 +152,8 @@ def compare(
             lines[-1] += " (by the speed of ONNX Runtime here; an engine's may differ)"
         misses = over_budget(found, section, decides.key)
         shift = _confidence(found, section.score_threshold)
-        samples = Subset(dataset, LOOKED_AT)
-        kept = [
-            Kept(sample, *(entry.found.predictions[sample.id] for entry in (first, last)))
-            for sample in (samples[index] for index in range(len(samples)))
-            if all(sample.id in entry.found.predictions for entry in (first, last))
-        ]
+        pairs = [(*first.found.kept[name], last.found.kept.get(name)) for name in first.found.kept]
+        kept = [Kept(sample, one, other[1]) for sample, one, other in pairs if other is not None]
         report = {
             "network": network.name,
             "metric": decides.key,
@@ -264,18 +260,18 @@ def _evaluated(model: OpenModel, dataset: Dataset) -> Evaluated:
     samples = Subset(dataset, LOOKED_AT)
     wanted = {samples[index].id for index in range(len(samples))}
     tally, metric = Tally(), model.network.metric(model.spec, dataset)
-    found, predictions = list[Seen | None](), {}
+    found, kept = list[Seen | None](), {}
     for sample, prediction in model.predict(dataset, tally):
         metric.update(sample, prediction)
         found.append(seen(sample.target, prediction))
         if sample.id in wanted:
             boxes = found_boxes(prediction)  # without masks, which are large
-            predictions[sample.id] = prediction if boxes is None else boxes
+            kept[sample.id] = (sample, prediction if boxes is None else boxes)
     numbers = metric.compute()
     if hasattr(metric, "answers"):  # of queries, which only the whole set can answer
         found = [whole_answers([answer]) for answer in metric.answers()]
     scored = [one for one in found if one is not None]
-    return Evaluated(numbers, per_class(metric, numbers, dataset), scored, predictions, tally)
+    return Evaluated(numbers, per_class(metric, numbers, dataset), scored, kept, tally)
 
 
 def _time(

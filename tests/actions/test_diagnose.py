@@ -84,6 +84,8 @@ def test_hostile_layers_are_found_and_the_mix_brings_the_metric_back(
     assert report == json.loads((folder / "diagnose.json").read_text())
     hostile = set(HOSTILE.values())
     assert {entry["name"] for entry in report["layers"][:2]} == hostile
+    worst = report["blocks"][:2]
+    assert {name for block in worst for name in block["layers"]} >= hostile
     assert report["quantized"]["loss_percent"] > 10
     assert report["finished"]
     assert report["within_budget"]
@@ -116,7 +118,9 @@ def test_hostile_layers_are_found_and_the_mix_brings_the_metric_back(
 
 
 def test_a_build_with_a_limit_finds_its_own_mix(shell: Shell, tmp_path: Path, digits: Path) -> None:
-    spec = write_spec(tmp_path / "spec.yaml", content(tmp_path, digits, write_hostile(tmp_path / "hostile.onnx")))
+    tree = content(tmp_path, digits, write_hostile(tmp_path / "hostile.onnx"))
+    del tree["gen_trt_engine"]["tensorrt"]["calibration"]["method"]
+    spec = write_spec(tmp_path / "spec.yaml", tree)
     calibration = "gen_trt_engine.tensorrt.calibration"
     build = ("classification_pyt", "gen_trt_engine", "-e", spec, "gen_trt_engine.tensorrt.data_type=int8")
     assert shell(*build, f"{calibration}.max_metric_drop=0.5", "diagnose.keep_in=fp16", "--json") == 0, shell.err
@@ -129,6 +133,11 @@ def test_a_build_with_a_limit_finds_its_own_mix(shell: Shell, tmp_path: Path, di
     check_page((tmp_path / "results" / "gen_trt_engine" / "diagnose.html").read_text())
     manifest = json.loads(Path(built["manifest"]).read_text())
     assert len(manifest["spec"]["gen_trt_engine"]["tensorrt"]["layers_precision"]) == 2
+    # The spec names no method: all were tried, on images that are not those of the calibration.
+    report = json.loads((tmp_path / "results" / "gen_trt_engine" / "diagnose.json").read_text())
+    losses = report["loss_percent_by_method"]
+    assert set(losses) == {"entropy", "minmax", "percentile", "mse"}
+    assert losses[manifest["calibration"]["method"]] == min(losses.values())
     message = shell.refused(2, *build, f"{calibration}.max_metric_drop=0.5", f"{calibration}.mode=implicit")
     assert "max_metric_drop" in message
 
