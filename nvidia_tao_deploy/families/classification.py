@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nvidia_tao_deploy.families.images import calibration_images
 from nvidia_tao_deploy.metrics.topk import TopKMetric
 from nvidia_tao_deploy.network import Binder, Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.pipeline.progress import say
-from nvidia_tao_deploy.predictions.classification_writer import ClassificationWriter
+from nvidia_tao_deploy.predictions.table import ClassificationWriter
 from nvidia_tao_deploy.predictions.types import Classification
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.spec.sections import NetworkSpec
@@ -211,6 +212,12 @@ def classifier(
         batch_size=batch_size,
         labels=labels,
     )
+
+
+def backbone(name: str, spec: type[NetworkSpec], transform: Callable[[Any, Ports], ImageTransform]) -> Network:
+    """A network of one image input and any outputs, of which there are engines only."""
+    bind = partial(bind_image, role="input")
+    return Network(name=name, spec=spec, bind=bind, calibration=calibration_images, transform=transform)
 
 
 def bind_image(

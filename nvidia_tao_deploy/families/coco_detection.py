@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError, SpecError
-from nvidia_tao_deploy.families.images import image_transform
+from nvidia_tao_deploy.families.images import batch_size, calibration_images, image_transform
 from nvidia_tao_deploy.metrics.coco import CocoMetric
-from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.predictions.detr import decode_detr
@@ -180,3 +181,17 @@ def labels(spec: Any) -> list[str]:
     """Names of the classmap where it is there, for the manifest; [] else."""
     path = spec.get("dataset.infer_data_sources.classmap")
     return [name or "" for name in read_classmap(path)] if path and Path(path).is_file() else []
+
+
+detr_network = partial(
+    Network,
+    bind=bind,
+    dataset=dataset,
+    calibration=calibration_images,
+    transform=transform,
+    decode=decode,
+    metric=metric,
+    batch_size=batch_size,
+    labels=labels,
+)
+"""A :class:`Network` of this family: it needs a name, a spec and a writer, and replaces what it has otherwise."""

@@ -14,8 +14,9 @@ from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families.classification import image_layout, require_fixed_size
 from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric
+from nvidia_tao_deploy.families.images import calibration_images
 from nvidia_tao_deploy.families.kitti_detection import binder, require_finite, valid_counts
-from nvidia_tao_deploy.network import Decoder, Port, Ports
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
 from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
@@ -110,3 +111,7 @@ def metric(_spec: Any, data: Dataset) -> MatchedCocoMetric:
     """COCO mAP; class index + 1 is the category id."""
     assert isinstance(data, CocoDetection)
     return MatchedCocoMetric(data)
+
+
+efficientdet = partial(Network, bind=bind, calibration=calibration_images, transform=transform, metric=metric)
+"""A :class:`Network` with what is the family's own."""

@@ -15,7 +15,7 @@ from nvidia_tao_deploy.metrics.inspection import InspectionMetric
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.network import Ports, Writer
 from nvidia_tao_deploy.pipeline.progress import say
-from nvidia_tao_deploy.predictions.score_table import ScoreTable
+from nvidia_tao_deploy.predictions.table import ScoreTable
 from nvidia_tao_deploy.transforms.tiled import TiledTransform, tiles
 
 # Calibration takes what the network was trained on, where it is there.

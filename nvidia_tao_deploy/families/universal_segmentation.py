@@ -16,12 +16,12 @@ from nvidia_tao_deploy.data.panoptic import Category, CocoPanoptic, class_indice
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.families.classification import read_json
-from nvidia_tao_deploy.families.images import batch_size_or
+from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
 from nvidia_tao_deploy.metrics.coco_masks import CocoMaskMetric, encode_segmentation
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.metrics.panoptic import PanopticMetric
 from nvidia_tao_deploy.metrics.segmentation import IouMetric
-from nvidia_tao_deploy.network import Ports
+from nvidia_tao_deploy.network import Network, Ports
 from nvidia_tao_deploy.predictions.drawing import parse_color
 from nvidia_tao_deploy.predictions.queries import instances, panoptic_map
 from nvidia_tao_deploy.predictions.segmentation_writer import seeded_color
@@ -153,6 +153,12 @@ def metric(spec: Any, data: Dataset) -> ByPrediction:
 
 
 batch_size = batch_size_or("dataset.val.batch_size", "dataset.test.batch_size")
+
+
+universal_network = partial(
+    Network, calibration=calibration_images, writer=writer, batch_size=batch_size, labels=labels
+)
+"""A :class:`Network` with what is the family's own."""
 
 
 def class_names(categories: Sequence[Category], class_of: Mapping[int, int], classes: int) -> list[str]:

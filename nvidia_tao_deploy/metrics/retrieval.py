@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
-from nvidia_tao_deploy.metrics.topk import classification_table, confusion_matrix
+from nvidia_tao_deploy.metrics.topk import class_tables, confusion_matrix
 
 # Similarities held at once (float32): 32 MiB, whatever the gallery's size.
 BLOCK = 2**23
@@ -194,15 +194,13 @@ class RetrievalMetric:
 
     def report(self) -> str:
         """Scores, confusion matrix (up to 20 classes) and the figures of every class."""
-        results, matrix = self.compute(), self.confusion()
+        results = self.compute()
         lines = [
             f"{results['query_images']} queries, {results['gallery_images']} gallery images",
             f"Top 1 scores: {results['top_1_accuracy']:.4f}",
             f"Top {self._k} scores: {results['top_k_accuracy']:.4f}",
         ]
-        if len(matrix) <= 20:
-            lines += ["", "Confusion matrix (rows: truth, columns: nearest image)", str(matrix)]
-        return "\n".join([*lines, "", classification_table(matrix, self._names)])
+        return "\n".join([*lines, "", class_tables(self.confusion(), self._names, "nearest image")])
 
     def _labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         if self._found is None:

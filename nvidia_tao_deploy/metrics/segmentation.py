@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from nvidia_tao_deploy.data.masks import IGNORE
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import DataError, ModelError
+from nvidia_tao_deploy.metrics.topk import ClassFigures, class_figures
 from nvidia_tao_deploy.predictions.segmentation import to_canvas
 from nvidia_tao_deploy.predictions.types import LabelMap
 
@@ -42,26 +43,8 @@ def confusion_matrix(labels: NDArray[Any], predicted: NDArray[Any], classes: int
     return counts[: classes * classes].reshape(classes, classes).astype(np.int64, copy=False)
 
 
-@dataclass(frozen=True)
-class SegmentationFigures:
-    """Per class (C,) in [0, 1], NaN where undefined (0 / 0)."""
-
-    iou: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
-
-
-def segmentation_figures(matrix: NDArray[np.int64]) -> SegmentationFigures:
-    """IoU = tp/(tp+fp+fn), precision = tp/(tp+fp), recall = tp/(tp+fn), F1 = Dice = 2tp/(2tp+fp+fn)."""
-    tp = np.diagonal(matrix).astype(np.float64)
-    predicted, labelled = matrix.sum(axis=0), matrix.sum(axis=1)
-    return SegmentationFigures(
-        iou=_share(tp, predicted + labelled - tp),
-        precision=_share(tp, predicted),
-        recall=_share(tp, labelled),
-        f1=_share(2 * tp, predicted + labelled),
-    )
+segmentation_figures = partial(class_figures, undefined=float("nan"))
+"""As :func:`class_figures`; NaN where undefined."""
 
 
 def mean(values: NDArray[np.float64]) -> float:
@@ -107,7 +90,7 @@ class ConfusionMetric:
         self.matrix += confusion_matrix(labels, prediction.class_ids, len(self.names))
         self._images += 1
 
-    def figures(self) -> SegmentationFigures:
+    def figures(self) -> ClassFigures:
         """The figures of every class; DataError where no image was evaluated."""
         if not self._images:
             raise DataError("no image was evaluated")
@@ -129,11 +112,10 @@ class ConfusionMetric:
         figures = self.figures()
         width = max([len(name) for name in self.names] + [5])
         lines = [f"{'class':<{width}} {'IoU':>8}{'precision':>11}{'recall':>8}{'F1':>8}{'pixels':>14}"]
-        pixels = self.matrix.sum(axis=1)
         for i, name in enumerate(self.names):
             lines.append(
                 f"{name:<{width}} {figures.iou[i]:>8.4f}{figures.precision[i]:>11.4f}{figures.recall[i]:>8.4f}"
-                f"{figures.f1[i]:>8.4f}{pixels[i]:>14d}"
+                f"{figures.f1[i]:>8.4f}{figures.support[i]:>14d}"
             )
         return lines
 
@@ -192,7 +174,3 @@ class IouMetric(ConfusionMetric):
         rows = [row for row, occurs in zip(rows, seen, strict=True) if occurs]
         lines = [heading, *rows, "", f"mIOU: {numbers['mIoU']:2.2f}", f"Acc: {numbers['ACC_all']:2.2f}"]
         return "\n".join([*lines, *self.notes()])
-
-
-def _share(part: NDArray[np.float64], whole: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0))

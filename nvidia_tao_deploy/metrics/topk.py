@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,11 +72,8 @@ class TopKMetric:
     def report(self) -> str:
         """Accuracies, confusion matrix (up to 20 classes) and the figures of every class."""
         results = self.compute()
-        matrix = self.confusion()
         lines = [f"{key}: {value:.4f}" for key, value in results.items()]
-        if len(self._names) <= 20:
-            lines += ["", "Confusion matrix (rows: truth, columns: prediction)", str(matrix)]
-        return "\n".join([*lines, "", classification_table(matrix, self._names)])
+        return "\n".join([*lines, "", class_tables(self.confusion(), self._names)])
 
     def _gathered(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         if not self._labels:
@@ -109,24 +107,41 @@ def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], cl
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """Per class: precision, recall, f1 (C,) in [0, 1], 0 where undefined; support (C,) is the true count."""
+    """Per class: iou, precision, recall, f1 (C,) in [0, 1]; support (C,) is the true count."""
 
+    iou: NDArray[np.float64]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
     f1: NDArray[np.float64]
     support: NDArray[np.int64]
 
 
-def class_figures(matrix: NDArray[np.int64]) -> ClassFigures:
-    """Figures from a (C, C) confusion matrix."""
+def class_figures(matrix: NDArray[np.int64], undefined: float = 0.0) -> ClassFigures:
+    """Figures from a (C, C) confusion matrix; ``undefined`` stands for 0 / 0.
+
+    IoU = tp/(tp+fp+fn), precision = tp/(tp+fp), recall = tp/(tp+fn), F1 = Dice = 2tp/(2tp+fp+fn).
+    """
     right = np.diagonal(matrix).astype(np.float64)
     predicted, support = matrix.sum(axis=0), matrix.sum(axis=1)
+
+    def share(part: NDArray[np.float64], whole: NDArray[Any]) -> NDArray[np.float64]:
+        return np.asarray(np.divide(part, whole, out=np.full(len(part), undefined), where=whole > 0))
+
     return ClassFigures(
-        precision=_share(right, predicted),
-        recall=_share(right, support),
-        f1=_share(2 * right, predicted + support),
+        iou=share(right, predicted + support - right),
+        precision=share(right, predicted),
+        recall=share(right, support),
+        f1=share(2 * right, predicted + support),
         support=support,
     )
+
+
+def class_tables(matrix: NDArray[np.int64], names: Sequence[str], columns: str = "prediction") -> str:
+    """The confusion matrix, of up to 20 classes, and :func:`classification_table`."""
+    table = classification_table(matrix, names)
+    if len(matrix) > 20:
+        return table
+    return f"Confusion matrix (rows: truth, columns: {columns})\n{matrix}\n\n{table}"
 
 
 def classification_table(matrix: NDArray[np.int64], names: Sequence[str]) -> str:
@@ -145,7 +160,3 @@ def classification_table(matrix: NDArray[np.int64], names: Sequence[str]) -> str
     for label, average in averages.items():
         lines.append(f"{label:>{width}} " + "".join(f"{value:>10.2f}" for value in average) + f"{total:>10}")
     return "\n".join(lines)
-
-
-def _share(part: NDArray[np.float64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)

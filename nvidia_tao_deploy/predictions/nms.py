@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
 BLOCK = 64  # boxes whose overlaps with all others are taken at once
 
 

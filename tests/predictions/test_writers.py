@@ -11,10 +11,10 @@ from PIL import Image
 
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.predictions.classification_writer import ClassificationWriter
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.predictions.drawing import PALETTE, draw_box, hashed_color
 from nvidia_tao_deploy.predictions.kitti_labels import kitti_line
+from nvidia_tao_deploy.predictions.table import ClassificationWriter
 from nvidia_tao_deploy.predictions.types import Classification, Detections
 
 

@@ -7,20 +7,7 @@ from functools import partial
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.deformable_detr.spec import Spec
 from nvidia_tao_deploy.families import coco_detection as family
-from nvidia_tao_deploy.families.images import batch_size, calibration_images
-from nvidia_tao_deploy.network import Network
 
-NETWORK = Network(
-    name="deformable_detr",
-    spec=Spec,
-    bind=family.bind,
-    dataset=family.dataset,
-    calibration=calibration_images,
-    transform=family.transform,
-    decode=family.decode,
-    metric=family.metric,
-    writer=partial(family.classmap_writer, first=1),  # channel 0 is unused: category ids start at 1
-    batch_size=batch_size,
-    labels=family.labels,
-)
+# channel 0 is unused: category ids start at 1
+NETWORK = family.detr_network(name="deformable_detr", spec=Spec, writer=partial(family.classmap_writer, first=1))
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

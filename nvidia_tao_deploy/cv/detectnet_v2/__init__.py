@@ -125,16 +125,7 @@ def _class_entry(spec: Spec, name: str, action: str) -> Any:
 
 
 def _clustering(config: Clustering) -> ClassClustering:
-    return ClassClustering(
-        algorithm=config.clustering_algorithm,
-        coverage_threshold=config.coverage_threshold,
-        dbscan_eps=config.dbscan_eps,
-        dbscan_min_samples=config.dbscan_min_samples,
-        dbscan_confidence_threshold=config.dbscan_confidence_threshold,
-        minimum_bounding_box_height=config.minimum_bounding_box_height,
-        nms_iou_threshold=config.nms_iou_threshold,
-        nms_confidence_threshold=config.nms_confidence_threshold,
-    )
+    return ClassClustering(config.clustering_algorithm, **config.model_dump(exclude={"clustering_algorithm"}))
 
 
 def metric(spec: Spec, _data: Dataset) -> KittiMetric:

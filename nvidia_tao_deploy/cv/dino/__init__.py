@@ -9,8 +9,7 @@ from nvidia_tao_deploy.cv.dino.spec import Spec
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import coco_detection as family
-from nvidia_tao_deploy.families.images import batch_size, calibration_images
-from nvidia_tao_deploy.network import Network, Ports
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 
 
@@ -25,17 +24,5 @@ def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> DetectionWr
     return family.classmap_writer(spec, folder, data, ports, first=0 if spec.dataset.contiguous_labels else 1)
 
 
-NETWORK = Network(
-    name="dino",
-    spec=Spec,
-    bind=family.bind,
-    dataset=family.dataset,
-    calibration=calibration_images,
-    transform=family.transform,
-    decode=family.decode,
-    metric=metric,
-    writer=writer,
-    batch_size=batch_size,
-    labels=family.labels,
-)
+NETWORK = family.detr_network(name="dino", spec=Spec, writer=writer, metric=metric)
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -11,8 +11,8 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import efficientdet as family
 from nvidia_tao_deploy.families.class_map import ClassMapWriter, labels, read_class_map
-from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
-from nvidia_tao_deploy.network import Decoder, Network, Ports
+from nvidia_tao_deploy.families.images import batch_size_or
+from nvidia_tao_deploy.network import Decoder, Ports
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
@@ -37,15 +37,11 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> ClassMapWr
     return ClassMapWriter(folder, names, section.threshold, data.root)
 
 
-NETWORK = Network(
+NETWORK = family.efficientdet(
     name="efficientdet_tf1",
     spec=Spec,
-    bind=family.bind,
-    calibration=calibration_images,
-    transform=family.transform,
     dataset=dataset,
     decode=decode,
-    metric=family.metric,
     writer=writer,
     batch_size=batch_size_or("eval_config.eval_batch_size"),
     labels=labels,

@@ -13,8 +13,8 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import efficientdet as family
 from nvidia_tao_deploy.families.class_map import ClassMapWriter
-from nvidia_tao_deploy.families.images import batch_size, calibration_images
-from nvidia_tao_deploy.network import Network, Ports
+from nvidia_tao_deploy.families.images import batch_size
+from nvidia_tao_deploy.network import Ports
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
@@ -38,15 +38,11 @@ def labels(spec: Spec) -> Sequence[str]:
     return list(read_label_map(path).values()) if path and Path(path).is_file() else ()
 
 
-NETWORK = Network(
+NETWORK = family.efficientdet(
     name="efficientdet_tf2",
     spec=Spec,
-    bind=family.bind,
-    calibration=calibration_images,
-    transform=family.transform,
     dataset=dataset,
     decode=lambda spec, _ports, _action: family.decoder(spec.evaluate.max_detections_per_image, clip=False),
-    metric=family.metric,
     writer=writer,
     batch_size=batch_size,
     labels=labels,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.mae.spec import Spec
 from nvidia_tao_deploy.families import classification as family
-from nvidia_tao_deploy.families.images import calibration_images
-from nvidia_tao_deploy.network import Network, Ports
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.transforms.image import ImageTransform
 
 
@@ -19,11 +16,5 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
     return family.rgb_transform(spec, ports, "input", augmentation.mean, augmentation.std)
 
 
-NETWORK = Network(
-    name="mae",
-    spec=Spec,
-    bind=partial(family.bind_image, role="input"),
-    calibration=calibration_images,
-    transform=transform,
-)
+NETWORK = family.backbone("mae", Spec, transform)
 gen_trt_engine = verbs(NETWORK)[0]

@@ -14,8 +14,8 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import universal_segmentation as family
-from nvidia_tao_deploy.families.images import calibration_images, image_transform
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.families.images import image_transform
+from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.predictions.segmentation import argmax_map
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
@@ -105,17 +105,7 @@ def metric(spec: Spec, data: Dataset) -> family.ByPrediction:
     return family.ByPrediction([entry.name for entry in listed] + [str(k + 1) for k in range(len(listed), classes)], [])
 
 
-NETWORK = Network(
-    name="mask2former",
-    spec=Spec,
-    bind=bind,
-    calibration=calibration_images,
-    transform=transform,
-    dataset=dataset,
-    decode=decode,
-    metric=metric,
-    writer=family.writer,
-    batch_size=family.batch_size,
-    labels=family.labels,
+NETWORK = family.universal_network(
+    name="mask2former", spec=Spec, bind=bind, transform=transform, dataset=dataset, decode=decode, metric=metric
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.cv.multitask_classification.table import TaskClasses
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
-from nvidia_tao_deploy.metrics.topk import classification_table, confusion_matrix
+from nvidia_tao_deploy.metrics.topk import class_tables, confusion_matrix
 from nvidia_tao_deploy.predictions.table import write_table
 from nvidia_tao_deploy.predictions.types import Classification
 
@@ -58,11 +58,8 @@ class TaskAccuracy:
         lines = []
         for task, accuracy in self.compute().items():
             matrix = self.confusion(task)
-            lines += [f"{task} accuracy: {accuracy:.4f}", ""]
-            if len(matrix) <= 20:
-                lines += ["Confusion matrix (rows: truth, columns: prediction)", str(matrix), ""]
             names = [class_name(self._classes, task, class_id) for class_id in range(len(matrix))]
-            lines += [classification_table(matrix, names), ""]
+            lines += [f"{task} accuracy: {accuracy:.4f}", "", class_tables(matrix, names), ""]
         return "\n".join(lines)
 
 

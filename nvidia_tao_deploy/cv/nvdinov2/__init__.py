@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.nvdinov2.spec import Spec
 from nvidia_tao_deploy.families import classification as family
-from nvidia_tao_deploy.families.images import calibration_images
-from nvidia_tao_deploy.network import Network, Ports
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 
@@ -20,11 +17,5 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
     return family.rgb_transform(spec, ports, "input", IMAGENET_MEAN, IMAGENET_STD)
 
 
-NETWORK = Network(
-    name="nvdinov2",
-    spec=Spec,
-    bind=partial(family.bind_image, role="input"),
-    calibration=calibration_images,
-    transform=transform,
-)
+NETWORK = family.backbone("nvdinov2", Spec, transform)
 gen_trt_engine = verbs(NETWORK)[0]

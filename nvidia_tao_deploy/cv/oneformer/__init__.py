@@ -15,8 +15,8 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import universal_segmentation as family
-from nvidia_tao_deploy.families.images import calibration_images, image_transform
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.families.images import image_transform
+from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.predictions.queries import instance_queries, panoptic_queries, semantic_map
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
@@ -110,17 +110,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     return run
 
 
-NETWORK = Network(
-    name="oneformer",
-    spec=Spec,
-    bind=bind,
-    calibration=calibration_images,
-    transform=transform,
-    dataset=dataset,
-    decode=decode,
-    metric=family.metric,
-    writer=family.writer,
-    batch_size=family.batch_size,
-    labels=family.labels,
+NETWORK = family.universal_network(
+    name="oneformer", spec=Spec, bind=bind, transform=transform, dataset=dataset, decode=decode, metric=family.metric
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

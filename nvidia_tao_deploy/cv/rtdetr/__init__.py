@@ -8,8 +8,8 @@ from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.rtdetr.spec import Spec
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import coco_detection as family
-from nvidia_tao_deploy.families.images import batch_size, calibration_images, image_transform
-from nvidia_tao_deploy.network import Network, Ports
+from nvidia_tao_deploy.families.images import image_transform
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.transforms.image import ImageTransform
 
@@ -35,17 +35,5 @@ def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> DetectionWr
     return family.classmap_writer(spec, folder, data, ports, first=-1 if shifted else 0)
 
 
-NETWORK = Network(
-    name="rtdetr",
-    spec=Spec,
-    bind=family.bind,
-    dataset=family.dataset,
-    calibration=calibration_images,
-    transform=transform,
-    decode=family.decode,
-    metric=metric,
-    writer=writer,
-    batch_size=batch_size,
-    labels=family.labels,
-)
+NETWORK = family.detr_network(name="rtdetr", spec=Spec, transform=transform, metric=metric, writer=writer)
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

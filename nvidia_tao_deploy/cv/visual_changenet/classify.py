@@ -16,7 +16,7 @@ from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import inspection as family
 from nvidia_tao_deploy.network import Decoder, Ports
-from nvidia_tao_deploy.predictions.score_table import ScoreTable
+from nvidia_tao_deploy.predictions.table import ScoreTable
 from nvidia_tao_deploy.transforms.tiled import TiledTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
 
