@@ -74,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--session-only", action="store_true", help="model alone against a bare execution loop")
     parser.add_argument("--no-reference", action="store_true", help="leave the reference loop out")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="spec overrides, e.g. runtime.*")
+    parser.add_argument("--also", nargs="*", default=[], metavar="OVERRIDES", help="measure the loop again with these")
     parser.add_argument("--width", type=int, default=64, help="of resnet50 and detector: channels of the first stage")
     parser.add_argument("--input-size", type=int, default=0, help="of resnet50 (224) and detector (640)")
     return parser.parse_args()
@@ -106,7 +107,18 @@ def everything(model: Path, options: argparse.Namespace, folder: Path) -> dict[s
     }
     if "reference" in best:
         summary["gain_over_reference"] = round(best["whole"] / best["reference"], 2)
+    for variant in options.also:
+        summary[variant] = _variant(network, spec, options, variant)
     return summary
+
+
+def _variant(network: Any, spec: dict[str, Any], options: argparse.Namespace, overrides: str) -> dict[str, Any]:
+    """The loop of the same model and images with other settings."""
+    bench = Bench(network, spec, argparse.Namespace(**{**vars(options), "set": [*options.set, *overrides.split()]}))
+    rounds = [(bench.decode()[0], bench.whole()) for _ in range(options.rounds)]
+    bench.close()
+    decode, (whole, detail) = max(decode for decode, _ in rounds), max((r for _, r in rounds), key=lambda r: r[0])
+    return {"decode": round(decode, 1), "whole": round(whole, 1), "detail": detail}
 
 
 class Bench:
