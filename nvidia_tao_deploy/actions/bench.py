@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -49,7 +50,7 @@ class Bench:
         from nvidia_tao_deploy.engine.backend import choose_runtime
         from nvidia_tao_deploy.graph.quantize import is_quantized, quantizable_tensors, quantize
 
-        self.precision: str = base.diagnose.precision
+        self._began, self.precision = time.monotonic(), str(base.diagnose.precision)
         self._network, self._spec = network, base.model_copy(deep=True)
         self._spec.evaluate.results_dir = str(folder)
         options = self._spec.gen_trt_engine.tensorrt
@@ -85,6 +86,10 @@ class Bench:
         if not self.names:
             place = str(self._spec.where("gen_trt_engine.onnx_file"))
             raise ModelError(f"no layer of the model can be {self.precision}", where=place)
+
+    def spent(self, share: float = 1.0) -> bool:
+        """Whether so much of ``diagnose.budget_minutes`` is over."""
+        return bool(time.monotonic() - self._began >= share * 60 * self._spec.diagnose.budget_minutes)
 
     @property
     def decides(self) -> Headline:

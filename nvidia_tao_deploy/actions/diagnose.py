@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +71,6 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
     """
     from nvidia_tao_deploy.report.diagnosed import diagnosed_page
 
-    clock = _Clock(spec.diagnose.budget_minutes * 60)
     bench = Bench(network, spec, folder)
     names, precision = bench.names, bench.precision
     say(f"{len(names)} layers can be {precision}; measuring on {len(bench.dataset)} images")
@@ -83,19 +80,21 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
             f"{bench.decides.key} of fp32 is {reference} on the subset, so no loss can be measured against it",
             remedy="Set diagnose.subset higher, or check the model with evaluate first.",
         )
-    methods = _best_method(bench, clock)
-    whole = bench.metric(names)
+    methods = _best_method(bench)
     blocks = blocks_of(names)
-    by_block = _alone(bench, clock, blocks) if 1 < len(blocks) < len(names) else {}
+    by_block = _alone(bench, blocks) if 1 < len(blocks) < len(names) else {}
     say("errors of the outputs with one layer quantized, for the order of the measurements")
-    measured = {name: bench.error(name) for name in names if not clock.spent(ERRORS_SHARE)}
-    errors = {name: error for name, error in measured.items() if error is not None}
+    errors = {name: bench.error(name) for name in names if not bench.spent(ERRORS_SHARE)}
     block_loss = {name: by_block.get(block, 0.0) for block, members in blocks.items() for name in members}
-    order = sorted(names, key=lambda name: (block_loss[name], errors.get(name, 0.0)), reverse=True)
-    alone = _alone(bench, clock, {name: [name] for name in order})
-    ranked = sorted(order, key=lambda name: (name in alone, alone.get(name, 0.0), errors.get(name, 0.0)), reverse=True)
-    kept, ended = _search(bench, ranked, max_metric_drop, clock)
-    quantized = [name for name in names if name not in kept]
+    order = sorted(names, key=lambda name: (block_loss[name], errors.get(name) or 0.0), reverse=True)
+    alone = _alone(bench, {name: [name] for name in order})
+    ranked = sorted(order, key=lambda name: (name in alone, alone.get(name, errors.get(name) or 0.0)), reverse=True)
+    kept, ended = _search(bench, ranked, max_metric_drop)
+
+    def figures(layers: list[str]) -> dict[str, float]:
+        return {"value": bench.metric(layers), "loss_percent": bench.loss(layers), "layers": len(layers)}
+
+    mixed = figures([name for name in names if name not in kept])
     result = {
         "network": network.name,
         "metric": bench.decides.key,
@@ -105,13 +104,9 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
         "calibration_method": bench.method,
         "loss_percent_by_method": methods,
         "fp32": reference,
-        "quantized": {"value": whole, "loss_percent": bench.loss(names), "layers": len(names)},
-        "mixed": {
-            "value": bench.metric(quantized),
-            "loss_percent": bench.loss(quantized),
-            "layers": len(quantized),
-        },
-        "within_budget": bool(bench.loss(quantized) <= max_metric_drop),
+        "quantized": figures(names),
+        "mixed": mixed,
+        "within_budget": mixed["loss_percent"] <= max_metric_drop,
         "finished": len(alone) == len(names) and not ended,
         "blocks": [
             {"name": name, "loss_percent": by_block[name], "layers": blocks[name]}
@@ -217,12 +212,12 @@ def smallest_prefix(count: int, fits: Callable[[int], bool | None]) -> int:
     return high
 
 
-def _best_method(bench: Bench, clock: _Clock) -> dict[str, float]:
+def _best_method(bench: Bench) -> dict[str, float]:
     """Loss in percent with all layers quantized, by calibration method; ``bench`` goes on with the best of them."""
     losses: dict[str, float] = {}
     for method in bench.methods:
         bench.method = method
-        if losses and clock.spent(METHODS_SHARE) and not bench.knows(bench.names):
+        if losses and bench.spent(METHODS_SHARE) and not bench.knows(bench.names):
             continue
         losses[method] = bench.loss(bench.names)
         say(f"all layers in {bench.precision}, calibrated by {method}: loss {losses[method]:.2f} %")
@@ -230,18 +225,18 @@ def _best_method(bench: Bench, clock: _Clock) -> dict[str, float]:
     return losses
 
 
-def _alone(bench: Bench, clock: _Clock, groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def _alone(bench: Bench, groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """Loss in percent with each group of layers alone quantized, as far as the time goes."""
     losses: dict[str, float] = {}
     for count, (name, layers) in enumerate(groups.items(), 1):
-        if clock.spent(RANKING_SHARE) and not bench.knows(layers):
+        if bench.spent(RANKING_SHARE) and not bench.knows(layers):
             continue
         losses[name] = bench.loss(layers)
         say(f"{count} of {len(groups)}: {name} alone in {bench.precision}: loss {losses[name]:.2f} %")
     return losses
 
 
-def _search(bench: Bench, ranked: Sequence[str], limit: float, clock: _Clock) -> tuple[set[str], bool]:
+def _search(bench: Bench, ranked: Sequence[str], limit: float) -> tuple[set[str], bool]:
     """(layers to keep in float, whether time ran out): the worst ones first, then each is tried in int8 once more."""
     ended = False
 
@@ -249,7 +244,7 @@ def _search(bench: Bench, ranked: Sequence[str], limit: float, clock: _Clock) ->
         nonlocal ended
         left = set(kept)
         quantized = [name for name in bench.names if name not in left]
-        if clock.spent() and not bench.knows(quantized):
+        if bench.spent() and not bench.knows(quantized):
             ended = True
             return None
         answer = bool(bench.loss(quantized) <= limit)
@@ -264,33 +259,18 @@ def _search(bench: Bench, ranked: Sequence[str], limit: float, clock: _Clock) ->
     return set(kept), ended
 
 
-@dataclass
-class _Clock:
-    """Time that may be spent, in seconds."""
-
-    budget: float
-    began: float = field(default_factory=time.monotonic)
-
-    def spent(self, share: float = 1.0) -> bool:
-        return time.monotonic() - self.began >= share * self.budget
-
-
 def _summary(result: Mapping[str, Any], measured: int) -> list[str]:
     precision, metric, count = result["precision"], result["metric"], result["quantized"]["layers"]
     # without the minus of a negative zero
     whole, mixed = (f"{round(result[key]['loss_percent'], 2) + 0.0:.2f} %" for key in ("quantized", "mixed"))
     kept = len(result["layers_precision"])
-    if kept:
-        first = f"All in {precision}: {metric} loses {whole}; with {kept} of {count} layers kept in float: {mixed}"
-    else:
-        first = f"All {count} layers can be {precision}: {metric} loses {whole}"
-    lines = [first]
-    if len(result["loss_percent_by_method"]) > 1:
-        lines.append(f"Calibration method: {result['calibration_method']}")
-    if not result["within_budget"]:
-        lines.append(f"No mix found that loses at most {result['max_metric_drop']} %")
-    if not result["finished"]:
-        lines.append(
-            f"budget_minutes ended after {measured} of {count} layers; the same command goes on from where this ended"
-        )
-    return lines
+    found = {
+        f"All {count} layers can be {precision}: {metric} loses {whole}": not kept,
+        f"All in {precision}: {metric} loses {whole}; with {kept} of {count} layers kept in float: {mixed}": kept,
+        f"Calibration method: {result['calibration_method']}": len(result["loss_percent_by_method"]) > 1,
+        f"No mix found that loses at most {result['max_metric_drop']} %": not result["within_budget"],
+        f"budget_minutes ended after {measured} of {count} layers; the same command goes on from where this ended": (
+            not result["finished"]
+        ),
+    }
+    return [line for line, holds in found.items() if holds]
