@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.drift import Drift, gib_to_mib
+from nvidia_tao_deploy.spec.fields import field, section
 
 Floats = Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lambda value: str(value).lower())]
 """Precisions of networks without int8, in any case."""
@@ -16,21 +17,19 @@ Floats = Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lambda value
 class ProtoGenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    tensorrt: sections.ProtoTensorRT = Field(
-        default_factory=sections.ProtoTensorRT, description="How the engine is built."
-    )
+    tensorrt: sections.ProtoTensorRT = section(sections.ProtoTensorRT, "How the engine is built.")
 
 
 class Tf2TensorRT(sections.TensorRT):
     """How the engine is built."""
 
-    workspace_size: int = Field(default=2048, ge=0, description="Builder workspace in MiB; 0 is TensorRT's default.")
+    workspace_size: int = field(2048, "Builder workspace in MiB; 0 is TensorRT's default.", ge=0)
 
 
 class Tf2GenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    tensorrt: Tf2TensorRT = Field(default_factory=Tf2TensorRT, description="How the engine is built.")
+    tensorrt: Tf2TensorRT = section(Tf2TensorRT)
 
 
 # Known to the TensorFlow 2 trainers under this name, in GiB; only_if makes the rule count although it is a key.

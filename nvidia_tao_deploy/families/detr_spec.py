@@ -6,6 +6,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from nvidia_tao_deploy.families.augmentation_spec import Mean, Std
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 # ViT-L attention does not build in a smaller workspace (MiB).
@@ -16,26 +17,24 @@ LARGE_VIT_WORKSPACE = 20480
 class Inference(sections.Inference):
     """Run a model on images."""
 
-    conf_threshold: float = Field(default=0.5, ge=0, le=1, description="Detections below this score are left out.")
-    color_map: dict[str, str] | None = Field(
-        default=None, description="Colour by class name; classes without one are not drawn. null draws all."
+    conf_threshold: float = field(0.5, "Detections below this score are left out.", ge=0, le=1)
+    color_map: dict[str, str] | None = field(
+        None, "Colour by class name; classes without one are not drawn. null draws all."
     )
 
 
 class TestData(Section):
     """Annotated images."""
 
-    image_dir: str | None = Field(default=None, description="Folder that the annotation file's names are relative to.")
-    json_file: str | None = Field(default=None, description="COCO annotation file.")
+    image_dir: str | None = field(None, "Folder that the annotation file's names are relative to.")
+    json_file: str | None = field(None, "COCO annotation file.")
 
 
 class InferenceData(Section):
     """Images without annotations."""
 
-    image_dir: StrList = Field(default=[], description="Folders of images, searched recursively. One or a list.")
-    classmap: str | None = Field(
-        default=None, description="Text file with one class name per line, in the order of the model's classes."
-    )
+    image_dir: StrList = field([], "Folders of images, searched recursively. One or a list.")
+    classmap: str | None = field(None, "Text file with one class name per line, in the order of the model's classes.")
 
 
 class Augmentation(Section):
@@ -48,31 +47,31 @@ class Augmentation(Section):
 class Dataset(Section):
     """Images and labels."""
 
-    test_data_sources: TestData = Field(default_factory=TestData, description="Annotated images for evaluate.")
-    infer_data_sources: InferenceData = Field(default_factory=InferenceData, description="Images for inference.")
-    batch_size: sections.BatchSize = Field(default=4, description="Images per batch where the action sets none.")
-    num_classes: int | None = Field(
-        default=None, description="Classes of the training; the model's own count is used, a difference is told."
+    test_data_sources: TestData = section(TestData, "Annotated images for evaluate.")
+    infer_data_sources: InferenceData = section(InferenceData, "Images for inference.")
+    batch_size: sections.BatchSize = field(4, "Images per batch where the action sets none.")
+    num_classes: int | None = field(
+        None, "Classes of the training; the model's own count is used, a difference is told."
     )
-    eval_class_ids: sections.IntList | None = Field(default=None, description="Category ids to score; null is all.")
+    eval_class_ids: sections.IntList | None = field(None, "Category ids to score; null is all.")
 
 
 class NormalizedDataset(Dataset):
     """Images and labels."""
 
-    augmentation: Augmentation = Field(default_factory=Augmentation, description="Normalisation of images.")
+    augmentation: Augmentation = section(Augmentation, "Normalisation of images.")
 
 
 class Model(Section):
     """Facts about the trained network."""
 
-    num_select: int = Field(default=300, ge=1, le=1000, description="Detections kept per image.")
+    num_select: int = field(300, "Detections kept per image.", ge=1, le=1000)
 
 
 class BackboneModel(Model):
     """Facts about the trained network."""
 
-    backbone: str = Field(default="resnet_50", description="Backbone; ViT-L needs a larger workspace.")
+    backbone: str = field("resnet_50", "Backbone; ViT-L needs a larger workspace.")
 
 
 class LargeBackboneSpec(NetworkSpec):

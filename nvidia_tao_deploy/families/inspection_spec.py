@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from nvidia_tao_deploy.families.augmentation_spec import Mean, Std
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import BatchSize, Section
 
 
@@ -17,17 +18,15 @@ def _lower(value: Any) -> Any:
 class PairSource(Section):
     """A table of units and the folder its files are in."""
 
-    csv_path: str | None = Field(
-        default=None, description="CSV with input_path, golden_path, object_name and, for evaluate, label."
-    )
-    images_dir: str | None = Field(default=None, description="Folder that the table's paths are relative to.")
+    csv_path: str | None = field(None, "CSV with input_path, golden_path, object_name and, for evaluate, label.")
+    images_dir: str | None = field(None, "Folder that the table's paths are relative to.")
 
 
 class Grid(Section):
     """Arrangement of the lightings with concat_type grid."""
 
-    x: int = Field(default=1, ge=1, description="Images side by side.")
-    y: int = Field(default=1, ge=1, description="Rows of images.")
+    x: int = field(1, "Images side by side.", ge=1)
+    y: int = field(1, "Rows of images.", ge=1)
 
 
 class Augmentation(Section):
@@ -40,33 +39,26 @@ class Augmentation(Section):
 class PairData(Section):
     """Tables of units and golden images, and how their images are put together."""
 
-    train_dataset: PairSource = Field(default_factory=PairSource, description="Pairs for INT8 calibration.")
-    validation_dataset: PairSource = Field(
-        default_factory=PairSource, description="Pairs for INT8 calibration where there is no training table."
+    train_dataset: PairSource = section(PairSource, "Pairs for INT8 calibration.")
+    validation_dataset: PairSource = section(PairSource, "Pairs for INT8 calibration where there is no training table.")
+    test_dataset: PairSource = section(PairSource, "Labelled pairs for evaluate; else those of infer_dataset.")
+    infer_dataset: PairSource = section(PairSource, "Pairs for inference.")
+    image_ext: str | None = field(None, "Suffix of the image files, like .jpg.")
+    batch_size: BatchSize = field(-1, "Pairs per batch where the action sets none.")
+    num_input: int | None = field(
+        None, "Images per unit: 1, or as many as input_map has lightings, which null means.", ge=1
     )
-    test_dataset: PairSource = Field(
-        default_factory=PairSource, description="Labelled pairs for evaluate; else those of infer_dataset."
+    input_map: dict[str, int] | None = field(None, "Names of the lightings in their order; the numbers are not used.")
+    concat_type: Annotated[Literal["linear", "grid"], BeforeValidator(_lower)] | None = field(
+        None, "linear: below each other; grid: as grid_map says."
     )
-    infer_dataset: PairSource = Field(default_factory=PairSource, description="Pairs for inference.")
-    image_ext: str | None = Field(default=None, description="Suffix of the image files, like .jpg.")
-    batch_size: BatchSize = Field(default=-1, description="Pairs per batch where the action sets none.")
-    num_input: int | None = Field(
-        default=None, ge=1, description="Images per unit: 1, or as many as input_map has lightings, which null means."
+    grid_map: Grid | None = field(None, "Arrangement of the lightings with concat_type grid.")
+    image_width: int = field(128, "Width of one image in pixels.", ge=1)
+    image_height: int = field(128, "Height of one image in pixels.", ge=1)
+    resize: Literal["bilinear", "antialias"] = field(
+        "bilinear", "bilinear: OpenCV, as earlier deployments did; antialias: Pillow bilinear, as the trainer does."
     )
-    input_map: dict[str, int] | None = Field(
-        default=None, description="Names of the lightings in their order; the numbers are not used."
-    )
-    concat_type: Annotated[Literal["linear", "grid"], BeforeValidator(_lower)] | None = Field(
-        default=None, description="linear: below each other; grid: as grid_map says."
-    )
-    grid_map: Grid | None = Field(default=None, description="Arrangement of the lightings with concat_type grid.")
-    image_width: int = Field(default=128, ge=1, description="Width of one image in pixels.")
-    image_height: int = Field(default=128, ge=1, description="Height of one image in pixels.")
-    resize: Literal["bilinear", "antialias"] = Field(
-        default="bilinear",
-        description="bilinear: OpenCV, as earlier deployments did; antialias: Pillow bilinear, as the trainer does.",
-    )
-    augmentation_config: Augmentation = Field(default_factory=Augmentation, description="Normalisation of images.")
+    augmentation_config: Augmentation = section(Augmentation)
 
     @property
     def images_per_unit(self) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from nvidia_tao_deploy.families.build_spec import Floats
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 
 # Parts whose sums and softmax 16 bits spoil; globs on node names.
 SENSITIVE = (
@@ -19,7 +20,7 @@ SENSITIVE = (
 class TensorRT(sections.TensorRT):
     """How the engine is built; there is no int8 for these networks."""
 
-    data_type: Floats = Field(default="fp32", description="Precision of the engine, in any case.")  # type: ignore[assignment]
+    data_type: Floats = field("fp32", "Precision of the engine, in any case.")  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def _sensitive_layers(self) -> TensorRT:
@@ -34,16 +35,16 @@ class TensorRT(sections.TensorRT):
 class GenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+    tensorrt: TensorRT = section(TensorRT, "How the engine is built.")
 
 
 class HalfTensorRT(TensorRT):
     """How the engine is built; fp16 unless told."""
 
-    data_type: Floats = Field(default="fp16", description="Precision of the engine, in any case.")  # type: ignore[assignment]
+    data_type: Floats = field("fp16", "Precision of the engine, in any case.")  # type: ignore[assignment]
 
 
 class HalfGenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    tensorrt: HalfTensorRT = Field(default_factory=HalfTensorRT, description="How the engine is built.")
+    tensorrt: HalfTensorRT = section(HalfTensorRT, "How the engine is built.")

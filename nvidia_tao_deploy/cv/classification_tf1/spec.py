@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator
 
 from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.known import enum_name
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
@@ -32,26 +33,26 @@ def _whole_mean(value: dict[str, float]) -> dict[str, float]:
 class Evaluate(sections.Evaluate):
     """Measure a model on images in one folder per class."""
 
-    image_dir: str | None = Field(default=None, description="Images; else eval_config.eval_dataset_path.")
-    class_map: str | None = Field(default=None, description="JSON of class name to index; else the sorted folders.")
-    batch_size: sections.BatchSize = Field(default=-1, description="Images per batch; -1: eval_config.batch_size.")
+    image_dir: str | None = field(None, "Images; else eval_config.eval_dataset_path.")
+    class_map: str | None = field(None, "JSON of class name to index; else the sorted folders.")
+    batch_size: sections.BatchSize = field(-1, "Images per batch; -1: eval_config.batch_size.")
 
 
 class Inference(sections.Inference):
     """Run a model on images."""
 
     image_dir: str | None = sections.mandatory("Folder of images.")
-    class_map: str | None = Field(default=None, description="JSON of class name to index; else evaluate.class_map.")
-    batch_size: sections.BatchSize = Field(default=-1, description="Images per batch; -1: eval_config.batch_size.")
+    class_map: str | None = field(None, "JSON of class name to index; else evaluate.class_map.")
+    batch_size: sections.BatchSize = field(-1, "Images per batch; -1: eval_config.batch_size.")
 
 
 class EvalConfig(Section):
     """How the model is measured."""
 
-    top_k: int = Field(default=5, ge=0, description="A hit is a label among the k best classes; 0 means 5.")
-    eval_dataset_path: str = Field(default="", description="Folder with one sub-folder of images per class.")
-    batch_size: int = Field(default=0, ge=0, description="Images per batch; 0 is unset, which is 1.")
-    enable_center_crop: bool = Field(default=False, description="Resize over the input size and cut the centre.")
+    top_k: int = field(5, "A hit is a label among the k best classes; 0 means 5.", ge=0)
+    eval_dataset_path: str = field("", "Folder with one sub-folder of images per class.")
+    batch_size: int = field(0, "Images per batch; 0 is unset, which is 1.", ge=0)
+    enable_center_crop: bool = field(False, "Resize over the input size and cut the centre.")
 
 
 class Model(Section):
@@ -59,17 +60,17 @@ class Model(Section):
 
     resize_interpolation_method: Annotated[
         Literal["BILINEAR", "BICUBIC"], BeforeValidator(lambda value: enum_name(value, METHODS))
-    ] = Field(default="BILINEAR", description="How images are resized.")
+    ] = field("BILINEAR", "How images are resized.")
 
 
 class Training(Section):
     """How images were prepared in training."""
 
-    preprocess_mode: Annotated[Literal["caffe", "torch", "tf"], BeforeValidator(_mode)] = Field(
-        default="caffe", description="Arithmetic on grey levels; empty is caffe."
+    preprocess_mode: Annotated[Literal["caffe", "torch", "tf"], BeforeValidator(_mode)] = field(
+        "caffe", "Arithmetic on grey levels; empty is caffe."
     )
-    image_mean: Annotated[dict[str, float], AfterValidator(_whole_mean)] = Field(
-        default={}, description="Mean of mode caffe by channel, on the scale 0..255: r, g and b, or l for grey."
+    image_mean: Annotated[dict[str, float], AfterValidator(_whole_mean)] = field(
+        {}, "Mean of mode caffe by channel, on the scale 0..255: r, g and b, or l for grey."
     )
 
 
@@ -78,11 +79,9 @@ class Spec(NetworkSpec):
 
     network: ClassVar[str] = "classification_tf1"
 
-    eval_config: EvalConfig = Field(default_factory=EvalConfig, description="How the model is measured.")
-    model: Model = Field(default_factory=Model, alias="model_config", description="Facts about the trained network.")
-    train_config: Training = Field(default_factory=Training, description="How images were prepared in training.")
-    gen_trt_engine: ProtoGenTrtEngine = Field(
-        default_factory=ProtoGenTrtEngine, description="ONNX file in, engine file out."
-    )
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
-    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")
+    eval_config: EvalConfig = section(EvalConfig)
+    model: Model = section(Model, alias="model_config")
+    train_config: Training = section(Training)
+    gen_trt_engine: ProtoGenTrtEngine = section(ProtoGenTrtEngine)
+    evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")
+    inference: Inference = section(Inference)

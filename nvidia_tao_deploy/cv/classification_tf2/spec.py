@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator
 
 from nvidia_tao_deploy.families.build_spec import TF2_WORKSPACE, Tf2GenTrtEngine
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
 
@@ -25,10 +26,8 @@ class GenTrtEngine(Tf2GenTrtEngine):
     """ONNX file in, engine file out."""
 
     # The key gen_trt_engine.batch_size of this network's files means calibration (spec/drift.py moves it there).
-    batch_size: sections.BatchSize = Field(
-        default=-1,
-        alias="fixed_batch_size",
-        description="Fixed batch for a model with a dynamic one; -1 keeps what the model has.",
+    batch_size: sections.BatchSize = field(
+        -1, "Fixed batch for a model with a dynamic one; -1 keeps what the model has.", alias="fixed_batch_size"
     )
 
 
@@ -36,48 +35,46 @@ class Evaluate(sections.Evaluate):
     """Measure a model on images in one folder per class."""
 
     dataset_path: str | None = sections.mandatory("Folder with one sub-folder of images per class.")
-    batch_size: sections.BatchSize = Field(default=64, description="Images per batch.")
-    top_k: int = Field(default=3, ge=1, description="A hit is a label among the k best classes.")
-    classmap: str | None = Field(default=None, description="JSON of class name to index; else the sorted folders.")
+    batch_size: sections.BatchSize = field(64, "Images per batch.")
+    top_k: int = field(3, "A hit is a label among the k best classes.", ge=1)
+    classmap: str | None = field(None, "JSON of class name to index; else the sorted folders.")
 
 
 class Inference(sections.Inference):
     """Run a model on images."""
 
     image_dir: str | None = sections.mandatory("Folder of images.")
-    classmap: str | None = Field(
-        default=None,
-        description="JSON of class name to index; else evaluate.classmap, else the folders of evaluate.dataset_path.",
+    classmap: str | None = field(
+        None, "JSON of class name to index; else evaluate.classmap, else the folders of evaluate.dataset_path."
     )
-    batch_size: sections.BatchSize = Field(default=-1, description="Images per batch; -1 is evaluate.batch_size.")
+    batch_size: sections.BatchSize = field(-1, "Images per batch; -1 is evaluate.batch_size.")
 
 
 class Augmentation(Section):
     """Placing of images."""
 
-    enable_center_crop: bool = Field(default=True, description="Resize over the input size and cut the centre.")
+    enable_center_crop: bool = field(True, "Resize over the input size and cut the centre.")
 
 
 class Dataset(Section):
     """How images were prepared in training."""
 
-    preprocess_mode: Annotated[Literal["caffe", "torch", "tf"], BeforeValidator(_lower)] = Field(
-        default="caffe", description="Arithmetic on grey levels."
+    preprocess_mode: Annotated[Literal["caffe", "torch", "tf"], BeforeValidator(_lower)] = field(
+        "caffe", "Arithmetic on grey levels."
     )
-    image_mean: Annotated[list[float], AfterValidator(_one_or_three)] = Field(
-        default=[103.939, 116.779, 123.68],
-        description="Mean of mode caffe on the scale 0..255, in the order b, g, r; one value for grey.",
+    image_mean: Annotated[list[float], AfterValidator(_one_or_three)] = field(
+        [103.939, 116.779, 123.68], "Mean of mode caffe on the scale 0..255, in the order b, g, r; one value for grey."
     )
-    augmentation: Augmentation = Field(default_factory=Augmentation, description="Placing of images.")
+    augmentation: Augmentation = section(Augmentation)
 
 
 class Model(Section):
     """Facts about the trained network."""
 
-    resize_interpolation_method: Annotated[Literal["bilinear", "bicubic"], BeforeValidator(_lower)] = Field(
-        default="bilinear", description="How images are resized."
+    resize_interpolation_method: Annotated[Literal["bilinear", "bicubic"], BeforeValidator(_lower)] = field(
+        "bilinear", "How images are resized."
     )
-    input_image_depth: Literal[8, 16] = Field(default=8, description="Bits of a grey level; 16 for one channel only.")
+    input_image_depth: Literal[8, 16] = field(8, "Bits of a grey level; 16 for one channel only.")
 
 
 class Spec(NetworkSpec):
@@ -86,11 +83,11 @@ class Spec(NetworkSpec):
     network: ClassVar[str] = "classification_tf2"
     drift = (TF2_WORKSPACE,)
 
-    data_format: Annotated[Literal["channels_first", "channels_last"], BeforeValidator(_lower)] = Field(
-        default="channels_first", description="Layout of the input where the model's shape leaves it open."
+    data_format: Annotated[Literal["channels_first", "channels_last"], BeforeValidator(_lower)] = field(
+        "channels_first", "Layout of the input where the model's shape leaves it open."
     )
-    dataset: Dataset = Field(default_factory=Dataset, description="How images were prepared in training.")
-    model: Model = Field(default_factory=Model, description="Facts about the trained network.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
-    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")
+    dataset: Dataset = section(Dataset)
+    model: Model = section(Model)
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
+    evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")
+    inference: Inference = section(Inference)

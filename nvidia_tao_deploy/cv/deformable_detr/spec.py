@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
-
 from nvidia_tao_deploy.families import detr_spec
+from nvidia_tao_deploy.spec.fields import section
 from nvidia_tao_deploy.spec.sections import NetworkSpec
 
 
@@ -15,8 +14,6 @@ class Spec(NetworkSpec):
 
     network: ClassVar[str] = "deformable_detr"
 
-    model: detr_spec.Model = Field(default_factory=detr_spec.Model, description="Facts about the trained network.")
-    dataset: detr_spec.NormalizedDataset = Field(
-        default_factory=detr_spec.NormalizedDataset, description="Images and labels."
-    )
-    inference: detr_spec.Inference = Field(default_factory=detr_spec.Inference, description="Run a model on images.")
+    model: detr_spec.Model = section(detr_spec.Model)
+    dataset: detr_spec.NormalizedDataset = section(detr_spec.NormalizedDataset)
+    inference: detr_spec.Inference = section(detr_spec.Inference)

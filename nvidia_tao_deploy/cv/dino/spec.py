@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
-
 from nvidia_tao_deploy.families import detr_spec
+from nvidia_tao_deploy.spec.fields import field, section
 
 
 class Dataset(detr_spec.NormalizedDataset):
     """Images and labels."""
 
-    contiguous_labels: bool = Field(
-        default=False,
-        description="Channel j is the j-th category of the annotation file by ascending id, and line j of the classmap "
+    contiguous_labels: bool = field(
+        False,
+        "Channel j is the j-th category of the annotation file by ascending id, and line j of the classmap "
         "names it; else channel j is category id j, and line j names channel j + 1.",
     )
 
@@ -24,8 +23,6 @@ class Spec(detr_spec.LargeBackboneSpec):
 
     network: ClassVar[str] = "dino"
 
-    model: detr_spec.BackboneModel = Field(
-        default_factory=detr_spec.BackboneModel, description="Facts about the trained network."
-    )
-    dataset: Dataset = Field(default_factory=Dataset, description="Images and labels.")
-    inference: detr_spec.Inference = Field(default_factory=detr_spec.Inference, description="Run a model on images.")
+    model: detr_spec.BackboneModel = section(detr_spec.BackboneModel)
+    dataset: Dataset = section(Dataset)
+    inference: detr_spec.Inference = section(detr_spec.Inference)

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
-
 from nvidia_tao_deploy.families.build_spec import TF2_WORKSPACE, Tf2GenTrtEngine
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 
 class Evaluate(sections.Evaluate):
     """Measure a model on annotated data."""
 
-    batch_size: sections.BatchSize = Field(default=8, description="Images per batch.")
-    num_samples: int = Field(default=5000, ge=0, description="Evaluate the first images only; 0 is all.")
-    max_detections_per_image: int = Field(default=100, ge=1, description="Detections kept per image, in every action.")
+    batch_size: sections.BatchSize = field(8, "Images per batch.")
+    num_samples: int = field(5000, "Evaluate the first images only; 0 is all.", ge=0)
+    max_detections_per_image: int = field(100, "Detections kept per image, in every action.", ge=1)
 
 
 class Inference(sections.Inference):
     """Run a model on images."""
 
-    image_dir: StrList = Field(default=[], description="Folders of images, searched recursively, or one image.")
-    batch_size: sections.BatchSize = Field(default=1, description="Images per batch.")
-    min_score_thresh: float = Field(default=0.3, ge=0, le=1, description="Detections below this score are left out.")
-    label_map: str = Field(
-        default="",
-        description="Names of classes: a YAML file of id: name, a text file whose line i (from 0) names class i + 1, "
+    image_dir: StrList = field([], "Folders of images, searched recursively, or one image.")
+    batch_size: sections.BatchSize = field(1, "Images per batch.")
+    min_score_thresh: float = field(0.3, "Detections below this score are left out.", ge=0, le=1)
+    label_map: str = field(
+        "",
+        "Names of classes: a YAML file of id: name, a text file whose line i (from 0) names class i + 1, "
         "or coco, voc, waymo. Empty: classes are numbers.",
     )
 
@@ -35,9 +34,9 @@ class Inference(sections.Inference):
 class Dataset(Section):
     """Images and labels."""
 
-    num_classes: int = Field(default=0, ge=0, description="Classes of the model; 0 is the model's own number.")
-    val_json_file: str = Field(default="", description="COCO annotation file of evaluate.")
-    val_dirs: StrList = Field(default=[], description="Folders that its file names are relative to, tried in order.")
+    num_classes: int = field(0, "Classes of the model; 0 is the model's own number.", ge=0)
+    val_json_file: str = field("", "COCO annotation file of evaluate.")
+    val_dirs: StrList = field([], "Folders that its file names are relative to, tried in order.")
 
 
 class Spec(NetworkSpec):
@@ -46,9 +45,7 @@ class Spec(NetworkSpec):
     network: ClassVar[str] = "efficientdet_tf2"
     drift = (TF2_WORKSPACE,)
 
-    dataset: Dataset = Field(default_factory=Dataset, description="Images and labels.")
-    gen_trt_engine: Tf2GenTrtEngine = Field(
-        default_factory=Tf2GenTrtEngine, description="ONNX file in, engine file out."
-    )
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
-    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")
+    dataset: Dataset = section(Dataset)
+    gen_trt_engine: Tf2GenTrtEngine = section(Tf2GenTrtEngine)
+    evaluate: Evaluate = section(Evaluate)
+    inference: Inference = section(Inference)

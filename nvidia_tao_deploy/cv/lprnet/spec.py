@@ -8,6 +8,7 @@ from pydantic import Field
 
 from nvidia_tao_deploy.families.build_spec import Floats
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
 
 
@@ -22,35 +23,33 @@ class TensorRT(ProtoTensorRT):
 class GenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+    tensorrt: TensorRT = section(TensorRT)
 
 
 class Inference(sections.Inference):
     """Run a model on images."""
 
-    image_dir: StrList = Field(
-        default=[], description="Folders of images; else those of dataset_config.validation_data_sources."
-    )
+    image_dir: StrList = field([], "Folders of images; else those of dataset_config.validation_data_sources.")
 
 
 class DataSource(Section):
     """Plates and what stands on them."""
 
-    image_directory_path: str = Field(default="", description="Folder of images.")
-    label_directory_path: str = Field(default="", description="Folder of <image name>.txt, the plate in line 1.")
+    image_directory_path: str = field("", "Folder of images.")
+    label_directory_path: str = field("", "Folder of <image name>.txt, the plate in line 1.")
 
 
 class DatasetConfig(Section):
     """Images, labels and characters."""
 
-    validation_data_sources: list[DataSource] = Field(default=[], description="Folders of evaluate and inference.")
-    characters_list_file: str = Field(default="", description="One character per line; the blank is not listed.")
+    validation_data_sources: list[DataSource] = field([], "Folders of evaluate and inference.")
+    characters_list_file: str = field("", "One character per line; the blank is not listed.")
 
 
 class EvalConfig(Section):
     """Settings of evaluate and inference."""
 
-    batch_size: int = Field(default=0, ge=0, description="Images per batch where the action sets none; 0 means 1.")
+    batch_size: int = field(0, "Images per batch where the action sets none; 0 means 1.", ge=0)
 
 
 class Spec(NetworkSpec):
@@ -58,7 +57,7 @@ class Spec(NetworkSpec):
 
     network: ClassVar[str] = "lprnet"
 
-    dataset_config: DatasetConfig = Field(default_factory=DatasetConfig, description="Images, labels and characters.")
-    eval_config: EvalConfig = Field(default_factory=EvalConfig, description="Settings of evaluate and inference.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
-    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")
+    dataset_config: DatasetConfig = section(DatasetConfig)
+    eval_config: EvalConfig = section(EvalConfig)
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
+    inference: Inference = section(Inference)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.known import enum_name
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
@@ -17,35 +18,35 @@ METHODS = {"BILINEAR": 0, "BICUBIC": 1}
 class GenTrtEngine(ProtoGenTrtEngine):
     """ONNX file in, engine file out."""
 
-    class_map: str | None = Field(
-        default=None, description="class_mapping.json of the training, for actions that name none; building needs none."
+    class_map: str | None = field(
+        None, "class_mapping.json of the training, for actions that name none; building needs none."
     )
 
 
 class Evaluate(sections.Evaluate):
     """Measure a model on the rows of a CSV file."""
 
-    image_dir: str | None = Field(default=None, description="Images; else dataset_config.image_directory_path.")
-    class_map: str | None = Field(
-        default=None, description="class_mapping.json of the training; without it the CSV's values number the classes."
+    image_dir: str | None = field(None, "Images; else dataset_config.image_directory_path.")
+    class_map: str | None = field(
+        None, "class_mapping.json of the training; without it the CSV's values number the classes."
     )
-    batch_size: sections.BatchSize = Field(default=1, description="Images per batch.")
+    batch_size: sections.BatchSize = field(1, "Images per batch.")
 
 
 class Inference(sections.Inference):
     """Run a model on the rows of a CSV file."""
 
-    image_dir: str | None = Field(default=None, description="Images; else dataset_config.image_directory_path.")
-    class_map: str | None = Field(
-        default=None, description="class_mapping.json of the training; else evaluate.class_map, else the CSV's values."
+    image_dir: str | None = field(None, "Images; else dataset_config.image_directory_path.")
+    class_map: str | None = field(
+        None, "class_mapping.json of the training; else evaluate.class_map, else the CSV's values."
     )
-    batch_size: sections.BatchSize = Field(default=1, description="Images per batch.")
+    batch_size: sections.BatchSize = field(1, "Images per batch.")
 
 
 class DatasetConfig(Section):
     """Images and labels."""
 
-    image_directory_path: str = Field(default="", description="Folder that the CSV's file names are relative to.")
+    image_directory_path: str = field("", "Folder that the CSV's file names are relative to.")
     val_csv_path: str | None = sections.mandatory("CSV with a header: file name first, then one column per task.")
 
 
@@ -54,7 +55,7 @@ class Model(Section):
 
     resize_interpolation_method: Annotated[
         Literal["BILINEAR", "BICUBIC"], BeforeValidator(lambda value: enum_name(value, METHODS))
-    ] = Field(default="BILINEAR", description="How images are resized.")
+    ] = field("BILINEAR", "How images are resized.")
 
 
 class Spec(NetworkSpec):
@@ -62,8 +63,8 @@ class Spec(NetworkSpec):
 
     network: ClassVar[str] = "multitask_classification"
 
-    dataset_config: DatasetConfig = Field(default_factory=DatasetConfig, description="Images and labels.")
-    model: Model = Field(default_factory=Model, alias="model_config", description="Facts about the trained network.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
-    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")
+    dataset_config: DatasetConfig = section(DatasetConfig)
+    model: Model = section(Model, alias="model_config")
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
+    evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")
+    inference: Inference = section(Inference, "Run a model on images.")

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
-
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec
 
 
 class GenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    min_height: int | None = Field(default=None, ge=1, description="Least height of a dynamic input, in pixels.")
-    opt_height: int | None = Field(default=None, ge=1, description="Height the engine is tuned for.")
-    max_height: int | None = Field(default=None, ge=1, description="Greatest height of a dynamic input.")
-    min_width: int | None = Field(default=None, ge=1, description="Least width of a dynamic input, in pixels.")
-    opt_width: int | None = Field(default=None, ge=1, description="Width the engine is tuned for.")
-    max_width: int | None = Field(default=None, ge=1, description="Greatest width of a dynamic input.")
+    min_height: int | None = field(None, "Least height of a dynamic input, in pixels.", ge=1)
+    opt_height: int | None = field(None, "Height the engine is tuned for.", ge=1)
+    max_height: int | None = field(None, "Greatest height of a dynamic input.", ge=1)
+    min_width: int | None = field(None, "Least width of a dynamic input, in pixels.", ge=1)
+    opt_width: int | None = field(None, "Width the engine is tuned for.", ge=1)
+    max_width: int | None = field(None, "Greatest width of a dynamic input.", ge=1)
 
 
 class Spec(NetworkSpec):
@@ -26,4 +25,4 @@ class Spec(NetworkSpec):
 
     network: ClassVar[str] = "nvdinov2"
 
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)

@@ -8,39 +8,38 @@ from pydantic import Field
 
 from nvidia_tao_deploy.families import detr_spec
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import Section
 
 
 class TensorRT(sections.TensorRT):
     """How the engine is built."""
 
-    max_batch_size: int = Field(default=4, ge=1, description="Largest batch of the profile.")
+    max_batch_size: int = field(4, "Largest batch of the profile.", ge=1)
 
 
 class GenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+    tensorrt: TensorRT = section(TensorRT)
 
 
 class Augmentation(Section):
     """Preparation of images."""
 
-    preserve_aspect_ratio: bool = Field(
-        default=False, description="Resize the longest side and pad right and below instead of stretching."
-    )
-    eval_spatial_size: list[Annotated[int, Field(ge=1)]] = Field(
-        default=[640, 640], min_length=2, max_length=2, description="Height and width; the engine's own size counts."
+    preserve_aspect_ratio: bool = field(False, "Resize the longest side and pad right and below instead of stretching.")
+    eval_spatial_size: list[Annotated[int, Field(ge=1)]] = field(
+        [640, 640], "Height and width; the engine's own size counts.", min_length=2, max_length=2
     )
 
 
 class Dataset(detr_spec.Dataset):
     """Images and labels."""
 
-    remap_mscoco_category: bool = Field(
-        default=False, description="Channel j is the j-th of the 80 COCO categories; else channel j is category id j."
+    remap_mscoco_category: bool = field(
+        False, "Channel j is the j-th of the 80 COCO categories; else channel j is category id j."
     )
-    augmentation: Augmentation = Field(default_factory=Augmentation, description="Preparation of images.")
+    augmentation: Augmentation = section(Augmentation)
 
 
 class Spec(detr_spec.LargeBackboneSpec):
@@ -48,9 +47,7 @@ class Spec(detr_spec.LargeBackboneSpec):
 
     network: ClassVar[str] = "rtdetr"
 
-    model: detr_spec.BackboneModel = Field(
-        default_factory=detr_spec.BackboneModel, description="Facts about the trained network."
-    )
-    dataset: Dataset = Field(default_factory=Dataset, description="Images and labels.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
-    inference: detr_spec.Inference = Field(default_factory=detr_spec.Inference, description="Run a model on images.")
+    model: detr_spec.BackboneModel = section(detr_spec.BackboneModel)
+    dataset: Dataset = section(Dataset)
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
+    inference: detr_spec.Inference = section(detr_spec.Inference)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
-
 from nvidia_tao_deploy.families import kitti_detection_spec as family
 from nvidia_tao_deploy.families.kitti_detection_spec import KittiDetectionSpec
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.messages import zero_means
 
 
 class AugmentationConfig(family.AugmentationConfig):
     """Preparation of images."""
 
-    output_depth: Annotated[Literal[8, 16], zero_means(8)] = Field(
-        default=8, description="Bits of the images of a grey network; 0 means 8. With 16 the mean is 30048.9216."
+    output_depth: Annotated[Literal[8, 16], zero_means(8)] = field(
+        8, "Bits of the images of a grey network; 0 means 8. With 16 the mean is 30048.9216."
     )
 
 
@@ -24,6 +23,4 @@ class Spec(KittiDetectionSpec):
 
     network: ClassVar[str] = "yolo_v4"
 
-    augmentation_config: AugmentationConfig = Field(
-        default_factory=AugmentationConfig, description="Preparation of images."
-    )
+    augmentation_config: AugmentationConfig = section(AugmentationConfig)
