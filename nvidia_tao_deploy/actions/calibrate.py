@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import BuildError, DataError, SpecError
 from nvidia_tao_deploy.network import Network, Ports
+from nvidia_tao_deploy.pipeline.gather import pooled
 from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.pipeline.ranks import Team
 from nvidia_tao_deploy.pipeline.stream import calibration_batches
+from nvidia_tao_deploy.pipeline.workers import worker_count
 from nvidia_tao_deploy.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from nvidia_tao_deploy.calibration.provenance import CacheKey
 
 KEY = "gen_trt_engine.tensorrt.calibration"
+QUANTIZED = ("int8", "fp8")
 
 
 class CalibrationImages:
@@ -53,11 +58,12 @@ class CalibrationImages:
         count = min(limit, len(samples)) if limit else options.cal_batches * options.cal_batch_size
         self.samples: list[Sample] = [samples[path] for path in choose(list(samples), count, options.seed)]
         self.batch_size: int = options.cal_batch_size
+        self.team = Team()  # ranks that share the calibration
         self.whole = False  # a model with a fixed batch takes no short one
         self._transform, self._inputs, self._strict = transform, tuple(ports.inputs.values()), spec.strict
 
-    def batches(self, batch_size: int | None = None) -> Iterator[dict[str, NDArray[Any]]]:
-        """Batches of model inputs by tensor name, read anew at every call.
+    def batches(self, batch_size: int | None = None, team: Team | None = None) -> Iterator[dict[str, NDArray[Any]]]:
+        """Batches of model inputs by tensor name, read anew at every call; of several ranks, this one's share.
 
         Where only ``whole`` batches will do, a short one is filled up with its own images again.
 
@@ -66,10 +72,12 @@ class CalibrationImages:
         """
         found = False
         size = batch_size or self.batch_size
-        for batch in calibration_batches(self.samples, self._transform, self._inputs, size, strict=self._strict):
+        share = (team or Team()).share(ceil(len(self.samples) / size))
+        samples = self.samples[share.start * size : share.stop * size]
+        for batch in calibration_batches(samples, self._transform, self._inputs, size, strict=self._strict):
             found = True
             yield {name: _filled(array, size) for name, array in batch.items()} if self.whole else batch
-        if not found:
+        if not found and len(samples) == len(self.samples):
             raise DataError("not one calibration image can be read", where=str(self.samples[0].path))
 
 
@@ -102,10 +110,11 @@ def find_scales(
         tensors: activations to find scales for.
         ports: the model's tensors.
         transform: the one evaluate uses.
-        images: the calibration images; None where the spec names none.
+        images: the calibration images; None where the spec names none. Of several ranks, each reads its share.
         builder_version: goes into the header of a cache that is written.
 
     Raises:
+        Given: this is not rank 0, and its part of the calibration is done.
         BuildError: a source names none of the graph's tensors, or a cache does not fit and nothing else is there.
         SpecError: no source is named.
         DataError: a source is missing or broken.
@@ -115,7 +124,7 @@ def find_scales(
     from nvidia_tao_deploy.calibration.ranges import QUANTIZED_MAX
 
     options = spec.gen_trt_engine.tensorrt.calibration
-    if not options.force_ptq and (options.cal_json_file or options.qat or _trained_with_qat(spec)):
+    if _has_qat_scales(spec):
         return _from_qat(spec, model, tensors, builder_version)
     cache = Path(options.cal_cache_file) if options.cal_cache_file else None
     key = _key(spec, transform, images, tensors) if cache else None
@@ -143,9 +152,19 @@ def _for_precision(spec: Any, int8_scales: Mapping[str, float]) -> dict[str, flo
     return {name: scale * factor for name, scale in int8_scales.items()}
 
 
-def _trained_with_qat(spec: Any) -> bool:
-    training = getattr(spec, "training_config", None)
-    return bool(getattr(training, "enable_qat", False))
+def _has_qat_scales(spec: Any) -> bool:
+    options, training = spec.gen_trt_engine.tensorrt.calibration, getattr(spec, "training_config", None)
+    trained = options.cal_json_file or options.qat or getattr(training, "enable_qat", False)
+    return bool(trained and not options.force_ptq)
+
+
+def is_shared(spec: Any) -> bool:
+    """Whether several ranks share the calibration images of this build; else rank 0 builds without the others."""
+    options = spec.gen_trt_engine.tensorrt
+    calibration = options.calibration
+    ours = calibration.mode == "explicit" and calibration.quantizer == "builtin"
+    elsewhere = calibration.cal_data_file or calibration.max_metric_drop is not None or _has_qat_scales(spec)
+    return options.data_type in QUANTIZED and ours and not elsewhere
 
 
 def _from_qat(spec: Any, model: ModelProto, tensors: Sequence[str], version: tuple[int, int, int]) -> Scales:
@@ -241,7 +260,7 @@ def _key(spec: Any, transform: Transform, images: CalibrationImages | None, tens
 def _calibrate(
     spec: Any, model: ModelProto, tensors: Sequence[str], ports: Ports, images: CalibrationImages | None
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    from nvidia_tao_deploy.calibration.ranges import collect
+    from nvidia_tao_deploy.calibration.ranges import amaxes, observe
     from nvidia_tao_deploy.calibration.tensorfile import write_tensorfile
 
     options = spec.gen_trt_engine.tensorrt.calibration
@@ -254,12 +273,17 @@ def _calibrate(
     if data_file:
         batches, source = _tensorfile(data_file, names), f"{data_file}"
     elif images is not None:
-        batches, source = images.batches(), f"{len(images.samples)} images"
+        batches, source = images.batches(team=images.team), f"{len(images.samples)} images"
     else:
         spec.require(f"{KEY}.cal_image_dir")
         raise AssertionError("require() raises for an empty list")
+    team = images.team if images else Team()
     say(f"Calibrating {len(tensors)} tensors on {source} ({options.method})")
-    largest = collect(model, batches, tensors, options.method, percentile=options.percentile)
+    threads = max(1, worker_count(0) // team.here) if team.count > 1 else 0
+    observed = pooled(
+        team, lambda look: observe(model, batches, tensors, options.method, threads=threads, progress=look)
+    )
+    largest = amaxes(observed, options.method, options.percentile)
     facts = calibration_facts(spec, images, options.method)
     if data_file:
         facts["data_file"] = str(data_file)

@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nvidia_tao_deploy.actions.prepare import PARITY_BATCHES, QUANTIZED, Prepared, prepare
+from nvidia_tao_deploy.actions.calibrate import QUANTIZED, is_shared
+from nvidia_tao_deploy.actions.model import wanted_ranks
+from nvidia_tao_deploy.actions.prepare import PARITY_BATCHES, Prepared, prepare
+from nvidia_tao_deploy.actions.rank_process import job
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.errors import BuildError, SpecError
 from nvidia_tao_deploy.files import atomic_write, copy_beside, plain, write_bytes
 from nvidia_tao_deploy.network import Network
+from nvidia_tao_deploy.pipeline.gather import Given
 from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.pipeline.ranks import Team, current, joined
 
 if TYPE_CHECKING:
     from nvidia_tao_deploy.engine.build import BuildInfo
@@ -34,6 +41,8 @@ def gen_trt_engine(
 ) -> dict[str, Any]:
     """Build an engine; it stands at ``gen_trt_engine.trt_engine``, the prepared ONNX and the manifest beside it.
 
+    Of several ranks, rank 0 builds and writes; the others calibrate on their share of the images, or leave at once.
+
     Args:
         network: which network.
         source: spec file, mapping, or typed spec.
@@ -42,7 +51,7 @@ def gen_trt_engine(
 
     Returns:
         Paths (``engine``, ``prepared_onnx``, ``manifest``), ``precision`` and its ``counts``, the builder's name and
-        version, ``engine_bytes`` and ``build_seconds``.
+        version, ``engine_bytes`` and ``build_seconds``. {} on other ranks than rank 0.
 
     Raises:
         TaoDeployError: anything the user can mend.
@@ -55,7 +64,10 @@ def gen_trt_engine(
         from nvidia_tao_deploy.graph.verify import describe_precision, verify_precision
 
         spec, options = run.spec, run.spec.gen_trt_engine.tensorrt
-        engine_path = _engine_path(spec)
+        leads, shared = current().leads, is_shared(run.spec)
+        if not leads and not shared:
+            return {}
+        engine_path = _engine_path(spec) if leads else Path()
         onnx_path = Path(spec.require("gen_trt_engine.onnx_file"))
         backend = choose_runtime(options.runtime)
         if options.calibration.max_metric_drop is not None and options.data_type in QUANTIZED:
@@ -63,7 +75,16 @@ def gen_trt_engine(
 
             options.layers_precision = keep_within(network, spec, run.folder)
         say(f"Preparing {onnx_path} in {options.data_type} for {backend.title}")
-        prepared = prepare(network, spec, backend)
+        call = partial(job, network.name, "gen_trt_engine", source, overrides, flags)
+        with joined(wanted_ranks(spec, "gen_trt_engine"), call) if shared else nullcontext(Team()) as team:
+            try:
+                prepared = prepare(network, spec, backend, team)
+                if not leads and team.link is not None:
+                    team.link.send(("done", None))  # there was nothing to calibrate
+            except Given:
+                pass
+        if not leads:
+            return {}
         for note in prepared.notes:
             say(f"note: {note}")
         implicit = options.data_type == "int8" and options.calibration.mode == "implicit"

@@ -44,7 +44,7 @@ class OpenModel:
         batch_size = self.session.batch.clamp(
             max(1, min(self.network.batch_size(self.spec, self.action), len(dataset)))
         )
-        workers = runtime.workers or (max(1, worker_count(0) // team.count) if team.count > 1 else 0)
+        workers = runtime.workers or (max(1, worker_count(0) // team.here) if team.count > 1 else 0)
         numbered = run_numbered(
             dataset,
             self.transform,

@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nvidia_tao_deploy.actions.calibrate import CalibrationImages, calibration_facts, find_scales
+from nvidia_tao_deploy.actions.calibrate import QUANTIZED, CalibrationImages, calibration_facts, find_scales
 from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.network import Network, Ports
+from nvidia_tao_deploy.pipeline.ranks import Team
 from nvidia_tao_deploy.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from nvidia_tao_deploy.engine.backend import Backend
 
-QUANTIZED = ("int8", "fp8")
 # The Loop of these gave wrong rows on TensorRT 8.5.3.1; ONNX Runtime runs the same graph right.
 MISCOMPUTED_ON_8 = frozenset({"BatchedNMS_TRT", "BatchedNMSDynamic_TRT", "NMS_TRT", "NMSDynamic_TRT"})
 PARITY_BATCHES = 4
@@ -44,7 +44,7 @@ class Prepared:
         return [node.name for node in self.model.graph.node if any(fnmatchcase(node.name, g) for g in float_globs())]
 
 
-def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
+def prepare(network: Network, spec: Any, backend: Backend, team: Team | None = None) -> Prepared:
     """Load the model and write the asked-for precision into its graph.
 
     Args:
@@ -52,8 +52,10 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
         spec: its typed spec.
         backend: the builder the graph is for. A strongly typed one takes every precision from the graph, so what an
             int8 build does not quantize becomes fp16 here; a weakly typed one (TensorRT 8) does that by a flag.
+        team: ranks that share the calibration images.
 
     Raises:
+        Given: this is not rank 0, and its part of the calibration is done.
         ModelError: the file is broken or does not fit the network.
         DataError: calibration images are missing or unreadable.
         BuildError: the builder does not know an operator, or the precision cannot be put into this graph.
@@ -92,6 +94,8 @@ def prepare(network: Network, spec: Any, backend: Backend) -> Prepared:
         prepared.notes.append(f"the model carries its own quantization, so data_type {wanted} adds nothing to it")
         return prepared
     prepared.images = images_of(network, spec, prepared)
+    if prepared.images and team:
+        prepared.images.team = team
     if wanted == "int8" and options.calibration.mode == "implicit":
         prepared.calibration = calibration_facts(spec, prepared.images, method="TensorRT's own")
         return prepared

@@ -2,11 +2,14 @@
 
 Bound: the model, the activations of at most SLICE samples (a model with a dynamic batch is run SLICE samples at a
 time however large the batches are, one with a fixed batch a batch at a time), plus per tensor a histogram of 2048
-int64 counts (16 KiB) and four numbers. 5,000 images need what 50 need.
+int64 counts (16 KiB) and three numbers. 5,000 images need what 50 need.
+
+What is kept does not depend on the order of the batches, so several processes may each look at some of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +29,7 @@ DEFAULT_PERCENTILE = 99.99
 QUANTIZED_MAX = {"int8": 127.0, "fp8": 448.0}
 # Values binned at a time: small enough that the temporaries stay in the processor's cache.
 CHUNK = 1 << 16
+SMALLEST_EXPONENT = -100
 # Samples run at once. Two keep ONNX Runtime as busy as eight do, in a quarter of the memory.
 SLICE = 2
 
@@ -51,7 +55,7 @@ def collect(
         method: "minmax", "entropy", "percentile" or "mse".
         percentile: for "percentile", in percent.
         threads: ONNX Runtime threads, 0 for one per core.
-        progress: called after every batch with the number of samples in it.
+        progress: called after every run of the model with the number of samples in it.
 
     Returns:
         tensor -> amax >= 0; 0.0 for a tensor that was zero throughout.
@@ -59,18 +63,50 @@ def collect(
     Raises:
         SpecError: unknown method. DataError: no batches. ModelError: a tensor is not in the model, or NaN/inf.
     """
+    return amaxes([observe(model, batches, tensors, method, threads=threads, progress=progress)], method, percentile)
+
+
+def observe(
+    model: ModelProto,
+    batches: Batches,
+    tensors: Sequence[str],
+    method: str,
+    *,
+    threads: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Histogram]:
+    """What :func:`amaxes` needs of these batches, which may be none; for "minmax" the counts stay zero.
+
+    Raises: as ``collect``, but not for no batches.
+    """
     if method not in METHODS:
         raise SpecError(f"calibration method {method!r} is not one of {', '.join(METHODS)}")
-    if method == "minmax":
-        extremes = collect_minmax(model, batches, tensors, threads=threads, progress=progress)
-        for name, bounds in extremes.items():
-            if not np.isfinite(bounds).all():
-                raise _not_finite(name)
-        return {name: max(abs(low), abs(high)) for name, (low, high) in extremes.items()}
+    if method != "minmax":
+        return collect_histograms(model, batches, tensors, threads=threads, progress=progress)
+    extremes = collect_minmax(model, batches, tensors, threads=threads, progress=progress)
+    observed = {name: Histogram() for name in extremes}
+    for name, (low, high) in extremes.items():
+        if low <= high:
+            _add(observed[name].cover, name, low, high)
+    return observed
+
+
+def amaxes(
+    observed: Sequence[Mapping[str, Histogram]], method: str, percentile: float = DEFAULT_PERCENTILE
+) -> dict[str, float]:
+    """The clipping magnitudes from all that was observed, the same to the last bit however it was divided.
+
+    Raises: as ``collect``.
+    """
     if not 0 < percentile <= 100:
         raise SpecError(f"percentile {percentile} is not in (0, 100]")
-    histograms = collect_histograms(model, batches, tensors, threads=threads, progress=progress)
-    return {name: histogram.amax(method, percentile) for name, histogram in histograms.items()}
+    merged = {name: Histogram() for name in observed[0]}
+    for part in observed:
+        for name, histogram in part.items():
+            merged[name].merge(histogram)
+    if merged and all(histogram.largest < 0 for histogram in merged.values()):
+        raise DataError("no calibration images", remedy="Set calibration.cal_image_dir to a folder with images.")
+    return {name: histogram.amax(method, percentile) for name, histogram in merged.items()}
 
 
 def collect_minmax(
@@ -83,7 +119,8 @@ def collect_minmax(
 ) -> dict[str, tuple[float, float]]:
     """Smallest and largest value of each tensor; also what ``cast_float(ranges=...)`` wants.
 
-    Infinities are reported as they are (attention masks hold them); a tensor with NaN gets (-inf, inf).
+    Infinities are reported as they are (attention masks hold them); a tensor with NaN gets (-inf, inf), and one that
+    no batch was run for (inf, -inf).
 
     Raises: as ``collect``, but not for NaN or infinity.
     """
@@ -123,7 +160,7 @@ def collect_histograms(
         values = dict(zip(fetched, arrays, strict=True))
         del arrays
         for name in names:
-            _add(histograms[name], name, values.pop(name) if name in values else feeds[name])
+            _add(histograms[name].add, name, values.pop(name) if name in values else feeds[name])
     return histograms
 
 
@@ -133,19 +170,24 @@ def to_scales(amax: Mapping[str, float], precision: str = "int8") -> dict[str, f
 
 
 class Histogram:
-    """Counts of |x| in equal bins over [0, limit]; the limit doubles when larger values arrive, merging bins in pairs.
+    """Counts of |x| in equal bins over [0, limit); the limit doubles when larger values arrive, merging bins in pairs.
 
-    Doubling keeps the counts exact: no value is ever moved to a wrong bin, only bins grow. The limit is therefore at
-    most twice the largest magnitude seen.
+    Limits and bin widths are powers of two, so scaling to bins is exact and doubling moves no value to a wrong bin:
+    the counts are those of one histogram over all values, in whatever order and parts they come. The limit is more
+    than the largest magnitude seen and at most twice it.
+
+    Attributes:
+        counts: (bins,) int64.
+        limit: upper end of the last bin; 0.0 while only zeros were seen.
+        largest: magnitude seen; -1.0 before any value.
     """
 
     def __init__(self, bins: int = BINS) -> None:
-        if bins < 2 or bins % 2:
-            raise ValueError(f"bins must be even, not {bins}")
+        if bins < 2 or bins & (bins - 1):
+            raise ValueError(f"bins must be a power of two, not {bins}")
         self.counts = np.zeros(bins, dtype=np.int64)
         self.limit = 0.0
-        self.largest = 0.0
-        self.smallest = np.inf
+        self.largest = -1.0
 
     def add(self, values: NDArray[Any]) -> None:
         """Count the magnitudes of a float array of any shape.
@@ -153,16 +195,11 @@ class Histogram:
         Raises:
             ValueError: NaN or infinity among the values.
         """
-        flat = np.ascontiguousarray(values).ravel()
+        flat = np.ascontiguousarray(values, dtype=np.float32).ravel()
         if flat.size == 0:
             return
         low, high = float(flat.min()), float(flat.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise ValueError("NaN or infinity")
-        self.smallest = min(self.smallest, low)
-        amax = max(abs(low), abs(high))
-        self.largest = max(self.largest, amax)
-        self._grow(amax)
+        self.cover(low, high)
         bins = len(self.counts)
         if self.limit == 0.0:
             self.counts[0] += flat.size
@@ -170,35 +207,43 @@ class Histogram:
         factor = np.float32(bins / self.limit)
         scratch = np.empty(min(CHUNK, flat.size), dtype=np.float32)
         places = np.empty(scratch.size, dtype=np.int32)
-        signed = low < 0
         for start in range(0, flat.size, CHUNK):
             chunk = flat[start : start + CHUNK]
             scaled, place = scratch[: chunk.size], places[: chunk.size]
-            np.multiply(chunk, factor, out=scaled, casting="unsafe")
-            if signed:
+            np.multiply(chunk, factor, out=scaled)
+            if low < 0:
                 np.abs(scaled, out=scaled)
             np.copyto(place, scaled, casting="unsafe")
-            # Index ``bins`` is |x| == limit exactly (or rounded up to it): it belongs to the last bin.
-            counted = np.bincount(place, minlength=bins + 1)
-            self.counts += counted[:bins]
-            self.counts[-1] += int(counted[bins:].sum())
+            self.counts += np.bincount(place, minlength=bins)
 
-    def _grow(self, amax: float) -> None:
-        if amax <= self.limit:
-            return
-        if self.limit == 0.0:
-            self.limit = amax
-            return
-        while self.limit < amax:
-            half = len(self.counts) // 2
-            self.counts[:half] = self.counts.reshape(half, 2).sum(axis=1)
-            self.counts[half:] = 0
-            self.limit *= 2.0
+    def cover(self, low: float, high: float) -> None:
+        """Make room for values from ``low`` to ``high``.
+
+        Raises:
+            ValueError: NaN or infinity.
+        """
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError("NaN or infinity")
+        self.largest = max(self.largest, abs(low), abs(high))
+        if self.largest > 0:
+            # frexp: 2^(e-1) <= largest < 2^e. The floor keeps bins / limit within float32.
+            self._widen(2.0 ** max(math.frexp(self.largest)[1], SMALLEST_EXPONENT))
+
+    def merge(self, other: Histogram) -> None:
+        """Be the histogram of the values of both."""
+        self.largest = max(self.largest, other.largest)
+        self._widen(other.limit)
+        self.counts += _halved(other.counts, other.limit, self.limit)
+
+    def _widen(self, limit: float) -> None:
+        if limit > self.limit:
+            self.counts = _halved(self.counts, self.limit, limit)
+            self.limit = limit
 
     def amax(self, method: str, percentile: float = DEFAULT_PERCENTILE) -> float:
         """Clipping magnitude by "minmax", "entropy", "percentile" or "mse"; never above the largest value seen."""
-        if self.largest == 0.0 or method == "minmax":
-            return self.largest
+        if self.largest <= 0.0 or method == "minmax":
+            return max(self.largest, 0.0)
         if method == "entropy":
             found = entropy_amax(self.counts, self.limit)
         elif method == "percentile":
@@ -208,9 +253,17 @@ class Histogram:
         return min(found, self.largest)
 
 
-def _add(histogram: Histogram, name: str, values: NDArray[Any]) -> None:
+def _halved(counts: NDArray[np.int64], limit: float, wanted: float) -> NDArray[np.int64]:
+    """Counts over [0, limit) as counts over [0, wanted), a power of two times ``limit``."""
+    while 0 < limit < wanted:
+        counts = np.concatenate([counts.reshape(-1, 2).sum(axis=1), np.zeros(len(counts) // 2, dtype=np.int64)])
+        limit *= 2.0
+    return counts
+
+
+def _add(method: Callable[..., None], name: str, *values: Any) -> None:
     try:
-        histogram.add(values)
+        method(*values)
     except ValueError as error:
         raise _not_finite(name) from error
 
@@ -219,20 +272,14 @@ def _slices(
     model: ModelProto, batches: Batches, progress: Callable[[int], None] | None
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
     dynamic = all(info.shape and info.shape[0] is None for info in model_inputs(model))
-    found = False
     for feeds in batches:
-        found = True
         sizes = {len(array) if np.ndim(array) else 1 for array in feeds.values()}
         size = max(sizes, default=1)
-        if dynamic and len(sizes) == 1:
-            for start in range(0, size, SLICE):
-                yield {name: array[start : start + SLICE] for name, array in feeds.items()}
-        else:
-            yield feeds
-        if progress is not None:
-            progress(size)
-    if not found:
-        raise DataError("no calibration images", remedy="Set calibration.cal_image_dir to a folder with images.")
+        step = SLICE if dynamic and len(sizes) == 1 else size
+        for start in range(0, size, step):
+            yield feeds if step == size else {name: array[start : start + step] for name, array in feeds.items()}
+            if progress is not None:
+                progress(min(step, size - start))
 
 
 def _known(model: ModelProto, tensors: Sequence[str]) -> list[str]:

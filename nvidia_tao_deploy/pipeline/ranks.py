@@ -2,7 +2,8 @@
 
 Every rank runs a contiguous share of the batches, cut at batch boundaries so that each batch is composed as on one rank
 (and its numbers are the same to the last bit). Predictions go to rank 0, which feeds them to the one metric in the
-dataset's order. An error of any rank reaches rank 0, which ends the run with it.
+dataset's order; what a calibration saw goes there too and is merged. An error of any rank reaches rank 0, which ends
+the run with it.
 """
 
 from __future__ import annotations

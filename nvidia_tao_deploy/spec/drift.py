@@ -57,7 +57,6 @@ COMMON: tuple[Drift, ...] = (
     Drift("evaluate.gpu_id", "evaluate.gpu_ids", convert=as_list),
     Drift("inference.gpu_id", "inference.gpu_ids", convert=as_list),
     Drift("train.gpu_id", "train.gpu_ids", convert=as_list),
-    Drift("gen_trt_engine.gpu_ids", "gen_trt_engine.gpu_id", convert=lambda value: as_list(value)[0]),
     Drift("gen_trt_engine.tensorrt.calibration.cal_num_batches", "gen_trt_engine.tensorrt.calibration.cal_batches"),
     Drift("gen_trt_engine.tensorrt.max_workspace_size", "gen_trt_engine.tensorrt.workspace_size", convert=gib_to_mib),
     Drift("gen_trt_engine.max_workspace_size", "gen_trt_engine.tensorrt.workspace_size", convert=gib_to_mib),

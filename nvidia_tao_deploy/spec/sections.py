@@ -182,6 +182,10 @@ class GenTrtEngine(Section):
         default=None, description="Folder of status.json; else <results_dir>/gen_trt_engine."
     )
     gpu_id: int = Field(default=0, ge=0, description="GPU to build on, an index into the visible ones.")
+    num_gpus: int = Field(default=1, ge=1, description="Number of processes, one per GPU, that share the calibration.")
+    gpu_ids: GpuIds = Field(
+        default=[], description="The same as a list; the engine is built on the first unless gpu_id is set."
+    )
     onnx_file: str | None = mandatory("The model to build, an .onnx file.")
     trt_engine: str | None = mandatory("The engine file to write.")
     timing_cache: str | None = Field(default=None, description="Timing cache: read when it exists, then updated.")
@@ -190,6 +194,12 @@ class GenTrtEngine(Section):
     )
     verbose: bool = Field(default=False, description="Show everything the builder says.")
     tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+
+    @model_validator(mode="after")
+    def _first_gpu_builds(self) -> GenTrtEngine:
+        if self.gpu_ids and "gpu_id" not in self.model_fields_set:
+            self.__dict__.update(gpu_id=self.gpu_ids[0])
+        return self
 
 
 class ProtoCalibration(Calibration):

@@ -295,6 +295,28 @@ def test_a_rank_that_is_killed_while_calibrating_ends_the_run(spec: Path, tmp_pa
     assert not (out / "model.engine").exists()
 
 
+FAILS = """
+import os, time
+import nvidia_tao_deploy.graph.load as load
+from nvidia_tao_deploy.errors import DataError
+def load_model(*_):
+    if os.environ.get("OMPI_COMM_WORLD_RANK") == "0":
+        time.sleep(1000)
+    raise DataError("rank 1 has no model")
+load.load_model = load_model
+"""
+
+
+@needs_mpi
+def test_an_error_that_rank_0_is_too_busy_to_hear_ends_the_run_too(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAILS)
+    began = time.monotonic()
+    done = build(spec, tmp_path / "out", mpi=2, extra_path=str(tmp_path))
+    assert time.monotonic() - began < 13  # the start included
+    assert done.returncode != 0
+    assert "Error of rank 1: rank 1 has no model" in done.stderr
+
+
 def test_a_rank_that_had_nothing_to_calibrate_is_named() -> None:
     sent: list[Any] = []
     link: Any = SimpleNamespace(received=lambda _: (1, ("done", None)), stopped=lambda: False, send=sent.append)
@@ -328,6 +350,28 @@ def test_ranks_take_the_specs_gpus_by_their_place_on_the_host(monkeypatch: pytes
     assert Team().gpu([2]) == 2
     assert [Team(i, 3, i).gpu([3, 1]) for i in range(3)] == [3, 1, 3]
     assert [Team(i, 4, i).gpu([0]) for i in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_build_is_on_the_first_of_its_gpus() -> None:
+    from nvidia_tao_deploy.spec.sections import GenTrtEngine
+
+    assert GenTrtEngine(gpu_ids=[2, 1]).gpu_id == 2
+    assert GenTrtEngine(gpu_ids=[2, 1], gpu_id=0).gpu_id == 0
+
+
+def test_ranks_of_this_host_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Team(1, 4, 1).here == 4
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "2")
+    assert Team(1, 4, 1).here == 2
+
+
+def test_a_report_is_made_by_rank_0_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from nvidia_tao_deploy.cli.main import main
+    from nvidia_tao_deploy.pipeline import ranks
+
+    monkeypatch.setattr(ranks, "_current", Team(1, 2, 1))
+    assert main(["rtdetr", "compare", "-e", "missing.yaml"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_shares_of_time_add_up_over_ranks() -> None:

@@ -176,6 +176,8 @@ def gen_trt_engine(source: Any, overrides: Sequence[str] = (), **more: Any) -> d
         TaoDeployError: see :func:`nvidia_tao_deploy.actions.gen_trt_engine.gen_trt_engine` and :func:`graph`.
     """
     result = _gen_trt_engine(source, overrides, **more)
+    if not result:  # not rank 0
+        return result
     path = Path(result["manifest"])
     content = json.loads(path.read_text())
     sidecar = {
