@@ -10,7 +10,7 @@ from typing import Any
 from nvidia_tao_deploy.data.pairs import Listed, PairFiles, PairTable, together
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError, SpecError
-from nvidia_tao_deploy.families.inspection_spec import PairData, PairSource
+from nvidia_tao_deploy.families.inspection_spec import PairData
 from nvidia_tao_deploy.metrics.inspection import InspectionMetric
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.network import Ports, Writer
@@ -51,23 +51,20 @@ def calibration_pairs(spec: Any, key: str, golden_count: int = 1) -> Listed:
         SpecError: no table is named, or the suffix is not.
         DataError: no table exists, or no row has its files.
     """
-    data: PairData = spec.get(key)
-    sources: dict[str, PairSource] = {name: getattr(data, name) for name in CALIBRATION_ORDER}
-    named = {name: source for name, source in sources.items() if source.csv_path}
+    listed_in = {name: spec.get(f"{key}.{name}.csv_path") for name in CALIBRATION_ORDER}
+    named: dict[str, str] = {name: path for name, path in listed_in.items() if path}
     if not named:
         spec.require(f"{key}.train_dataset.csv_path")
-    name, source = next((item for item in named.items() if os.path.isfile(str(item[1].csv_path))), (None, None))
-    if name is None or source is None:
-        listed = ", ".join(str(source.csv_path) for source in named.values())
+    name = next((name for name, path in named.items() if os.path.isfile(path)), None)
+    if name is None:
+        listed = ", ".join(named.values())
         raise DataError(f"calibration needs pairs, and no table of them exists: {listed}", where=spec.where(key))
-    folders = spec.gen_trt_engine.tensorrt.calibration.cal_image_dir
-    if not folders:
-        folders = [spec.require(f"{key}.{name}.images_dir")]
+    folders = spec.gen_trt_engine.tensorrt.calibration.cal_image_dir or [spec.require(f"{key}.{name}.images_dir")]
     found, refused = [], []
     for folder in folders:
         files = _files(spec, key, folder, golden_count)
         try:
-            found.append(PairTable(str(source.csv_path), files, labelled=False, require_files=True))
+            found.append(PairTable(named[name], files, labelled=False, require_files=True))
         except DataError as error:
             refused.append(error)
     if not found:

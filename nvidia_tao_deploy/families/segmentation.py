@@ -79,15 +79,10 @@ def class_map(entries: Sequence[ListedClass], where: str) -> ClassMap:
     for entry, train_id in zip(entries, of_entry, strict=True):
         if of_label.setdefault(entry.label_id, train_id) != train_id:
             raise SpecError(f"label id {entry.label_id} stands for two classes", where=where)
-    names = ["/".join(_unique(entries, of_entry, train_id)) for train_id in range(len(ranks))]
+    names: list[dict[str, None]] = [{} for _ in ranks]
     colors: list[Rgb | None] = [None] * len(ranks)
     for entry, train_id in zip(entries, of_entry, strict=True):
+        names[train_id][entry.name] = None  # in the list's order, each once
         if colors[train_id] is None or (entry.mapping_class or entry.name) == entry.name:
             colors[train_id] = entry.rgb
-    return ClassMap(names, of_label, of_entry, colors)
-
-
-def _unique(entries: Sequence[ListedClass], of_entry: Sequence[int], train_id: int) -> list[str]:
-    """Names of one train id in the list's order, each once."""
-    found = zip(entries, of_entry, strict=True)
-    return list(dict.fromkeys(entry.name for entry, its in found if its == train_id))
+    return ClassMap(["/".join(merged) for merged in names], of_label, of_entry, colors)

@@ -30,27 +30,21 @@ def binder(image: Port, ids: Sequence[str], probabilities: Sequence[str]) -> Bin
         pairs = [output for output in model_outputs if len(output.shape) == 2]
         found = {}
         for role, names, integer in (("ids", ids, True), ("probabilities", probabilities, False)):
-            typed = [output for output in pairs if (output.dtype.kind in "iu") == integer]
-            found[role] = next((output for name in names for output in typed if output.name == name), None) or next(
-                iter(typed), None
-            )
-        one, other = found["ids"], found["probabilities"]
-        if one is None or other is None or _differ(one.shape[1], other.shape[1]):
+            typed = {output.name: output for output in pairs if (output.dtype.kind in "iu") == integer}
+            for output in [*(typed[name] for name in names if name in typed), *typed.values()][:1]:
+                found[role] = output
+        if len(found) < 2 or len({output.shape[1] for output in found.values()} - {None}) > 1:
             has = "; ".join(map(str, model_outputs)) or "none"
             raise ModelError(
                 "the model does not fit this network: its contract asks for integer class ids and float probabilities, "
                 f"both (batch, steps); the model has {has}",
                 remedy="Check that the file was exported for this network.",
             )
-        ports = Ports(inputs, {"ids": one, "probabilities": other})
+        ports = Ports(inputs, found)
         ports.image_size(image.role)
         return ports
 
     return bind
-
-
-def _differ(one: int | None, other: int | None) -> bool:
-    return None not in (one, other) and one != other
 
 
 def characters(path: str | None) -> Sequence[str]:

@@ -70,7 +70,7 @@ def squared_error_by_spread(p: Values, g: Values) -> float:
 
 def stereo_errors(p: Values, g: Values) -> dict[str, float]:
     """All stereo figures of one image, in the order of results.json. d1: error over 3 pixels and over 5 %."""
-    found = {
+    return {
         "d1": bad_pixels(p, g, 3.0, 0.05),
         **{f"bp{limit}": bad_pixels(p, g, limit) for limit in (1, 2, 3)},
         "epe": end_point_error(p, g),
@@ -79,7 +79,6 @@ def stereo_errors(p: Values, g: Values) -> dict[str, float]:
         "rmse": rmse(p, g),
         "rmse_log": rmse_log(p, g),
     }
-    return {key: found[key] for key in STEREO_KEYS}
 
 
 def align(p: Values, g: Values) -> Values:

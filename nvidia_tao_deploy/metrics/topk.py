@@ -17,22 +17,15 @@ from nvidia_tao_deploy.predictions.types import Classification
 class TopKMetric:
     """Top-k accuracy against the sample's class index.
 
-    Keys: ``top_k_accuracy`` for the first k (the contract's only key), and ``top_<k>_accuracy`` for every k when
-    there are several.
-
     Args:
         class_names: in index order; the model must give as many scores.
-        k: one k or several, each at least 1.
-
-    Raises:
-        SpecError: no k, or one below 1.
+        k: at least 1, else SpecError.
     """
 
-    def __init__(self, class_names: Sequence[str], k: int | Sequence[int] = 1) -> None:
-        self._names = list(class_names)
-        self._ks = [k] if isinstance(k, int) else list(k)
-        if not self._ks or min(self._ks) < 1:
-            raise SpecError(f"top-k needs k >= 1, not {self._ks}")
+    def __init__(self, class_names: Sequence[str], k: int = 1) -> None:
+        self._names, self._k = list(class_names), k
+        if k < 1:
+            raise SpecError(f"top-k needs k >= 1, not {k}")
         self._scores: list[NDArray[np.float64]] = []
         self._labels: list[int] = []
 
@@ -53,12 +46,8 @@ class TopKMetric:
         self._labels.append(int(sample.target))
 
     def compute(self) -> dict[str, float]:
-        """Accuracies in [0, 1]; DataError where no image was evaluated."""
-        scores, labels = self._gathered()
-        results = {"top_k_accuracy": top_k_accuracy(scores, labels, self._ks[0])}
-        if len(self._ks) > 1:
-            results.update({f"top_{k}_accuracy": top_k_accuracy(scores, labels, k) for k in self._ks})
-        return results
+        """``top_k_accuracy`` in [0, 1]; DataError where no image was evaluated."""
+        return {"top_k_accuracy": top_k_accuracy(*self._gathered(), self._k)}
 
     def confusion(self) -> NDArray[np.int64]:
         """(C, C) counts: row is the true class, column the best-scored one."""
@@ -70,7 +59,7 @@ class TopKMetric:
         return dict(zip(self._names, class_figures(self.confusion()).recall.tolist(), strict=True))
 
     def report(self) -> str:
-        """Accuracies, confusion matrix (up to 20 classes) and the figures of every class."""
+        """Accuracy, confusion matrix (up to 20 classes) and the figures of every class."""
         results = self.compute()
         lines = [f"{key}: {value:.4f}" for key, value in results.items()]
         return "\n".join([*lines, "", class_tables(self.confusion(), self._names)])

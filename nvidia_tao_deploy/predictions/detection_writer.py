@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,6 @@ class DetectionWriter:
         colors: name -> colour (names not in it are listed but not drawn); a palette by class id; None: by name.
         root: the dataset's root folder.
         draw: whether to write pictures.
-        outline_width: of the boxes, pixels.
         score_only: the tag shows the score without the name (KITTI family without class map).
         tag_above: the tag stands on the box's upper edge instead of in its corner (prompted networks).
     """
@@ -47,7 +46,6 @@ class DetectionWriter:
         root: Path | None = None,
         *,
         draw: bool = True,
-        outline_width: int = 1,
         score_only: bool = False,
         tag_above: bool = False,
     ) -> None:
@@ -58,8 +56,7 @@ class DetectionWriter:
         # resolved here, so that a wrong colour fails before the first image
         self._colors: dict[int, Rgb | None] = {i: class_color(n, i, colors) for i, n in self._names.items()}
         self._paths = OutputPaths(root)
-        self._draw, self._outline_width, self._score_only = draw, outline_width, score_only
-        self._tag_above = tag_above
+        self._draw, self._score_only, self._tag_above = draw, score_only, tag_above
 
     def write(self, sample: Sample, prediction: Detections) -> None:
         """Write this sample's label file and picture.
@@ -67,20 +64,9 @@ class DetectionWriter:
         Raises:
             DataError: a file cannot be written, or the picture cannot be read.
         """
-        kept = [
-            row
-            for row, (class_id, score) in enumerate(
-                zip(prediction.class_ids.tolist(), prediction.scores.tolist(), strict=True)
-            )
-            if class_id in self._names and score >= self._least(class_id)
-        ]
-        found = prediction[np.array(kept, dtype=np.int64)]
-        lines = [
-            kitti_line(self._names[class_id], box, score)
-            for class_id, box, score in zip(
-                found.class_ids.tolist(), found.boxes_xyxy.tolist(), found.scores.tolist(), strict=True
-            )
-        ]
+        kept = [class_id in self._names and score >= self._least(class_id) for class_id, _, score in _rows(prediction)]
+        found = prediction[np.array(kept, bool)]
+        lines = [kitti_line(self._names[class_id], box, score) for class_id, box, score in _rows(found)]
         write_kitti_labels(self.labels_dir / self._paths(sample.path, ".txt"), lines)
         if self._draw:
             self._write_picture(sample.path, found)
@@ -102,13 +88,16 @@ class DetectionWriter:
         for mask, color in zip(found.masks if found.masks is not None else (), colors, strict=False):
             if color is not None:
                 draw_mask(picture, mask, color)
-        for class_id, box, score, color in zip(
-            found.class_ids.tolist(), found.boxes_xyxy.tolist(), found.scores.tolist(), colors, strict=True
-        ):
+        for (class_id, box, score), color in zip(_rows(found), colors, strict=True):
             if color is not None:
                 text = f"{score:.2f}" if self._score_only else f"{self._names[class_id]}: {score:.2f}"
-                draw_box(picture, box, text, color, self._outline_width, tag_above=self._tag_above)
+                draw_box(picture, box, text, color, tag_above=self._tag_above)
         save_picture(picture, self.images_dir / self._paths(source, ""))
+
+
+def _rows(found: Detections) -> Iterable[tuple[int, list[float], float]]:
+    """(class id, box, score) of each."""
+    return zip(found.class_ids.tolist(), found.boxes_xyxy.tolist(), found.scores.tolist(), strict=True)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

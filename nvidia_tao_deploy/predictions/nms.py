@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 64  # boxes whose overlaps with all others are taken at once
+Indices = NDArray[np.int64]
+BLOCK = 64  # boxes that are compared with each other, then with the rest
 
 
 def box_area(boxes_xyxy: NDArray[Any], offset: float = 0.0) -> NDArray[Any]:
@@ -49,17 +51,28 @@ def nms(boxes_xyxy: NDArray[Any], scores: NDArray[Any], iou_threshold: float, of
         (K,) kept indices, by descending score.
     """
     order = np.argsort(-scores, kind="stable")
-    kept: list[NDArray[np.int64]] = []
-    while len(order):
-        best = order[:BLOCK]
-        apart = iou_matrix(boxes_xyxy[best], boxes_xyxy[order], offset) <= iou_threshold
-        alive = np.ones(len(order), bool)
-        for row in range(len(best)):
-            if alive[row]:
-                alive[row + 1 :] &= apart[row, row + 1 :]
-        kept.append(best[alive[: len(best)]])
-        order = order[BLOCK:][alive[BLOCK:]]
-    return np.concatenate(kept) if kept else np.zeros(0, np.int64)
+    return greedy(order, lambda a, b: iou_matrix(boxes_xyxy[a], boxes_xyxy[b], offset) > iou_threshold)
+
+
+def greedy(order: Indices, clash: Callable[[Indices, Indices], NDArray[np.bool_]], limit: int | None = None) -> Indices:
+    """Keep the first, drop every later one it clashes with, repeat; (K,) kept, at most ``limit``.
+
+    Args:
+        order: (N,) candidates, best first.
+        clash: indices (N,) and (M,) -> (N, M).
+        limit: None: all.
+    """
+    kept: list[int] = []
+    while len(order) and (limit is None or len(kept) < limit):
+        block, order = order[:BLOCK], order[BLOCK:]
+        clashes, free = clash(block, block), np.ones(len(block), bool)
+        for row in range(len(block)):
+            if free[row]:
+                free[row + 1 :] &= ~clashes[row, row + 1 :]
+        kept += block[free].tolist()
+        if len(order):
+            order = order[~clash(block[free], order).any(axis=0)]
+    return np.array(kept[:limit], np.int64)
 
 
 def soft_nms(

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.predictions.nms import greedy
+
 LEAST_UNION = 1e-6
 _UNIT = np.array([[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])
 _PAIRS_AT_ONCE = 1 << 13  # what the caches hold
-_BLOCK = 64  # boxes that are compared with each other, then with the rest
 _TINY = 1e-100
 
 
@@ -99,16 +100,8 @@ def rotated_nms(rectangles: NDArray[Any], iou_threshold: float, limit: int) -> N
     Returns:
         (K,) kept indices, ascending.
     """
-    left = np.arange(len(rectangles))
-    kept: list[int] = []
-    while len(left) and len(kept) < limit:
-        block, left = left[:_BLOCK], left[_BLOCK:]
-        clash = rotated_iou(rectangles[block], rectangles[block]) >= iou_threshold
-        free = np.ones(len(block), bool)
-        for i in range(len(block)):
-            if free[i]:
-                free[i + 1 :] &= ~clash[i, i + 1 :]
-        kept += block[free].tolist()
-        if len(left):
-            left = left[(rotated_iou(rectangles[block[free]], rectangles[left]) < iou_threshold).all(0)]
-    return np.array(kept[:limit], np.int64)
+
+    def clash(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return rotated_iou(rectangles[a], rectangles[b]) >= iou_threshold
+
+    return greedy(np.arange(len(rectangles)), clash, limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
-from nvidia_tao_deploy.cv.depth_net.spec import LEAST_SIDE, DataSource, Images, Spec
+from nvidia_tao_deploy.cv.depth_net.spec import LEAST_SIDE, DataSource, Spec
 from nvidia_tao_deploy.data.depth import AnnotationFile, DepthList
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
@@ -46,12 +47,6 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
 def is_stereo(spec: Spec) -> bool:
     """``dataset.dataset_name`` decides, in any case."""
     return spec.dataset.dataset_name.lower() == "stereodataset"
-
-
-def images(spec: Spec, action: str) -> Images:
-    """The action's part of the dataset section."""
-    found: Images = getattr(spec.dataset, DATA[action])
-    return found
 
 
 def is_relative(spec: Spec) -> bool:
@@ -140,17 +135,9 @@ def transform(spec: Spec, ports: Ports) -> Transform:
         check_patches(spec, ports, side, f"gen_trt_engine.{name}", getattr(build, name))
     if build.opt_width and build.opt_height:  # for the checks of a build; a run sets its own size
         inputs.set_size(build.opt_width, build.opt_height)
-    made = [
-        ImageTransform(
-            scale=1 / 255,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            input_name=info.name,
-            backend=spec.runtime.image_backend,
-            path_index=index,
-        )
-        for index, info in enumerate(inputs.values())
-    ]
+    constants = partial(ImageTransform, scale=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    backend = spec.runtime.image_backend
+    made = [constants(input_name=info.name, backend=backend, path_index=i) for i, info in enumerate(inputs.values())]
     return PairTransform(*made) if len(made) == 2 else made[0]
 
 
@@ -170,9 +157,10 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
             remedy="Set it to StereoDataset for pairs, MonoDataset for single images.",
         )
     assert isinstance(inputs, OpenInputs)
-    height, width = images(spec, action).augmentation.crop_size
+    key = f"dataset.{DATA[action]}.augmentation.crop_size"
+    height, width = spec.get(key)
     for side, size in zip(SIDES, (height, width), strict=True):
-        check_patches(spec, ports, side, f"dataset.{DATA[action]}.augmentation.crop_size", size)
+        check_patches(spec, ports, side, key, size)
     inputs.set_size(width, height)
 
     def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[DepthMap]:
