@@ -60,10 +60,8 @@ class ClassMapWriter(DetectionWriter):
     """Labels and pictures in the family's five colours.
 
     Args:
-        out_dir: the results folder.
         names: class id -> name; None: every class is written by its id, and tags show the score alone.
         threshold: least score, compared in float32.
-        root: the dataset's root folder.
     """
 
     def __init__(self, out_dir: Path | str, names: Mapping[int, str] | None, threshold: float, root: Path | None):

@@ -234,12 +234,7 @@ def bind_image(
 
 
 def image_layout(ports: Ports, role: str, preferred: Layout = "NCHW") -> tuple[Layout, int]:
-    """(layout, channels) of an image input: the axis with 1 or 3 entries holds the channels.
-
-    Args:
-        ports: the model's tensors.
-        role: of the input.
-        preferred: what counts where both axes could.
+    """(layout, channels) of an image input: the axis with 1 or 3 entries holds the channels, ``preferred`` if both do.
 
     Raises:
         ModelError: neither axis has 1 or 3 entries.

@@ -25,11 +25,7 @@ CALIBRATION_ORDER = ("train_dataset", "validation_dataset", "test_dataset", "inf
 def pairs(spec: Any, key: str, action: str, golden_count: int = 1) -> PairTable:
     """evaluate: the labelled rows of ``<key>.test_dataset``, else of ``infer_dataset``; inference: ``infer_dataset``.
 
-    Args:
-        spec: the typed spec.
-        key: dotted key of its :class:`PairData`.
-        action: "evaluate" or "inference".
-        golden_count: golden images per unit.
+    ``key`` is the dotted key of a :class:`PairData`; units have ``golden_count`` golden images each.
 
     Raises:
         SpecError: table, folder or suffix is not named, or the images of a unit do not fit together.

@@ -47,11 +47,7 @@ class ClassMap:
 
 
 def class_map(entries: Sequence[ListedClass], where: str) -> ClassMap:
-    """Train ids are the ranks of the label ids that entries are mapped to.
-
-    Args:
-        entries: the class list, in its order.
-        where: its place in the spec.
+    """Train ids are the ranks of the label ids that entries are mapped to; ``where`` is the list's place in the spec.
 
     Raises:
         SpecError: no entry, a mapping to a class that is not listed, a name or label id with two meanings.

@@ -14,15 +14,9 @@ from nvidia_tao_deploy.runtime.session import TensorInfo
 
 
 def binder(image: Port, ids: Sequence[str], probabilities: Sequence[str]) -> Binder:
-    """A binder of the roles ``ids`` and ``probabilities``: by name, else by type, never by position alone.
+    """A binder of the roles ``ids`` and ``probabilities``: by these names, else by type, never by position alone.
 
-    Args:
-        image: the one input.
-        ids: names of the output with class ids.
-        probabilities: names of the output with their probabilities.
-
-    Raises (the binder):
-        ModelError: the model has other inputs, no such pair of outputs, or a dynamic image size.
+    It raises ModelError where the model has other inputs, no such pair of outputs, or a dynamic image size.
     """
 
     def bind(model_inputs: Sequence[TensorInfo], model_outputs: Sequence[TensorInfo]) -> Ports:

@@ -125,13 +125,9 @@ def _things(data: Dataset, classes: int) -> list[bool]:
 
 
 def finish(mode: str, action: str, limits: Any, isthing: Sequence[bool]) -> Callable[..., Any]:
-    """What makes a prediction of an image's arrays and its geometry: label map, instances or segments.
+    """What makes a prediction of an image's arrays and its geometry, by mode: label map, instances or segments.
 
-    Args:
-        mode: semantic, instance or panoptic.
-        action: evaluate or inference.
-        limits: section with ``object_mask_threshold`` and ``overlap_threshold``.
-        isthing: by class index.
+    ``limits`` has ``object_mask_threshold`` and ``overlap_threshold``; ``isthing`` is by class index.
     """
     if mode == "semantic":
         return LabelMap
@@ -239,10 +235,7 @@ class InstanceMasks:
 class ByPrediction:
     """mIoU of label maps, PQ of segments, mask AP of instances.
 
-    Args:
-        names: class names by index.
-        isthing: by class index, for segments.
-        instances: the annotations, for instances.
+    ``names`` and ``isthing`` (for segments) are by class index; ``instances`` are the annotations, for instances.
     """
 
     def __init__(self, names: Sequence[str], isthing: Sequence[bool], instances: InstanceMasks | None = None) -> None:

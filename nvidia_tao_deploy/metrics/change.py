@@ -41,9 +41,7 @@ def change_figures(matrix: NDArray[np.int64]) -> dict[str, float]:
 class ChangeMetric:
     """Figures of :func:`change_figures` over all pixels of all samples; pixels whose label is no class do not count.
 
-    Args:
-        classes: number of classes.
-        truth: reads a sample's labels at the prediction's size.
+    ``truth`` reads a sample's labels at the prediction's size.
     """
 
     def __init__(self, classes: int, truth: Truth) -> None:

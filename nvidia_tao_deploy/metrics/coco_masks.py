@@ -65,11 +65,7 @@ def encode_masks(detections: Detections) -> list[Code]:
 
 
 def encode_segmentation(segmentation: Any, size: tuple[int, int]) -> Code:
-    """Polygons, or a run-length code with counts as list or text, as one run-length code.
-
-    Args:
-        segmentation: as annotated.
-        size: (width, height) of the image.
+    """Polygons, or a run-length code with counts as list or text, as one run-length code; ``size`` is (width, height).
 
     Raises:
         DataError: it is neither, or a code of another size.

@@ -98,12 +98,8 @@ def _ranks(
 def class_auc(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """Mean over classes of the ROC area of their column, one class against the rest; equal scores count half.
 
-    Args:
-        scores: (N, C).
-        labels: (N,) in [0, C).
-
-    Returns:
-        The mean over the classes with images in and out of them; NaN where there is none.
+    ``scores`` are (N, C), ``labels`` (N,) in [0, C). The mean is over the classes with images in and out of them; NaN
+    where there is none.
     """
     areas = []
     for column in range(scores.shape[1]):

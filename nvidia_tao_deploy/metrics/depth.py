@@ -91,10 +91,7 @@ def align(p: Values, g: Values) -> Values:
 class StereoMetric:
     """Disparities at the source's resolution, per image over valid pixels, averaged over images.
 
-    Pixels count where 0 < truth < ``max_disparity``; images without such a pixel are counted and left out.
-
-    Args:
-        max_disparity: in source pixels.
+    Pixels count where 0 < truth < ``max_disparity``, in source pixels; images without one are counted and left out.
     """
 
     def __init__(self, max_disparity: float) -> None:

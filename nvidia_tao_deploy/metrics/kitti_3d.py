@@ -40,11 +40,9 @@ def cuboid_overlaps(boxes_a: NDArray[Any], boxes_b: NDArray[Any]) -> NDArray[np.
 
 
 class Kitti3dMetric:
-    """AP of every class from above and in space, and their means, in percent.
+    """AP of every class (in id order) from above and in space, and their means, in percent.
 
-    Args:
-        class_names: in id order.
-        iou_threshold: a detection and an object match where they overlap more.
+    A detection and an object match where they overlap by more than ``iou_threshold``.
     """
 
     def __init__(self, class_names: Sequence[str], iou_threshold: float = 0.5) -> None:

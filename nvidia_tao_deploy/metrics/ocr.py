@@ -26,10 +26,7 @@ class TextMetric:
 
     Keys: ``Accuracy``, equal texts / samples; ``character_accuracy``, the mean over samples of
     1 - edit distance / length of the longer text (1 where both are empty); ``labels_outside_dictionary``, how many
-    labels no output of the model can equal.
-
-    Args:
-        unspellable: labels with characters outside the dictionary.
+    labels no output of the model can equal (``unspellable``).
     """
 
     def __init__(self, unspellable: int = 0) -> None:

@@ -79,12 +79,7 @@ def count_segments(
 
 
 class PanopticMetric:
-    """PQ, SQ and RQ over all classes that occur, over things and over stuff, in source pixels.
-
-    Args:
-        names: class names by index.
-        isthing: by class index.
-    """
+    """PQ, SQ and RQ over all classes that occur, over things and over stuff, in source pixels; classes by index."""
 
     def __init__(self, names: Sequence[str], isthing: Sequence[bool]) -> None:
         self.names, self._isthing = list(names), np.array(isthing, bool)

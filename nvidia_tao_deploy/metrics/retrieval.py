@@ -89,9 +89,7 @@ def _squared_distances(
 def mean_class_hit_rate(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
     """Per class the share of its queries that have their label among those found; the mean over classes present.
 
-    Args:
-        found: (M, k) labels of the neighbours.
-        truth: (M,) labels of the queries, not negative.
+    ``found`` are the labels (M, k) of the neighbours, ``truth`` (M,) those of the queries, not negative.
     """
     hits = (found == truth[:, None]).any(axis=1)
     counts = np.bincount(truth)
@@ -155,10 +153,6 @@ class RetrievalMetric:
 
     A query counts as right where one of its k nearest gallery images has its label. The score is the mean of the
     classes' shares, over the classes that have queries.
-
-    Args:
-        class_names: in index order.
-        k: at least 1.
     """
 
     def __init__(self, class_names: Sequence[str], k: int) -> None:

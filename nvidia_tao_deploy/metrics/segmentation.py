@@ -56,9 +56,7 @@ def mean(values: NDArray[np.float64]) -> float:
 class ConfusionMetric:
     """Collects the confusion matrix over images, on the networks' canvases; labels go there by the nearest pixel.
 
-    Args:
-        names: class names by index.
-        unmapped_means: what becomes of pixels whose value no class has, for the report.
+    ``unmapped_means`` says, for the report, what becomes of pixels whose value no class has.
     """
 
     def __init__(self, names: Sequence[str], unmapped_means: str = "they are ignored") -> None:

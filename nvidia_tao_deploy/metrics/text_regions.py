@@ -28,15 +28,10 @@ class Matches(NamedTuple):
 def match_regions(
     truths: Sequence[NDArray[Any]], ignored: NDArray[np.bool_], detections: Sequence[NDArray[Any]]
 ) -> Matches:
-    """Match polygons (K, 2) of one image, as the ICDAR 2015 evaluation does.
+    """Match annotated polygons (K, 2), some of them ``ignored``, with those detected in one image, as ICDAR 2015 does.
 
     Invalid polygons are dropped. A detection counts neither way when more than half of it lies in one ignored
     region. Each counting region, in order, takes the first free counting detection with an IoU over 0.5.
-
-    Args:
-        truths: annotated polygons.
-        ignored: (N,) of them.
-        detections: detected polygons.
     """
     import shapely
 
@@ -68,15 +63,10 @@ def _valid(polygons: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], list[int]]:
 
 
 class RegionMetric:
-    """Precision, recall and F-measure over all images, in network pixels.
+    """Precision, recall and F-measure over all images, in network pixels, of detections that score ``box_threshold``.
 
     Keys: ``Precision``, ``Recall``, ``F-measure`` = 2PR / (P + R + 1e-8); 0 where nothing counts.
-
-    Args:
-        box_threshold: least score of a detection.
-
-    Raises:
-        RuntimeUnavailableError: shapely is not installed.
+    RuntimeUnavailableError where shapely is not installed.
     """
 
     def __init__(self, box_threshold: float) -> None:

@@ -71,15 +71,10 @@ class TopKMetric:
 
 
 def top_k_accuracy(scores: NDArray[np.floating], labels: NDArray[np.int64], k: int) -> float:
-    """Share of rows whose label is among the k best scores.
+    """Share of rows (N, C) whose label (N,) in [0, C) is among the k best scores, k at least 1.
 
     Among equal scores the highest index ranks first (the contract's and scikit-learn's order), except that two
     classes at k = 1 are decided by argmax.
-
-    Args:
-        scores: (N, C).
-        labels: (N,) in [0, C).
-        k: at least 1.
     """
     if scores.shape[1] == 2 and k == 1:
         return float((scores.argmax(axis=1) == labels).mean())

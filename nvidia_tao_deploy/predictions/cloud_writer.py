@@ -45,7 +45,6 @@ class CloudWriter:
     """Writes ``detected_labels/<stem>.txt`` and, where asked, ``detected_boxes/<stem>.png`` for each cloud.
 
     Args:
-        out_dir: the results folder.
         names: of the classes, by id.
         form: how clouds are read; None: no pictures.
         area: least x, y, z, then greatest: what pictures show, metres.

@@ -25,8 +25,6 @@ class CuboidWriter:
     """Writes ``<name>``, a picture, and ``<stem>.json`` for each sample, below ``out_dir`` in the dataset's folders.
 
     Args:
-        out_dir: the results folder.
-        root: the dataset's root folder.
         pictures: whether to write pictures.
         labels: whether to write JSON.
         opengl: poses and points in the JSON are in the OpenGL camera frame instead of OpenCV's.

@@ -20,7 +20,6 @@ class DepthWriter:
     """Writes ``predicted_depth/<parent folder>_<stem>.png`` of the source's size, and what else is asked for.
 
     Args:
-        out_dir: the results folder.
         npy: write ``.npy``: float32 on the network's grid, disparities in network pixels.
         pfm: write ``.pfm`` of the source's size, disparities in source pixels.
         png16_scale: write ``_16bit.png`` like it, value * scale in 16 bits; None: do not.

@@ -27,11 +27,9 @@ class DetectionWriter:
     threshold, in the network's order; an image without one gets an empty label file.
 
     Args:
-        out_dir: the results folder.
         names: class id -> name; a sequence names ids from 0, None entries and ids beyond it are left out.
         threshold: least score, for all classes or by class id (ids not in the mapping: 0).
         colors: name -> colour (names not in it are listed but not drawn); a palette by class id; None: by name.
-        root: the dataset's root folder.
         draw: whether to write pictures.
         score_only: the tag shows the score without the name (KITTI family without class map).
         tag_above: the tag stands on the box's upper edge instead of in its corner (prompted networks).

@@ -67,8 +67,6 @@ def class_color(name: str, class_id: int, colors: Mapping[str, Any] | Sequence[A
     """The colour of a class.
 
     Args:
-        name: class name.
-        class_id: class id.
         colors: name -> colour; or a palette indexed by class id, repeating; None: a fixed hash of the name.
 
     Returns:

@@ -46,7 +46,6 @@ class EmbeddingWriter:
     are.
 
     Args:
-        out_dir: the results folder.
         kind: "image" or "video".
         names: name of the dataset of pictures' names in the HDF5 file.
         top_k: matches written per query; 0: no matches.

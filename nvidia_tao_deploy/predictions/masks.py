@@ -26,9 +26,7 @@ def resized_logits(logits: NDArray[Any], size: tuple[int, int]) -> Iterator[NDAr
 def source_masks(logits: NDArray[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
     """(K, H, W) pixels whose probability is above one half, i.e. whose interpolated logit is above 0.
 
-    Args:
-        logits: (K, h, w) mask logits of a canvas that the image fills.
-        size: (width, height) of the source image.
+    ``logits`` are (K, h, w) of a canvas that the image fills; ``size`` is the (width, height) of the source image.
     """
     masks = np.empty((len(logits), size[1], size[0]), bool)
     for mask, resized in zip(masks, resized_logits(logits, size), strict=True):

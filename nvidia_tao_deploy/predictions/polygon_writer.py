@@ -21,10 +21,6 @@ class PolygonWriter:
     """Writes ``<stem>.txt`` (x1,y1,...,score per region), ``<stem>_result.jpg`` and ``<stem>_pred.jpg``.
 
     Coordinates are whole source pixels; the score is the shortest decimal form of its float32 value.
-
-    Args:
-        out_dir: the results folder.
-        root: the dataset's root folder.
     """
 
     def __init__(self, out_dir: Path | str, root: Path | None) -> None:

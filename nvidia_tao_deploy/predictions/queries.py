@@ -1,4 +1,7 @@
-"""Decoding of mask queries: label maps, instances and segments from classes and masks per query."""
+"""Decoding of mask queries: label maps, instances and segments from classes and masks per query.
+
+``logits`` are (Q, C + 1) with no-object last, ``masks`` (Q, h, w) mask logits, ``size`` is (width, height).
+"""
 
 from __future__ import annotations
 
@@ -40,13 +43,7 @@ def stretched(masks: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]
 
 
 def semantic_map(logits: NDArray[Any], masks: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """(H, W) class with the largest sum over queries of class probability times mask probability.
-
-    Args:
-        logits: (Q, C + 1), no-object last.
-        masks: (Q, h, w) mask logits.
-        size: (width, height).
-    """
+    """(H, W) class with the largest sum over queries of class probability times mask probability."""
     classes = class_odds(logits)[:, :-1]
     flat = stretched(masks, size).reshape(len(masks), -1)
     found = np.concatenate([(sigmoid(part).T @ classes).argmax(axis=1) for part in _parts(flat)])
@@ -62,14 +59,7 @@ def _parts(flat: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
 def panoptic_queries(
     logits: NDArray[Any], masks: NDArray[Any], size: tuple[int, int], threshold: float
 ) -> tuple[NDArray[Any], ...]:
-    """What :func:`panoptic_map` takes, of the queries whose best class is an object and scores ``threshold`` or more.
-
-    Args:
-        logits: (Q, C + 1), no-object last.
-        masks: (Q, h, w) mask logits.
-        size: (width, height).
-        threshold: least probability of the best class.
-    """
+    """What :func:`panoptic_map` takes, of the queries whose best class is an object of at least this probability."""
     odds = class_odds(logits)
     class_ids, scores = odds.argmax(axis=1), odds.max(axis=1)
     kept = (class_ids < odds.shape[1] - 1) & (scores >= threshold)
@@ -82,14 +72,8 @@ def instance_queries(
 ) -> tuple[NDArray[Any], ...]:
     """What :func:`instances` takes, of the ``top`` pairs of query and class, the best first; stuff is left out of them.
 
-    A pair scores its class's probability times the mean mask probability over the pixels of the mask.
-
-    Args:
-        logits: (Q, C + 1), no-object last.
-        masks: (Q, h, w) mask logits.
-        size: (width, height).
-        top: pairs.
-        isthing: by class id; ids beyond are things.
+    A pair scores its class's probability times the mean mask probability over the pixels of the mask. ``isthing`` is by
+    class id; ids beyond are things.
     """
     odds = class_odds(logits)[:, :-1]
     best = np.argsort(-odds, axis=None, kind="stable")[:top]

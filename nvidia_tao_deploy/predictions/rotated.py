@@ -92,13 +92,7 @@ def rotated_iou(rectangles_a: NDArray[Any], rectangles_b: NDArray[Any]) -> NDArr
 def rotated_nms(rectangles: NDArray[Any], iou_threshold: float, limit: int) -> NDArray[np.int64]:
     """Greedy suppression: keep the first, drop every later one with IoU >= ``iou_threshold``, repeat.
 
-    Args:
-        rectangles: (N, 5), best first.
-        iou_threshold: in [0, 1].
-        limit: keep at most so many.
-
-    Returns:
-        (K,) kept indices, ascending.
+    Returns (K,) ascending indices, at most ``limit``, of ``rectangles`` (N, 5), best first.
     """
 
     def clash(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -38,9 +38,7 @@ class SegmentationWriter:
     Paths mirror the dataset's folders.
 
     Args:
-        out_dir: the results folder.
         colors: by class index; classes beyond are black.
-        root: the dataset's root folder.
         at_source_size: label maps have the source's size, else the network's.
         factor: what class indices are multiplied with in label maps (255: black and white).
     """

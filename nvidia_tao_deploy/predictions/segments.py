@@ -148,9 +148,7 @@ class SegmentWriter:
     """Writes ``<stem>.jpg`` of the source's size per sample; paths mirror the dataset's folders.
 
     Args:
-        out_dir: the results folder.
         classes: by class index.
-        root: the dataset's root folder.
     """
 
     def __init__(self, out_dir: Path, classes: Sequence[SegmentClass], root: Path | None) -> None:

@@ -34,11 +34,7 @@ class ClassificationWriter:
     """Collects rows and writes ``result.csv`` on close: path, label, confidence; no header.
 
     Paths are absolute; confidence is the best score in the shortest decimal form of its float32 value. A class
-    without a name is written as its index.
-
-    Args:
-        out_dir: the results folder.
-        names: class names in index order.
+    without a name (``names``, by index) is written as its index.
     """
 
     def __init__(self, out_dir: Path | str, names: Sequence[str] = ()) -> None:
@@ -63,10 +59,6 @@ class ScoreTable:
 
     Scores are written in the shortest decimal form of their float32 value. A column of that name in the input is
     replaced.
-
-    Args:
-        path: the file.
-        columns: of the input table.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:

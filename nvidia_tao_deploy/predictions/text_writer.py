@@ -15,7 +15,6 @@ class TextWriter:
     """Prints a line per image, and writes ``predictions.txt`` (the lines) and ``predictions.json`` on close.
 
     Args:
-        out_dir: the results folder.
         with_confidence: lines are ``path: text confidence``; else ``path: text `` with a blank at the end.
     """
 
