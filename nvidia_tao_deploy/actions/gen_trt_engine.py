@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -76,13 +76,11 @@ def gen_trt_engine(
             options.layers_precision = keep_within(network, spec, run.folder)
         say(f"Preparing {onnx_path} in {options.data_type} for {backend.title}")
         call = partial(job, network.name, "gen_trt_engine", source, overrides, flags)
-        with joined(wanted_ranks(spec, "gen_trt_engine"), call) if shared else nullcontext(Team()) as team:
-            try:
-                prepared = prepare(network, spec, backend, team)
-                if not leads and team.link is not None:
-                    team.link.send(("done", None))  # there was nothing to calibrate
-            except Given:
-                pass
+        ranks = joined(wanted_ranks(spec, "gen_trt_engine"), call) if shared else nullcontext(Team())
+        with ranks as team, suppress(Given):
+            prepared = prepare(network, spec, backend, team)
+            if not leads and team.link is not None:
+                team.link.send(("done", None))  # there was nothing to calibrate
         if not leads:
             return {}
         for note in prepared.notes:

@@ -81,13 +81,22 @@ def observe(
     """
     if method not in METHODS:
         raise SpecError(f"calibration method {method!r} is not one of {', '.join(METHODS)}")
-    if method != "minmax":
-        return collect_histograms(model, batches, tensors, threads=threads, progress=progress)
-    extremes = collect_minmax(model, batches, tensors, threads=threads, progress=progress)
-    observed = {name: Histogram() for name in extremes}
-    for name, (low, high) in extremes.items():
-        if low <= high:
-            _add(observed[name].cover, name, low, high)
+    names = _known(model, tensors)
+    observed = {name: Histogram() for name in names}
+    if method == "minmax":
+        for name, (low, high) in collect_minmax(model, batches, names, threads=threads, progress=progress).items():
+            if low <= high:
+                _add(observed[name].cover, name, low, high)
+        return observed
+    fed = {value.name for value in model.graph.input}
+    fetched = [name for name in names if name not in fed]
+    session = open_session(_with_outputs(model, fetched), threads=threads)
+    for feeds in _slices(model, batches, progress):
+        arrays = run(session, fetched, feeds, "the model") if fetched else []
+        values = dict(zip(fetched, arrays, strict=True))
+        del arrays
+        for name in names:
+            _add(observed[name].add, name, values.pop(name) if name in values else feeds[name])
     return observed
 
 
@@ -135,33 +144,6 @@ def collect_minmax(
         low = np.where(nan, -np.inf, np.minimum(low, values[:, 0]))
         high = np.where(nan, np.inf, np.maximum(high, values[:, 1]))
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
-
-
-def collect_histograms(
-    model: ModelProto,
-    batches: Batches,
-    tensors: Sequence[str],
-    *,
-    bins: int = BINS,
-    threads: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> dict[str, Histogram]:
-    """A histogram of magnitudes per tensor.
-
-    Raises: as ``collect``.
-    """
-    names = _known(model, tensors)
-    fed = {value.name for value in model.graph.input}
-    fetched = [name for name in names if name not in fed]
-    session = open_session(_with_outputs(model, fetched), threads=threads)
-    histograms = {name: Histogram(bins) for name in names}
-    for feeds in _slices(model, batches, progress):
-        arrays = run(session, fetched, feeds, "the model") if fetched else []
-        values = dict(zip(fetched, arrays, strict=True))
-        del arrays
-        for name in names:
-            _add(histograms[name].add, name, values.pop(name) if name in values else feeds[name])
-    return histograms
 
 
 def to_scales(amax: Mapping[str, float], precision: str = "int8") -> dict[str, float]:

@@ -94,11 +94,8 @@ def pooled(team: Team, find: Callable[[Callable[[int], None]], T]) -> list[T]:
         raise Given
     while len(found) < team.count:
         _take(team, {}, found, 0.2)
-    for rank, part in found.items():
-        if part is None:
-            raise RuntimeUnavailableError(
-                f"rank {rank} did not calibrate as rank 0 did", remedy="All ranks must see the same files."
-            )
+    if None in found.values():
+        raise RuntimeUnavailableError("another rank had nothing to give", remedy="All ranks must see the same files.")
     return [found[rank] for rank in range(team.count)]
 
 

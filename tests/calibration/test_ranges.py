@@ -14,7 +14,6 @@ from nvidia_tao_deploy.calibration.ranges import (
     Histogram,
     amaxes,
     collect,
-    collect_histograms,
     collect_minmax,
     float_activations,
     observe,
@@ -67,7 +66,7 @@ def test_minmax_equals_the_values(name):
 
 def test_streamed_histogram_equals_one_over_all_values():
     model, batches = small_model(), images(8)
-    histogram = collect_histograms(model, [{"x": batch} for batch in batches], ["c", "x"])["x"]
+    histogram = observe(model, [{"x": batch} for batch in batches], ["c", "x"], "entropy")["x"]
     values = np.abs(np.concatenate([batch.ravel() for batch in batches]))
     assert values.max() < histogram.limit <= 2 * values.max()
     assert np.log2(histogram.limit) % 1 == 0
