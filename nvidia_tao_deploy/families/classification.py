@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text import read_text, some
@@ -144,12 +144,12 @@ def writer(folder: Path, classes: ClassNames, width: int | None) -> Classificati
     return ClassificationWriter(folder, classes.to_write(width))
 
 
-def probabilities(scores: NDArray[Any]) -> list[Classification]:
+def probabilities(scores: Array) -> list[Classification]:
     """Rows (n, C) that are probabilities already."""
     return [Classification(row) for row in scores.astype(np.float64)]
 
 
-def softmax(logits: NDArray[Any]) -> list[Classification]:
+def softmax(logits: Array) -> list[Classification]:
     """exp(x) / sum(exp(x)) of each row (n, C), in float64, shifted by the row's maximum so that nothing overflows."""
     shifted = logits.astype(np.float64)
     odds = np.exp(shifted - shifted.max(axis=1, keepdims=True))
@@ -166,7 +166,7 @@ def classifier(
     classes: Callable[[Any, str], ClassNames],
     labels: Callable[[Any], Sequence[str]],
     transform: Callable[[Any, Ports], ImageTransform],
-    finish: Callable[[NDArray[Any]], list[Classification]],
+    finish: Callable[[Array], list[Classification]],
     top_k: Callable[[Any], int],
     batch_size: Callable[[Any, str], int],
 ) -> Network:

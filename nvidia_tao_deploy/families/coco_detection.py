@@ -164,12 +164,7 @@ def checked_names(names: dict[int, str], channels: int | None, where: str) -> di
 
 
 def writer(
-    spec: Any,
-    folder: Path,
-    data: Dataset,
-    names: Mapping[int, str] | Sequence[str | None],
-    *,
-    tag_above: bool = False,
+    spec: Any, folder: Path, data: Dataset, names: Mapping[int, str] | Sequence[str | None], *, tag_above: bool = False
 ) -> DetectionWriter:
     """Labels and pictures by ``inference.conf_threshold`` and ``inference.color_map``."""
     section = spec.inference

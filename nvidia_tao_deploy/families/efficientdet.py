@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError
@@ -54,7 +54,7 @@ def transform(spec: Any, ports: Ports) -> ImageTransform:
 
 
 def decode_efficient_nms(
-    outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry], limit: int, *, clip: bool
+    outputs: Mapping[str, Array], geometries: Sequence[Geometry], limit: int, *, clip: bool
 ) -> list[Detections]:
     """Decode one batch.
 

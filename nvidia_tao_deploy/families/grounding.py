@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset, Sample
@@ -149,7 +148,7 @@ def decode(spec: Any, ports: Ports, _action: str) -> Decoder:
     """The best ``model.num_select`` (query, class) pairs of each image; a class scores the mean of its tokens."""
     check_text_length(ports)
 
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Detections]:
+    def run(outputs: Mapping[str, Array], geometries: Sequence[Geometry]) -> list[Detections]:
         probabilities, corners = checked_outputs(outputs["pred_logits"], outputs["pred_boxes"], len(geometries))
         found = []
         for tokens, xyxy, geometry in zip(probabilities, corners, geometries, strict=True):

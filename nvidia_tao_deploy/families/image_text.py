@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.text import read_text
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.families.image_text_spec import ImageTextSpec
@@ -79,7 +78,7 @@ def decoder(sides: Sides) -> Callable[[Any, Ports, str], Decoder]:
                     where=spec.where(f"{action}.trt_engine"),
                 )
 
-        def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Embeddings]:
+        def run(outputs: Mapping[str, Array], geometries: Sequence[Geometry]) -> list[Embeddings]:
             rows = {role: unit_rows(values) for role, values in outputs.items()}
             return [
                 Embeddings(*(rows[role][i] if role in rows else None for role in (VISUAL, TEXT)))

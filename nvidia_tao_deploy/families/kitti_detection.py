@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Bools, Floats, Ints
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.kitti import KittiDetection, KittiTarget, class_order
 from nvidia_tao_deploy.data.sample import Dataset, Sample
@@ -37,7 +37,7 @@ CAFFE_MEANS = dict(zip("bgrl", CAFFE_MEAN_BGR + CAFFE_MEAN_GREY, strict=True))
 IMAGE_INPUT = Port("Input", channels=(1, 3))
 
 # Boxes of source pixels (N, 4) onto the canvas, in the units of the network's metric.
-Place = Callable[[NDArray[np.float64], Geometry], NDArray[np.float64]]
+Place = Callable[[Floats, Geometry], Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,7 @@ def channel_means(spec: Any, key: str, mean: Mapping[str, float], channels: str)
     return [mean[channel] for channel in channels]
 
 
-def valid_counts(counts: NDArray[Any], images: int, limit: int) -> NDArray[np.int64]:
+def valid_counts(counts: Array, images: int, limit: int) -> Ints:
     """(images,) rows that hold a detection, from a plugin's count output, of any shape with ``images`` or more values.
 
     ``NMSDynamic_TRT`` stores int32 bits in an output that engines declare as float32; a true float count is taken as
@@ -220,7 +220,7 @@ def valid_counts(counts: NDArray[Any], images: int, limit: int) -> NDArray[np.in
     return np.asarray(values, np.int64)
 
 
-def confident(scores: NDArray[Any], counts: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:
+def confident(scores: Array, counts: Ints, threshold: float) -> Bools:
     """(B, K) which rows hold a detection that scores more than ``threshold``, compared in float32.
 
     Raises:
@@ -231,16 +231,14 @@ def confident(scores: NDArray[Any], counts: NDArray[np.int64], threshold: float)
     return np.asarray(rows & (scores.astype(np.float32, copy=False) > np.float32(threshold)))
 
 
-def check_detections(
-    labels: NDArray[Any], boxes: NDArray[Any], names: Sequence[str], first_class_id: int
-) -> NDArray[np.int64]:
+def check_detections(labels: Array, boxes: Array, names: Sequence[str], first_class_id: int) -> Ints:
     """Class ids (N,) of valid rows.
 
     Raises:
         ModelError: a class that the spec does not have, or values that are not finite.
     """
     require_finite(labels, boxes)
-    class_ids: NDArray[np.int64] = np.rint(labels).astype(np.int64)
+    class_ids: Ints = np.rint(labels).astype(np.int64)
     outside = (class_ids < first_class_id) | (class_ids >= first_class_id + len(names))
     if outside.any():
         raise ModelError(
@@ -252,7 +250,7 @@ def check_detections(
     return class_ids
 
 
-def require_finite(*arrays: NDArray[Any]) -> None:
+def require_finite(*arrays: Array) -> None:
     """Refuse NaN and infinity; ModelError where a value is not finite."""
     if not all(np.isfinite(array).all() for array in arrays):
         raise ModelError(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Floats
 from nvidia_tao_deploy.families import kitti_detection as family
 from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
 from nvidia_tao_deploy.network import Port
@@ -19,10 +18,7 @@ OUTPUTS = (Port("NMS"), Port("NMS_1"))
 
 
 def decode_detection_output(
-    outputs: Mapping[str, NDArray[Any]],
-    geometries: Sequence[Geometry],
-    names: Sequence[str],
-    confidence_threshold: float,
+    outputs: Mapping[str, Array], geometries: Sequence[Geometry], names: Sequence[str], confidence_threshold: float
 ) -> list[PlacedDetections]:
     """Decode one batch.
 
@@ -57,14 +53,14 @@ def decode_detection_output(
     return detections
 
 
-def boxes_on_canvas(boxes_xyxy: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+def boxes_on_canvas(boxes_xyxy: Floats, geometry: Geometry) -> Floats:
     """Source pixels -> whole pixels of the canvas, half to even."""
     (width, height), (net_width, net_height) = geometry.source_size, geometry.network_size
     ratio = (width / net_width, height / net_height) * 2
     return np.asarray(np.rint(boxes_xyxy / ratio))
 
 
-def truth_on_canvas(boxes_xyxy: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+def truth_on_canvas(boxes_xyxy: Floats, geometry: Geometry) -> Floats:
     """As :func:`boxes_on_canvas`, clipped one pixel short of the canvas, as training does."""
     width, height = geometry.network_size
     return np.clip(boxes_on_canvas(boxes_xyxy, geometry), 0, (width - 1, height - 1) * 2)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Floats
 from nvidia_tao_deploy.families import kitti_detection as family
 from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
 from nvidia_tao_deploy.network import Port
@@ -24,7 +23,7 @@ OUTPUTS = (
 
 
 def decode_batched_nms(
-    outputs: Mapping[str, NDArray[Any]],
+    outputs: Mapping[str, Array],
     geometries: Sequence[Geometry],
     names: Sequence[str],
     confidence_threshold: float,
@@ -63,13 +62,13 @@ def decode_batched_nms(
     return detections
 
 
-def boxes_on_canvas(boxes_xyxy: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+def boxes_on_canvas(boxes_xyxy: Floats, geometry: Geometry) -> Floats:
     """Source pixels -> [0, 1] of the canvas."""
     placed = boxes_xyxy * (geometry.scale * 2) + geometry.offset * 2
     return np.asarray(placed / (geometry.network_size * 2))
 
 
-def truth_on_canvas(boxes_xyxy: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+def truth_on_canvas(boxes_xyxy: Floats, geometry: Geometry) -> Floats:
     """As :func:`boxes_on_canvas`, clipped to the canvas."""
     return np.clip(boxes_on_canvas(boxes_xyxy, geometry), 0.0, 1.0)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Ints
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.metrics.segmentation import confusion_matrix
@@ -15,11 +14,11 @@ from nvidia_tao_deploy.metrics.segmentation import confusion_matrix
 # The contract adds the float32 epsilon to every denominator.
 EPSILON = float(np.finfo(np.float32).eps)
 
-Truth = Callable[[Sample, tuple[int, int]], NDArray[Any]]
+Truth = Callable[[Sample, tuple[int, int]], Array]
 """(sample, (width, height)) -> unsigned labels (H, W)."""
 
 
-def change_figures(matrix: NDArray[np.int64]) -> dict[str, float]:
+def change_figures(matrix: Ints) -> dict[str, float]:
     """acc, miou, mf1, then iou, F1, precision and recall of every class, then mprecision and mrecall, all in [0, 1].
 
     From a (C, C) matrix with tp on the diagonal, row sums r and column sums c: recall = tp / r, precision = tp / c,
@@ -49,7 +48,7 @@ class ChangeMetric:
         self._truth = truth
         self._pixels = 0
 
-    def update(self, sample: Sample, prediction: NDArray[Any]) -> None:
+    def update(self, sample: Sample, prediction: Array) -> None:
         """Take one class map (H, W); DataError where the sample's label cannot be read."""
         height, width = prediction.shape
         truth = self._truth(sample, (width, height))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Bools, Floats, Ints
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.metrics.coco_evaluation import ALL, Boxes, CocoEvaluation, evaluate, mean_defined
@@ -50,7 +51,7 @@ class CocoMetric:
         self._category_ids = sorted(set(dataset.categories if eval_class_ids is None else eval_class_ids))
         self._max_dets = max_dets
         self._image_ids: list[int] = []
-        self._rows: list[NDArray[np.float64]] = []
+        self._rows: list[Floats] = []
         self._evaluation: CocoEvaluation | None = None
         where = str(dataset.json_file)
         unknown = [i for i in self._category_ids if i not in dataset.categories]
@@ -87,9 +88,7 @@ class CocoMetric:
         self._take(sample, prediction, rows, np.asarray(categories >= 0))
         self._evaluation = None
 
-    def _take(
-        self, _sample: Sample, _prediction: Detections, rows: NDArray[np.float64], known: NDArray[np.bool_]
-    ) -> None:
+    def _take(self, _sample: Sample, _prediction: Detections, rows: Floats, known: Bools) -> None:
         """Keep an image's rows, of which ``known`` have a category."""
         self._rows.append(rows[known])
 
@@ -102,7 +101,7 @@ class CocoMetric:
         values = np.asarray(self.stats(), dtype=np.float32)
         return {f"{self.prefix}{key}": float(value) for key, value in zip(KEYS, values, strict=True)}
 
-    def stats(self) -> NDArray[np.float64]:
+    def stats(self) -> Floats:
         """(12,) the same numbers in full precision."""
         return self.evaluation().stats()
 
@@ -165,7 +164,7 @@ def truth_boxes(annotations: Sequence[Mapping[str, Any]]) -> Boxes:
     )
 
 
-def select(boxes: Boxes, images: NDArray[np.int64], categories: NDArray[np.int64]) -> Boxes:
+def select(boxes: Boxes, images: Ints, categories: Ints) -> Boxes:
     """The rows of known images and categories (ascending ids), with their positions in place of the ids."""
     kept = boxes[np.isin(boxes.image, images) & np.isin(boxes.category, categories)]
     return replace(kept, image=np.searchsorted(images, kept.image), category=np.searchsorted(categories, kept.category))

@@ -13,6 +13,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Bools, Floats, Ints
+
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 AREA_RANGES = np.array([(0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10)], dtype=np.float64)
@@ -37,15 +39,15 @@ class Boxes:
             enclose them. None: overlap of the boxes.
     """
 
-    image: NDArray[np.int64]
-    category: NDArray[np.int64]
-    boxes_xywh: NDArray[np.float64]
-    area: NDArray[np.float64]
-    score: NDArray[np.float64]
-    crowd: NDArray[np.bool_]
+    image: Ints
+    category: Ints
+    boxes_xywh: Floats
+    area: Floats
+    score: Floats
+    crowd: Bools
     masks: NDArray[np.object_] | None = None
 
-    def __getitem__(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Boxes:
+    def __getitem__(self, index: Ints | Bools) -> Boxes:
         return Boxes(
             self.image[index],
             self.category[index],
@@ -69,10 +71,10 @@ class CocoEvaluation:
         recall: (T, K, A, M) by IoU threshold, category, area range and detections per image.
     """
 
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
+    precision: Floats
+    recall: Floats
 
-    def stats(self) -> NDArray[np.float64]:
+    def stats(self) -> Floats:
         """(12,) AP, AP50, AP75, AP small, medium, large; AR at each of max_dets; AR small, medium, large."""
         p, r = self.precision, self.recall
         values = [p[..., ALL], p[0, ..., ALL], p[5, ..., ALL], p[..., SMALL], p[..., MEDIUM], p[..., LARGE]]
@@ -81,7 +83,7 @@ class CocoEvaluation:
         return np.array([mean_defined(value) for value in values])
 
 
-def mean_defined(values: NDArray[np.float64]) -> float:
+def mean_defined(values: Floats) -> float:
     """Mean of the entries above -1; -1 if there is none."""
     defined = values[values > -1]
     return float(np.mean(defined)) if defined.size else -1.0
@@ -109,21 +111,19 @@ def evaluate(detections: Boxes, truth: Boxes, categories: int, max_dets: Sequenc
     return _accumulate(detections, rank, matched, ignored, truth, truth_ignored, categories, max_dets)
 
 
-def _rank_in_group(boxes: Boxes) -> NDArray[np.int64]:
+def _rank_in_group(boxes: Boxes) -> Ints:
     """(N,) position within the image and category of rows sorted by them."""
     positions = np.arange(len(boxes))
     return positions - np.maximum.accumulate(np.where(_group_starts(boxes), positions, 0))
 
 
-def _group_starts(boxes: Boxes) -> NDArray[np.bool_]:
+def _group_starts(boxes: Boxes) -> Bools:
     starts = np.ones(len(boxes), bool)
     starts[1:] = (np.diff(boxes.image) != 0) | (np.diff(boxes.category) != 0)
     return starts
 
 
-def _match(
-    detections: Boxes, truth: Boxes, truth_ignored: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _match(detections: Boxes, truth: Boxes, truth_ignored: Bools) -> tuple[Bools, Bools]:
     """Greedy matching, (T, A, N) each: whether a detection is matched, and whether with ignored truth.
 
     In each image and category, by descending score, a detection takes the free truth it overlaps most; truth that
@@ -162,9 +162,7 @@ def _match(
     return matched, ignored
 
 
-def _overlapping_pairs(
-    detections: Boxes, truth: Boxes
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def _overlapping_pairs(detections: Boxes, truth: Boxes) -> tuple[Ints, Ints, Floats]:
     """Detection index, truth index and IoU of every pair in one image and category with IoU >= the least threshold."""
     columns = int(max(detections.image.max(initial=0), truth.image.max(initial=0))) + 1
     group, truth_group = (b.category * columns + b.image for b in (detections, truth))
@@ -187,20 +185,20 @@ def _overlapping_pairs(
     return det, gt, iou
 
 
-def _chunks(count: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+def _chunks(count: Ints) -> Iterator[tuple[int, int]]:
     """Row ranges whose counts sum to about _PAIRS_AT_A_TIME."""
     chunk = np.cumsum(count) // _PAIRS_AT_A_TIME
     edges = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), len(count)]
     yield from pairwise(edges)
 
 
-def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ranges(starts: Ints, counts: Ints) -> Ints:
     """start, start + 1, ... (count numbers) for every entry, concatenated."""
     ends = np.cumsum(counts)
     return np.asarray(np.arange(int(counts.sum())) + np.repeat(starts - (ends - counts), counts))
 
 
-def _pair_iou(a: NDArray[np.float64], b: NDArray[np.float64], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _pair_iou(a: Floats, b: Floats, crowd: Bools) -> Floats:
     """(N,) IoU of boxes (N, 4) x, y, width, height; over a crowd, the share of ``a`` that it covers."""
     width = np.minimum(a[:, 2] + a[:, 0], b[:, 2] + b[:, 0]) - np.maximum(a[:, 0], b[:, 0])
     height = np.minimum(a[:, 3] + a[:, 1], b[:, 3] + b[:, 1]) - np.maximum(a[:, 1], b[:, 1])
@@ -210,7 +208,7 @@ def _pair_iou(a: NDArray[np.float64], b: NDArray[np.float64], crowd: NDArray[np.
     return np.asarray(np.divide(intersection, union, out=np.zeros(len(a)), where=overlap))
 
 
-def _pair_mask_iou(a: NDArray[np.object_], b: NDArray[np.object_], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _pair_mask_iou(a: NDArray[np.object_], b: NDArray[np.object_], crowd: Bools) -> Floats:
     """As :func:`_pair_iou`, of run-length coded masks."""
     from pycocotools import mask as codes
 
@@ -220,11 +218,11 @@ def _pair_mask_iou(a: NDArray[np.object_], b: NDArray[np.object_], crowd: NDArra
 
 def _accumulate(
     detections: Boxes,
-    rank: NDArray[np.int64],
-    matched: NDArray[np.bool_],
-    ignored: NDArray[np.bool_],
+    rank: Ints,
+    matched: Bools,
+    ignored: Bools,
     truth: Boxes,
-    truth_ignored: NDArray[np.bool_],
+    truth_ignored: Bools,
     categories: int,
     max_dets: Sequence[int],
 ) -> CocoEvaluation:
@@ -245,7 +243,7 @@ def _accumulate(
     return CocoEvaluation(precision, recall)
 
 
-def _precision_at_recalls(right: NDArray[np.bool_], counts: NDArray[np.bool_], wanted: int) -> NDArray[np.float64]:
+def _precision_at_recalls(right: Bools, counts: Bools, wanted: int) -> Floats:
     """(T, R) best precision at each recall point or beyond, 0 past the last; rows (T, N) by descending score."""
     true = np.cumsum(right, axis=1, dtype=np.float64)
     seen = np.cumsum(counts, axis=1, dtype=np.float64)

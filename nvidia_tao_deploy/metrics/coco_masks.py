@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Bools, Floats
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.metrics.coco import CocoMetric, truth_boxes
@@ -27,14 +27,14 @@ def has_masks(dataset: CocoDetection) -> bool:
     return any(annotation.get("segmentation") for annotation in dataset.raw["annotations"])
 
 
-def encode_mask(mask: NDArray[np.bool_]) -> Code:
+def encode_mask(mask: Bools) -> Code:
     """(H, W) -> COCO's column-major run-length code."""
     from pycocotools import mask as codes
 
     return dict(codes.encode(np.asfortranarray(mask, dtype=np.uint8)))
 
 
-def encode_part(part: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> Code:
+def encode_part(part: Bools, corner: tuple[int, int], size: tuple[int, int]) -> Code:
     """The run-length code of a picture that is empty but for ``part``, without making the picture.
 
     Args:
@@ -125,9 +125,7 @@ class CocoMaskMetric(CocoMetric):
                 remedy="Give every annotation a mask, or none to evaluate boxes only.",
             )
 
-    def _take(
-        self, sample: Sample, prediction: Detections, rows: NDArray[np.float64], known: NDArray[np.bool_]
-    ) -> None:
+    def _take(self, sample: Sample, prediction: Detections, rows: Floats, known: Bools) -> None:
         """Keep an image's rows and codes, and code its truth in the size of the masks.
 
         Raises:
@@ -192,7 +190,7 @@ def _masked(boxes: Boxes, codes: Sequence[Code]) -> Boxes:
     return replace(boxes, masks=masks, boxes_xywh=enclosing.reshape(-1, 4))
 
 
-def _areas(codes: Sequence[Code]) -> NDArray[np.float64]:
+def _areas(codes: Sequence[Code]) -> Floats:
     from pycocotools import mask as coco
 
     # one at a time: given a list of more than 255 codes, pycocotools 2.0.11 overflows on numpy 2

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Bools, Floats, Ints
 from nvidia_tao_deploy.data.point_cloud import CloudTarget
 from nvidia_tao_deploy.data.poses import PoseTruth
 from nvidia_tao_deploy.data.text_regions import TextTruth
@@ -42,10 +42,10 @@ class Seen:
         overlap: (N, K) IoU in 0..1; of answers that are right or wrong as a whole, 1 or 0.
     """
 
-    scores: NDArray[np.float64]
-    class_ids: NDArray[np.int64]
-    truth_ids: NDArray[np.int64]
-    overlap: NDArray[np.float64]
+    scores: Floats
+    class_ids: Ints
+    truth_ids: Ints
+    overlap: Floats
 
 
 def seen(target: Any, prediction: Any) -> Seen | None:
@@ -95,7 +95,7 @@ def found_boxes(prediction: Any) -> Detections | None:
     return Detections(boxes[best], scores[best], np.asarray(classes, np.int64)[best])
 
 
-def _true_boxes(target: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+def _true_boxes(target: Any) -> tuple[Floats, Ints] | None:
     """(K, 4) boxes in source pixels and their (K,) classes."""
     if isinstance(target, TextTruth):
         wanted = [points for points, ignored in zip(target.polygons, target.ignored, strict=True) if not ignored]
@@ -139,20 +139,20 @@ class Scored:
         positives: objects there are to find, or questions to answer.
     """
 
-    scores: NDArray[np.float64]
-    correct: NDArray[np.bool_]
+    scores: Floats
+    correct: Bools
     positives: int
-    _hits: NDArray[np.int64] = field(init=False, repr=False)
+    _hits: Ints = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_hits", np.concatenate([[0], np.cumsum(self.correct)]).astype(np.int64))
 
-    def accepted(self, thresholds: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def accepted(self, thresholds: Floats) -> tuple[Ints, Ints]:
         """(accepted, hits) at score >= threshold, each of the shape of ``thresholds``."""
         count = np.searchsorted(-self.scores, -thresholds, side="right")
         return count, self._hits[count]
 
-    def f1(self, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    def f1(self, thresholds: Floats) -> Floats:
         """F1 = 2 hits / (accepted + positives) at each threshold, in [0, 1]."""
         count, hits = self.accepted(thresholds)
         whole = count + self.positives
@@ -175,14 +175,14 @@ class Scored:
             return None
         return float(self.scores[int(np.searchsorted(self._hits, wanted)) - 1])
 
-    def histogram(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def histogram(self) -> tuple[Floats, Floats]:
         """(left edges, share of the scores from 0.05 on in each of 19 bins up to 1 or the largest score)."""
         top = max(1.0, float(self.scores.max(initial=1.0)))
         counts, edges = np.histogram(self.scores, BINS, (LEAST_SCORE, top))
         return edges[:-1], counts / max(counts.sum(), 1)
 
 
-def thresholds(curves: Iterable[Scored]) -> NDArray[np.float64]:
+def thresholds(curves: Iterable[Scored]) -> Floats:
     """(101,) evenly from 0 to 1, or to the largest score where scores are no probabilities."""
     top = max((float(curve.scores.max(initial=1.0)) for curve in curves), default=1.0)
     return np.linspace(0.0, max(1.0, top), STEPS)
@@ -204,7 +204,7 @@ def scored(images: Sequence[Seen], classes: Mapping[int, int]) -> Scored:
     return Scored(np.concatenate(scores)[order], np.concatenate(correct)[order], positives)
 
 
-def _hits(image: Seen, classes: Mapping[int, int]) -> NDArray[np.bool_]:
+def _hits(image: Seen, classes: Mapping[int, int]) -> Bools:
     hits = np.zeros(len(image.scores), bool)
     if not len(image.truth_ids):
         return hits

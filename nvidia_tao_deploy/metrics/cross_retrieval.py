@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.metrics.retrieval import normalize_rows
 
 CUTS = (1, 5, 10)
@@ -28,12 +28,12 @@ class QueryFigures:
         ndcg: by cut k, with binary gains and log2(1 + rank).
     """
 
-    ap: NDArray[np.float64]
-    first_rank: NDArray[np.float64]
-    auc: NDArray[np.float64]
-    recall: dict[int, NDArray[np.float64]]
-    hit: dict[int, NDArray[np.float64]]
-    ndcg: dict[int, NDArray[np.float64]]
+    ap: Floats
+    first_rank: Floats
+    auc: Floats
+    recall: dict[int, Floats]
+    hit: dict[int, Floats]
+    ndcg: dict[int, Floats]
 
 
 def query_figures(
@@ -55,7 +55,7 @@ def query_figures(
     start = np.concatenate([[0], np.cumsum(counts)[:-1]])
     nth = np.arange(len(rank)) - start[owner] + 1  # the nth relevant item of its query
 
-    def total(values: NDArray[Any]) -> NDArray[np.float64]:
+    def total(values: Array) -> Floats:
         return np.asarray(np.bincount(owner, weights=values, minlength=len(counts)), np.float64)
 
     negatives = len(gallery) - counts
@@ -74,9 +74,7 @@ def query_figures(
     )
 
 
-def _ranks(
-    queries: NDArray[np.float32], gallery: NDArray[np.float32], owner: NDArray[np.int64], item: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _ranks(queries: NDArray[np.float32], gallery: NDArray[np.float32], owner: Ints, item: Ints) -> tuple[Ints, Floats]:
     """Of P (query, item) pairs: the rank from the best, 1 for the first, and the mean ascending rank among equals."""
     rank, middle = np.empty(len(item), np.int64), np.empty(len(item))
     columns = np.arange(len(gallery))
@@ -95,7 +93,7 @@ def _ranks(
     return rank, middle
 
 
-def class_auc(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+def class_auc(scores: NDArray[np.floating], labels: Ints) -> float:
     """Mean over classes of the ROC area of their column, one class against the rest; equal scores count half.
 
     ``scores`` are (N, C), ``labels`` (N,) in [0, C). The mean is over the classes with images in and out of them; NaN

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.depth import DepthTruth
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.predictions.depth import DepthMap
 
-Values = NDArray[Any]
+Values = Array
 TINY = 1e-8
 DELTA = 1.25
 MIN_DEPTH, MAX_DEPTH = 1e-3, 10.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Bools
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
 
@@ -17,7 +18,7 @@ TRAINER_NAMES = {
 }
 
 
-def inspection_figures(scores: NDArray[np.float32], defective: NDArray[np.bool_], margin: float) -> dict[str, float]:
+def inspection_figures(scores: NDArray[np.float32], defective: Bools, margin: float) -> dict[str, float]:
     """Shares in percent, 0 where there is nothing to share; a unit is predicted defective where its score > margin.
 
     total_accuracy: right of all; defect_accuracy: found of the defective; false_alarm: predicted defective of the
@@ -30,7 +31,7 @@ def inspection_figures(scores: NDArray[np.float32], defective: NDArray[np.bool_]
     """
     failed = scores.astype(np.float64) > margin
 
-    def share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
+    def share(part: Bools, whole: Bools) -> float:
         return 100.0 * float(np.count_nonzero(part & whole)) / max(int(np.count_nonzero(whole)), 1)
 
     return {

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Bools, Floats
 from nvidia_tao_deploy.data.kitti import KittiTarget
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, SpecError
@@ -28,7 +28,7 @@ class BoxLimits:
     maximum_width: float = 0.0
     maximum_height: float = 0.0
 
-    def admits(self, boxes_xyxy: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def admits(self, boxes_xyxy: Floats) -> Bools:
         """(N,) whether each box lies within the limits, bounds included."""
         width, height = boxes_xyxy[:, 2] - boxes_xyxy[:, 0], boxes_xyxy[:, 3] - boxes_xyxy[:, 1]
         return np.asarray(
@@ -80,8 +80,8 @@ class KittiMetric:
         self._limits = [_of_class(box_limits or {}, name, NO_LIMITS) for name in self._names]
         self._confidence, self._mode = confidence_threshold, mode
         # per class, per image: (truth flags T, scores P), and the number of objects that count
-        self._flags: list[list[NDArray[np.bool_]]] = [[] for _ in self._names]
-        self._scores: list[list[NDArray[np.float64]]] = [[] for _ in self._names]
+        self._flags: list[list[Bools]] = [[] for _ in self._names]
+        self._scores: list[list[Floats]] = [[] for _ in self._names]
         self._images = 0
 
     def update(self, sample: Sample, prediction: Detections) -> None:
@@ -141,7 +141,7 @@ class KittiMetric:
             lines.append(f"no object of these classes in the data, they count as AP 0: {', '.join(absent)}")
         return "\n".join(lines)
 
-    def _gathered(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    def _gathered(self, index: int) -> tuple[Bools, Floats]:
         if not self._flags[index]:
             return np.zeros(0, bool), np.zeros(0)
         return np.concatenate(self._flags[index]), np.concatenate(self._scores[index])
@@ -153,13 +153,8 @@ def _of_class(settings: Mapping[str, Setting], name: str, default: Setting) -> S
 
 
 def match_image(
-    boxes: NDArray[np.float64],
-    scores: NDArray[np.float64],
-    truth: NDArray[np.float64],
-    neutral: NDArray[np.bool_],
-    iou_threshold: float,
-    droppable: NDArray[np.bool_] | None = None,
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    boxes: Floats, scores: Floats, truth: Floats, neutral: Bools, iou_threshold: float, droppable: Bools | None = None
+) -> tuple[Bools, Floats]:
     """Greedy matching of one class in one image.
 
     Each detection in turn takes the free object it overlaps most, if by ``iou_threshold``. On a neutral object it
@@ -196,9 +191,7 @@ def match_image(
     )
 
 
-def precision_recall(
-    flags: NDArray[np.bool_], scores: NDArray[np.float64], confidence_threshold: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def precision_recall(flags: Bools, scores: Floats, confidence_threshold: float) -> tuple[Floats, Floats]:
     """Precision and recall (N,) after each entry by descending score (stable); 0 where undefined.
 
     Entries below the confidence threshold move neither counter.
@@ -212,14 +205,14 @@ def precision_recall(
     return precision, recall
 
 
-def sampled_average_precision(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> float:
+def sampled_average_precision(precision: Floats, recall: Floats) -> float:
     """Mean over recalls 0.0, 0.1, ... 1.0 of the best precision at that recall or beyond (VOC 2007)."""
     # k * 0.1, not k / 10: recalls are compared with the double 0.30000000000000004
     points = [precision[recall >= k * 0.1] for k in range(11)]
     return float(sum(p.max() if len(p) else 0.0 for p in points) / 11)
 
 
-def integrated_average_precision(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> float:
+def integrated_average_precision(precision: Floats, recall: Floats) -> float:
     """Area under the precision envelope over recall (VOC 2010)."""
     recall = np.concatenate([[0.0], recall, [1.0]])
     envelope = np.maximum.accumulate(np.concatenate([[0.0], precision, [0.0]])[::-1])[::-1]

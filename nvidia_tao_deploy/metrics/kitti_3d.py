@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.data.point_cloud import CloudTarget
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError
@@ -21,7 +20,7 @@ RECALLS = 41
 KINDS = ("bev", "3d", "3d z_top")
 
 
-def cuboid_overlaps(boxes_a: NDArray[Any], boxes_b: NDArray[Any]) -> NDArray[np.float64]:
+def cuboid_overlaps(boxes_a: Array, boxes_b: Array) -> Floats:
     """(3, N, M) intersection over union of (N, 7) and (M, 7) cuboids, by :data:`KINDS`.
 
     In space: I / (V1 + V2 - I), I being the area shared from above times the height shared. z is the centre; for the
@@ -47,9 +46,9 @@ class Kitti3dMetric:
 
     def __init__(self, class_names: Sequence[str], iou_threshold: float = 0.5) -> None:
         self._names, self._iou = list(class_names), iou_threshold
-        self._scores: list[list[NDArray[np.float64]]] = [[] for _ in self._names]
+        self._scores: list[list[Floats]] = [[] for _ in self._names]
         # per class: scores (D,) and overlaps (3, D, G) of the clouds where some pair matches
-        self._pairs: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = [[] for _ in self._names]
+        self._pairs: list[list[tuple[Floats, Floats]]] = [[] for _ in self._names]
         self._objects = np.zeros(len(self._names), np.int64)
         self._clouds = 0
         self._tally = CloudTally()
@@ -113,7 +112,7 @@ class Kitti3dMetric:
         return float(precision[::4].sum() / 11 * 100)
 
 
-def score_thresholds(scores: NDArray[np.float64], objects: int) -> NDArray[np.float64]:
+def score_thresholds(scores: Floats, objects: int) -> Floats:
     """At most 41 of the scores of right detections, descending, at about equal steps of recall."""
     chosen: list[float] = []
     current = 0.0
@@ -127,7 +126,7 @@ def score_thresholds(scores: NDArray[np.float64], objects: int) -> NDArray[np.fl
     return np.array(chosen[:RECALLS])
 
 
-def _best_scores(scores: NDArray[np.float64], overlaps: NDArray[np.float64], iou: float) -> list[float]:
+def _best_scores(scores: Floats, overlaps: Floats, iou: float) -> list[float]:
     """Each object in turn takes, of the free detections it overlaps enough, the one of the highest score."""
     free, taken = np.ones(len(scores), bool), []
     for column in (overlaps > iou).T:
@@ -139,9 +138,7 @@ def _best_scores(scores: NDArray[np.float64], overlaps: NDArray[np.float64], iou
     return taken
 
 
-def _matches(
-    scores: NDArray[np.float64], overlaps: NDArray[np.float64], thresholds: NDArray[np.float64], iou: float
-) -> NDArray[np.int64]:
+def _matches(scores: Floats, overlaps: Floats, thresholds: Floats, iou: float) -> Ints:
     """(T,) objects that are matched by detections of at least each threshold; each takes the free one it overlaps
     most."""
     free = scores >= thresholds[:, None]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Floats, Ints
 from nvidia_tao_deploy.data.panoptic import Segments
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
@@ -24,10 +25,10 @@ MATCH = 0.5  # segments that overlap more than this can match one other only
 class PanopticCounts:
     """Per class (C,): summed IoU of matched pairs, and true positives, false positives, false negatives."""
 
-    iou: NDArray[np.float64]
-    tp: NDArray[np.int64]
-    fp: NDArray[np.int64]
-    fn: NDArray[np.int64]
+    iou: Floats
+    tp: Ints
+    fp: Ints
+    fn: Ints
     unmapped: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -37,9 +38,7 @@ class PanopticCounts:
         return cls(np.zeros(classes), tp, fp, fn)
 
 
-def count_segments(
-    truth: Segments, segment_ids: NDArray[np.int32], class_ids: NDArray[np.int64], counts: PanopticCounts
-) -> None:
+def count_segments(truth: Segments, segment_ids: NDArray[np.int32], class_ids: Ints, counts: PanopticCounts) -> None:
     """Add one image to ``counts``.
 
     Pixels without a segment (or of one whose class is unknown) are void. A pair of one class matches if its IoU, void
@@ -103,7 +102,7 @@ class PanopticMetric:
         count_segments(truth, found, prediction.class_ids, self.counts)
         self._images += 1
 
-    def by_class(self) -> dict[str, NDArray[np.float64]]:
+    def by_class(self) -> dict[str, Floats]:
         """PQ, SQ and RQ (C,), NaN for classes that neither occur nor are found.
 
         Raises:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.metrics.topk import class_tables, confusion_matrix
@@ -18,16 +18,14 @@ PAIRS = 2**14  # candidate pairs whose exact distances are computed at once
 CHUNK = 64
 
 
-def normalize_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
+def normalize_rows(rows: Array) -> NDArray[np.float32]:
     """Rows (N, D) at length 1, float32; zero rows stay as they are."""
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
     lengths[lengths == 0] = 1.0
     return np.asarray(rows / lengths[:, None], dtype=np.float32)
 
 
-def nearest(
-    gallery: NDArray[np.float32], queries: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def nearest(gallery: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> tuple[Ints, Floats]:
     """The k nearest gallery rows of every query by Euclidean distance, nearest first, exactly.
 
     A float32 matrix product finds everything that could be among the k nearest, given the bound of its rounding
@@ -75,9 +73,7 @@ def _at_least_k(values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     return np.asarray(np.partition(values, position, axis=1)[:, position])
 
 
-def _squared_distances(
-    queries: NDArray[np.float32], gallery: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _squared_distances(queries: NDArray[np.float32], gallery: NDArray[np.float32], rows: Ints, columns: Ints) -> Floats:
     squared = np.empty(len(rows))
     for start in range(0, len(rows), PAIRS):
         part = slice(start, start + PAIRS)
@@ -86,7 +82,7 @@ def _squared_distances(
     return squared
 
 
-def mean_class_hit_rate(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+def mean_class_hit_rate(found: Ints, truth: Ints) -> float:
     """Per class the share of its queries that have their label among those found; the mean over classes present.
 
     ``found`` are the labels (M, k) of the neighbours, ``truth`` (M,) those of the queries, not negative.
@@ -101,12 +97,12 @@ class Neighbourhood:
     """Collects the embeddings of a gallery and of queries, and finds each query's neighbours."""
 
     def __init__(self) -> None:
-        self._gallery: list[NDArray[Any]] = []
+        self._gallery: list[Array] = []
         self._labels: list[int] = []
-        self._queries: list[NDArray[Any]] = []
+        self._queries: list[Array] = []
         self.samples: list[Sample] = []
 
-    def add(self, sample: Sample, embedding: NDArray[Any], *, gallery: bool) -> None:
+    def add(self, sample: Sample, embedding: Array, *, gallery: bool) -> None:
         """Take one embedding (D,); a gallery sample's target is its label.
 
         Raises:
@@ -126,7 +122,7 @@ class Neighbourhood:
         """Gallery embeddings taken so far."""
         return len(self._gallery)
 
-    def find(self, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def find(self, k: int) -> tuple[Ints, Floats]:
         """Labels (M, k) of the k nearest gallery embeddings of every query, nearest first, and squared distances.
 
         Both sides are brought to length 1 first.
@@ -158,9 +154,9 @@ class RetrievalMetric:
     def __init__(self, class_names: Sequence[str], k: int) -> None:
         self._names, self._k = list(class_names), k
         self._neighbourhood = Neighbourhood()
-        self._found: NDArray[np.int64] | None = None
+        self._found: Ints | None = None
 
-    def update(self, sample: Sample, prediction: NDArray[Any]) -> None:
+    def update(self, sample: Sample, prediction: Array) -> None:
         """Take one embedding (D,); ``sample.meta["gallery"]`` says which side it belongs to."""
         self._neighbourhood.add(sample, prediction, gallery=bool(sample.meta["gallery"]))
         self._found = None
@@ -181,7 +177,7 @@ class RetrievalMetric:
         right = labels[:, 0] == [sample.target for sample in self._neighbourhood.samples]
         return list(zip((1 - squared[:, 0] / 2).tolist(), right.tolist(), strict=True))
 
-    def confusion(self) -> NDArray[np.int64]:
+    def confusion(self) -> Ints:
         """(C, C) counts: row is the query's class, column its nearest image's."""
         found, truth = self._labels()
         return confusion_matrix(truth, found[:, 0], len(self._names))
@@ -196,7 +192,7 @@ class RetrievalMetric:
         ]
         return "\n".join([*lines, "", class_tables(self.confusion(), self._names, "nearest image")])
 
-    def _labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _labels(self) -> tuple[Ints, Ints]:
         if self._found is None:
             self._found = self._neighbourhood.find(self._k)[0]
         return self._found, np.array([sample.target for sample in self._neighbourhood.samples], np.int64)

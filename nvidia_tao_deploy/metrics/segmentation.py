@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.data.masks import IGNORE
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text import some
@@ -19,7 +19,7 @@ from nvidia_tao_deploy.predictions.segmentation import to_canvas
 from nvidia_tao_deploy.predictions.types import LabelMap
 
 
-def confusion_matrix(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
+def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Ints:
     """(C, C) int64 counts of pixels, row = label, column = prediction.
 
     Args:
@@ -47,7 +47,7 @@ segmentation_figures = partial(class_figures, undefined=float("nan"))
 """As :func:`class_figures`; NaN where undefined."""
 
 
-def mean(values: NDArray[np.float64]) -> float:
+def mean(values: Floats) -> float:
     """The mean of the defined values; NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Bools
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text_regions import TextTruth
 from nvidia_tao_deploy.errors import DataError
@@ -25,9 +25,7 @@ class Matches(NamedTuple):
     matched: int
 
 
-def match_regions(
-    truths: Sequence[NDArray[Any]], ignored: NDArray[np.bool_], detections: Sequence[NDArray[Any]]
-) -> Matches:
+def match_regions(truths: Sequence[Array], ignored: Bools, detections: Sequence[Array]) -> Matches:
     """Match annotated polygons (K, 2), some of them ``ignored``, with those detected in one image, as ICDAR 2015 does.
 
     Invalid polygons are dropped. A detection counts neither way when more than half of it lies in one ignored
@@ -52,7 +50,7 @@ def match_regions(
     return Matches(int((~skip).sum()), int((~neutral).sum()), matched)
 
 
-def _valid(polygons: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], list[int]]:
+def _valid(polygons: Sequence[Array]) -> tuple[Array, list[int]]:
     import shapely
 
     shapes = np.empty(len(polygons), object)

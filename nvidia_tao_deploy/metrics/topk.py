@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.predictions.types import Classification
@@ -26,7 +26,7 @@ class TopKMetric:
         self._names, self._k = list(class_names), k
         if k < 1:
             raise SpecError(f"top-k needs k >= 1, not {k}")
-        self._scores: list[NDArray[np.float64]] = []
+        self._scores: list[Floats] = []
         self._labels: list[int] = []
 
     def update(self, sample: Sample, prediction: Classification) -> None:
@@ -49,7 +49,7 @@ class TopKMetric:
         """``top_k_accuracy`` in [0, 1]; DataError where no image was evaluated."""
         return {"top_k_accuracy": top_k_accuracy(*self._gathered(), self._k)}
 
-    def confusion(self) -> NDArray[np.int64]:
+    def confusion(self) -> Ints:
         """(C, C) counts: row is the true class, column the best-scored one."""
         scores, labels = self._gathered()
         return confusion_matrix(labels, scores.argmax(axis=1), len(self._names))
@@ -64,13 +64,13 @@ class TopKMetric:
         lines = [f"{key}: {value:.4f}" for key, value in results.items()]
         return "\n".join([*lines, "", class_tables(self.confusion(), self._names)])
 
-    def _gathered(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _gathered(self) -> tuple[Floats, Ints]:
         if not self._labels:
             raise DataError("no image was evaluated")
         return np.stack(self._scores), np.array(self._labels, dtype=np.int64)
 
 
-def top_k_accuracy(scores: NDArray[np.floating], labels: NDArray[np.int64], k: int) -> float:
+def top_k_accuracy(scores: NDArray[np.floating], labels: Ints, k: int) -> float:
     """Share of rows (N, C) whose label (N,) in [0, C) is among the k best scores, k at least 1.
 
     Among equal scores the highest index ranks first (the contract's and scikit-learn's order), except that two
@@ -84,7 +84,7 @@ def top_k_accuracy(scores: NDArray[np.floating], labels: NDArray[np.int64], k: i
     return float((rank < k).mean())
 
 
-def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> Ints:
     """(C, C) counts, row = label, column = prediction; every class has its row and column."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
@@ -93,14 +93,14 @@ def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], cl
 class ClassFigures:
     """Per class: iou, precision, recall, f1 (C,) in [0, 1]; support (C,) is the true count."""
 
-    iou: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
-    support: NDArray[np.int64]
+    iou: Floats
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    support: Ints
 
 
-def class_figures(matrix: NDArray[np.int64], undefined: float = 0.0) -> ClassFigures:
+def class_figures(matrix: Ints, undefined: float = 0.0) -> ClassFigures:
     """Figures from a (C, C) confusion matrix; ``undefined`` stands for 0 / 0.
 
     IoU = tp/(tp+fp+fn), precision = tp/(tp+fp), recall = tp/(tp+fn), F1 = Dice = 2tp/(2tp+fp+fn).
@@ -108,7 +108,7 @@ def class_figures(matrix: NDArray[np.int64], undefined: float = 0.0) -> ClassFig
     right = np.diagonal(matrix).astype(np.float64)
     predicted, support = matrix.sum(axis=0), matrix.sum(axis=1)
 
-    def share(part: NDArray[np.float64], whole: NDArray[Any]) -> NDArray[np.float64]:
+    def share(part: Floats, whole: Array) -> Floats:
         return np.asarray(np.divide(part, whole, out=np.full(len(part), undefined), where=whole > 0))
 
     return ClassFigures(
@@ -120,7 +120,7 @@ def class_figures(matrix: NDArray[np.int64], undefined: float = 0.0) -> ClassFig
     )
 
 
-def class_tables(matrix: NDArray[np.int64], names: Sequence[str], columns: str = "prediction") -> str:
+def class_tables(matrix: Ints, names: Sequence[str], columns: str = "prediction") -> str:
     """The confusion matrix, of up to 20 classes, and :func:`classification_table`."""
     table = classification_table(matrix, names)
     if len(matrix) > 20:
@@ -128,7 +128,7 @@ def class_tables(matrix: NDArray[np.int64], names: Sequence[str], columns: str =
     return f"Confusion matrix (rows: truth, columns: {columns})\n{matrix}\n\n{table}"
 
 
-def classification_table(matrix: NDArray[np.int64], names: Sequence[str]) -> str:
+def classification_table(matrix: Ints, names: Sequence[str]) -> str:
     """Precision, recall, f1 and support per class, then accuracy and both averages, as text with 2 digits."""
     figures = class_figures(matrix)
     total = int(figures.support.sum())

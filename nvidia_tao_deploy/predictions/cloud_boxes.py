@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.predictions.rotated import rotated_nms
 from nvidia_tao_deploy.predictions.types import CloudBoxes
@@ -17,8 +16,8 @@ BIRDS_EYE = [0, 1, 3, 4, 6]  # x, y, length, width, yaw of a cuboid
 
 
 def decode_cloud_boxes(
-    rows: NDArray[Any],
-    counts: NDArray[Any],
+    rows: Array,
+    counts: Array,
     geometries: Sequence[Geometry],
     *,
     classes: int,

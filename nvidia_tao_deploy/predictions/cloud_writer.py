@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Floats
 from nvidia_tao_deploy.data.point_cloud import PointFormat
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.files import write_text
@@ -80,9 +81,7 @@ class CloudWriter:
         return [self._folder / LABELS, *([self._folder / PICTURES] if self._form else [])]
 
 
-def birds_eye(
-    points: NDArray[np.float32], truth: NDArray[np.float64], found: NDArray[np.float64], area: Sequence[float]
-) -> Image.Image:
+def birds_eye(points: NDArray[np.float32], truth: Floats, found: Floats, area: Sequence[float]) -> Image.Image:
     """A picture from above, x to the right, y up: points coloured by distance, truth red, detections green.
 
     A line from the centre to the front of a box shows where it heads.
@@ -99,7 +98,7 @@ def birds_eye(
     low, high = np.array(area[:2], np.float64), np.array(area[3:5], np.float64)
     scale = (SIDE - 1) / (high - low).max()
 
-    def pixels(places: NDArray[np.floating]) -> NDArray[np.float64]:
+    def pixels(places: NDArray[np.floating]) -> Floats:
         return np.asarray((places - (low + high) / 2) * np.array([scale, -scale]) + (SIDE - 1) / 2)
 
     canvas = np.full((SIDE, SIDE, 3), BACKGROUND, np.uint8)

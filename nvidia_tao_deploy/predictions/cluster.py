@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Bools, Ints
 from nvidia_tao_deploy.predictions.nms import box_area, intersection_matrix
 
 NOISE = -1
@@ -22,9 +22,7 @@ def overlap_distance(boxes_a: NDArray[np.float32], boxes_b: NDArray[np.float32])
     return np.asarray(np.float32(1) - intersection / (union + np.float32(0.01)), dtype=np.float32)
 
 
-def weighted_dbscan(
-    boxes_xyxy: NDArray[Any], weights: NDArray[Any], eps: float, min_samples: float
-) -> NDArray[np.int64]:
+def weighted_dbscan(boxes_xyxy: Array, weights: Array, eps: float, min_samples: float) -> Ints:
     """DBSCAN with sample weights over :func:`overlap_distance`; the full distance matrix is never held.
 
     A point is core if the weights within ``eps`` of it, its own included, sum to ``min_samples``. Clusters are
@@ -73,8 +71,8 @@ def weighted_dbscan(
 
 
 def _neighbours(
-    boxes: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64], reach: float
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]]:
+    boxes: NDArray[np.float32], rows: Ints, columns: Ints, reach: float
+) -> Iterator[tuple[Ints, Ints, Bools]]:
     """(row indices, column indices, near (R, C) bool) in blocks of rows.
 
     Cells come in grid order, so a block of rows is a small part of the image and few columns can touch it. At

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 
-def decode_detr(
-    logits: NDArray[Any], boxes: NDArray[Any], geometries: Sequence[Geometry], num_select: int
-) -> list[Detections]:
+def decode_detr(logits: Array, boxes: Array, geometries: Sequence[Geometry], num_select: int) -> list[Detections]:
     """The best ``num_select`` (query, class) pairs of each image; no suppression, no threshold.
 
     A query may appear several times with different classes. Boxes are clipped to the source image.
@@ -40,9 +38,7 @@ def decode_detr(
     ]
 
 
-def checked_outputs(
-    logits: NDArray[Any], boxes: NDArray[Any], count: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def checked_outputs(logits: Array, boxes: Array, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Probabilities (count, NQ, C) and corners (count, NQ, 4) of the first ``count`` images of a batch.
 
     Raises:
@@ -61,8 +57,8 @@ def checked_outputs(
 
 
 def best_pairs(
-    scores: NDArray[Any], corners: NDArray[np.float32], geometry: Geometry, num_select: int
-) -> tuple[NDArray[np.int64], Detections]:
+    scores: Array, corners: NDArray[np.float32], geometry: Geometry, num_select: int
+) -> tuple[Ints, Detections]:
     """The best ``num_select`` (query, class) pairs of one image.
 
     Args:
@@ -80,7 +76,7 @@ def best_pairs(
     return query, Detections(to_source_clipped(corners[query], geometry), flat[best].astype(np.float64), class_ids)
 
 
-def sigmoid(logits: NDArray[Any]) -> NDArray[np.float32]:
+def sigmoid(logits: Array) -> NDArray[np.float32]:
     """1 / (1 + exp(-x)) in float32; saturates to 0 and 1."""
     with np.errstate(over="ignore"):  # exp overflows to infinity, whose inverse is the right limit
         exponential = np.exp(-logits.astype(np.float32, copy=False))
@@ -94,7 +90,7 @@ def center_to_corners(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([center - half, center + half], axis=-1)
 
 
-def top_k(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
+def top_k(scores: Array, k: int) -> Ints:
     """Indices (min(k, N),) of the largest of (N,) scores, descending, the lowest index first among equals."""
     if k >= len(scores):
         return np.argsort(-scores, kind="stable")
@@ -107,7 +103,7 @@ def top_k(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
     return chosen[np.argsort(-scores[chosen], kind="stable")]
 
 
-def to_source_clipped(boxes: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float64]:
+def to_source_clipped(boxes: NDArray[np.float32], geometry: Geometry) -> Floats:
     """(N, 4) corners in [0, 1] of the canvas -> source pixels, clipped to the source image.
 
     Where the image fills the canvas this is corner * source size with no detour over network pixels, the

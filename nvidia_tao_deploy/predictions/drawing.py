@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Bools
 from nvidia_tao_deploy.errors import SpecError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def draw_box(
     draw.text((left, top - ink_top), text, fill=contrasting(color), font=font)
 
 
-def draw_mask(picture: Image.Image, mask: NDArray[np.bool_], color: Rgb, alpha: int = MASK_ALPHA) -> None:
+def draw_mask(picture: Image.Image, mask: Bools, color: Rgb, alpha: int = MASK_ALPHA) -> None:
     """Lay a colour over the pixels of a mask (H, W) of the picture's size, in place; ``alpha`` is in 0..255."""
     from PIL import Image
 

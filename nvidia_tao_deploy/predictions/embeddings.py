@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.calibration.tensorfile import hdf5
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError
@@ -26,7 +27,7 @@ class Embeddings(NamedTuple):
     text: NDArray[np.float32] | None
 
 
-def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
+def unit_rows(rows: Array) -> NDArray[np.float32]:
     """Rows (N, D) over (length + 1e-8), float32."""
     values = rows.astype(np.float32)
     return np.asarray(values / (np.linalg.norm(values, axis=1, keepdims=True) + np.float32(1e-8)))

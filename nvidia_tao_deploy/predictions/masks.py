@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Bools, Ints
 from nvidia_tao_deploy.predictions.types import Detections
 
 
-def resized_logits(logits: NDArray[Any], size: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+def resized_logits(logits: Array, size: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
     """Each of (K, h, w) mask logits, stretched bilinearly (OpenCV INTER_LINEAR) to (H, W); ``size`` is (W, H).
 
     One at a time: hundreds of float masks of a large image do not fit into memory.
@@ -23,7 +24,7 @@ def resized_logits(logits: NDArray[Any], size: tuple[int, int]) -> Iterator[NDAr
         yield np.asarray(cv2.resize(np.ascontiguousarray(mask, np.float32), size, interpolation=cv2.INTER_LINEAR))
 
 
-def source_masks(logits: NDArray[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+def source_masks(logits: Array, size: tuple[int, int]) -> Bools:
     """(K, H, W) pixels whose probability is above one half, i.e. whose interpolated logit is above 0.
 
     ``logits`` are (K, h, w) of a canvas that the image fills; ``size`` is the (width, height) of the source image.
@@ -42,7 +43,7 @@ class Pasted(NamedTuple):
         corner: (left, top) of the part, pixels.
     """
 
-    part: NDArray[np.bool_]
+    part: Bools
     corner: tuple[int, int]
 
 
@@ -58,7 +59,7 @@ class RoiMaskDetections(Detections):
     roi_masks: NDArray[np.float32]
     size: tuple[int, int]
 
-    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> RoiMaskDetections:
+    def __getitem__(self, index: Bools | Ints | slice) -> RoiMaskDetections:
         return RoiMaskDetections(
             self.boxes_xyxy[index],
             self.scores[index],
@@ -73,7 +74,7 @@ class RoiMaskDetections(Detections):
             yield paste_roi_mask(mask, corners, self.size)
 
 
-def mask_corners(boxes_xyxy: NDArray[Any], side: int) -> NDArray[np.int64]:
+def mask_corners(boxes_xyxy: Array, side: int) -> Ints:
     """(N, 4) whole pixels that a mask of ``side`` cells and a border of one cell covers, both ends included.
 
     The box is grown by (side + 2) / side about its centre; corners are cut off toward zero.
@@ -83,7 +84,7 @@ def mask_corners(boxes_xyxy: NDArray[Any], side: int) -> NDArray[np.int64]:
     return np.concatenate([centre - half, centre + half], axis=1).astype(np.int64)
 
 
-def paste_roi_mask(probabilities: NDArray[Any], corners: NDArray[np.int64], size: tuple[int, int]) -> Pasted:
+def paste_roi_mask(probabilities: Array, corners: Ints, size: tuple[int, int]) -> Pasted:
     """Stretch one mask over its box: pixels whose interpolated probability is above one half.
 
     Contract: _coco_detection.md, "Masks from box-level logits". OpenCV INTER_LINEAR; outside the grid it is 0.

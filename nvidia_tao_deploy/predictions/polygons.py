@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.errors import RuntimeUnavailableError
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -30,33 +30,33 @@ class TextRegions:
         probability: (h, w) uint8, the map x 255; None where nobody draws it.
     """
 
-    polygons: Sequence[NDArray[np.float64]]
-    scores: NDArray[np.float64]
+    polygons: Sequence[Floats]
+    scores: Floats
     geometry: Geometry
     probability: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def on_network(self) -> list[NDArray[np.int64]]:
+    def on_network(self) -> list[Ints]:
         """Corners in whole network pixels, clipped to the canvas (sides included)."""
         return [_whole(points, self.geometry.network_size) for points in self.polygons]
 
-    def on_source(self) -> list[NDArray[np.int64]]:
+    def on_source(self) -> list[Ints]:
         """Corners in whole source pixels, rounded once, clipped to the image (sides included)."""
         scale = np.array(self.geometry.scale)
         return [_whole(points / scale, self.geometry.source_size) for points in self.polygons]
 
 
 def find_regions(
-    probability: NDArray[Any],
+    probability: Array,
     *,
     threshold: float = 0.3,
     box_threshold: float = 0.55,
     max_candidates: int = 1000,
     unclip_ratio: float = 1.5,
     polygons: bool = False,
-) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+) -> tuple[list[Floats], Floats]:
     """Contours of ``probability > threshold``, scored, and grown to the text they were shrunk from.
 
     A region grows by area * unclip_ratio / perimeter (Vatti clipping, round joins), as in "Real-time Scene Text
@@ -103,7 +103,7 @@ def require_polygon_libraries() -> None:
             ) from error
 
 
-def mini_box(points: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+def mini_box(points: Array) -> tuple[Floats, float]:
     """The smallest rectangle around points (K, 2): corners (4, 2) from the top left clockwise, and its short side."""
     import cv2
 
@@ -115,7 +115,7 @@ def mini_box(points: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     return np.stack([top_left, top_right, bottom_right, bottom_left]), float(min(rectangle[1]))
 
 
-def score_inside(values: NDArray[np.float32], points: NDArray[Any]) -> float:
+def score_inside(values: NDArray[np.float32], points: Array) -> float:
     """The mean of ``values`` (h, w) inside a polygon (K, 2) whose corners are cut to whole pixels."""
     import cv2
 
@@ -128,7 +128,7 @@ def score_inside(values: NDArray[np.float32], points: NDArray[Any]) -> float:
     return float(cv2.mean(values[low[1] : high[1] + 1, low[0] : high[0] + 1], mask)[0])
 
 
-def unclip(points: NDArray[Any], ratio: float) -> list[NDArray[np.int64]]:
+def unclip(points: Array, ratio: float) -> list[Ints]:
     """The polygon (K, 2), its corners cut to whole pixels, grown by area * ratio / perimeter: no, one or more paths."""
     import pyclipper
     import shapely
@@ -141,10 +141,10 @@ def unclip(points: NDArray[Any], ratio: float) -> list[NDArray[np.int64]]:
     return [np.array(path, np.int64) for path in offset.Execute(shape.area * ratio / shape.length)]
 
 
-Region = tuple[NDArray[np.float64], float]
+Region = tuple[Floats, float]
 
 
-def _quad(values: NDArray[np.float32], contour: NDArray[Any], least: float, ratio: float) -> Region | None:
+def _quad(values: NDArray[np.float32], contour: Array, least: float, ratio: float) -> Region | None:
     box, side = mini_box(contour)
     if side < MIN_SIDE:
         return None
@@ -156,7 +156,7 @@ def _quad(values: NDArray[np.float32], contour: NDArray[Any], least: float, rati
     return (grown, score) if side >= MIN_SIDE + 2 else None
 
 
-def _polygon(values: NDArray[np.float32], contour: NDArray[Any], least: float, ratio: float) -> Region | None:
+def _polygon(values: NDArray[np.float32], contour: Array, least: float, ratio: float) -> Region | None:
     import cv2
 
     outline = cv2.approxPolyDP(contour, APPROXIMATION * cv2.arcLength(contour, True), True).reshape(-1, 2)
@@ -169,5 +169,5 @@ def _polygon(values: NDArray[np.float32], contour: NDArray[Any], least: float, r
     return paths[0].astype(np.float64), score
 
 
-def _whole(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.int64]:
+def _whole(points: Floats, size: tuple[int, int]) -> Ints:
     return np.asarray(np.clip(np.rint(points), 0, size), np.int64)

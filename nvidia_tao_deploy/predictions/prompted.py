@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+
+from nvidia_tao_deploy.arrays import Array, Floats, Ints
 
 
-def class_scores(probabilities: NDArray[Any], spans: NDArray[np.int64]) -> NDArray[np.float64]:
+def class_scores(probabilities: Array, spans: Ints) -> Floats:
     """Mean probability of each class's tokens.
 
     Args:

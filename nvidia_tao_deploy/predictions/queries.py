@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.predictions.detr import sigmoid
 from nvidia_tao_deploy.predictions.masks import resized_logits
@@ -22,14 +22,14 @@ MASK_THRESHOLD = 0.5
 PIXELS_AT_ONCE = 1 << 12  # what stays in a core's cache
 
 
-def class_odds(logits: NDArray[Any]) -> NDArray[np.float32]:
+def class_odds(logits: Array) -> NDArray[np.float32]:
     """Softmax of (Q, C + 1), no-object last, in float32; ModelError where a value is NaN."""
     _refuse_nan(logits)
     odds = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True).astype(np.float32))
     return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)
 
 
-def stretched(masks: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+def stretched(masks: Array, size: tuple[int, int]) -> NDArray[np.float32]:
     """Mask logits (Q, h, w) at (Q, H, W), bilinear with half-pixel centres, as training does it before the sigmoid.
 
     Raises:
@@ -42,7 +42,7 @@ def stretched(masks: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]
     return found
 
 
-def semantic_map(logits: NDArray[Any], masks: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def semantic_map(logits: Array, masks: Array, size: tuple[int, int]) -> Array:
     """(H, W) class with the largest sum over queries of class probability times mask probability."""
     classes = class_odds(logits)[:, :-1]
     flat = stretched(masks, size).reshape(len(masks), -1)
@@ -56,9 +56,7 @@ def _parts(flat: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         yield flat[:, start : start + PIXELS_AT_ONCE]
 
 
-def panoptic_queries(
-    logits: NDArray[Any], masks: NDArray[Any], size: tuple[int, int], threshold: float
-) -> tuple[NDArray[Any], ...]:
+def panoptic_queries(logits: Array, masks: Array, size: tuple[int, int], threshold: float) -> tuple[Array, ...]:
     """What :func:`panoptic_map` takes, of the queries whose best class is an object of at least this probability."""
     odds = class_odds(logits)
     class_ids, scores = odds.argmax(axis=1), odds.max(axis=1)
@@ -68,8 +66,8 @@ def panoptic_queries(
 
 
 def instance_queries(
-    logits: NDArray[Any], masks: NDArray[Any], size: tuple[int, int], top: int, isthing: Sequence[bool]
-) -> tuple[NDArray[Any], ...]:
+    logits: Array, masks: Array, size: tuple[int, int], top: int, isthing: Sequence[bool]
+) -> tuple[Array, ...]:
     """What :func:`instances` takes, of the ``top`` pairs of query and class, the best first; stuff is left out of them.
 
     A pair scores its class's probability times the mean mask probability over the pixels of the mask. ``isthing`` is by
@@ -88,10 +86,10 @@ def instance_queries(
 
 
 def panoptic_map(
-    weighted: NDArray[Any],
-    masks: NDArray[Any],
-    scores: NDArray[Any],
-    class_ids: NDArray[Any],
+    weighted: Array,
+    masks: Array,
+    scores: Array,
+    class_ids: Array,
     geometry: Geometry,
     *,
     isthing: Sequence[bool],
@@ -146,9 +144,7 @@ def panoptic_map(
     return PanopticMap(segment_ids, np.array(found, np.int64), geometry)
 
 
-def instances(
-    masks: NDArray[Any], scores: NDArray[Any], class_ids: NDArray[Any], geometry: Geometry, threshold: float
-) -> Detections:
+def instances(masks: Array, scores: Array, class_ids: Array, geometry: Geometry, threshold: float) -> Detections:
     """Instances of one image that score more than ``threshold``, in the model's order.
 
     Args:
@@ -177,6 +173,6 @@ def instances(
     return Detections(boxes, scores[kept].astype(np.float64), class_ids[kept].astype(np.int64), placed)
 
 
-def _refuse_nan(values: NDArray[Any]) -> None:
+def _refuse_nan(values: Array) -> None:
     if np.isnan(values).any():
         raise ModelError("the model's outputs hold NaN", remedy="Build in fp32, or keep some layers in fp32.")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Bools, Floats, Ints
 from nvidia_tao_deploy.predictions.nms import greedy
 
 LEAST_UNION = 1e-6
@@ -18,7 +18,7 @@ _PAIRS_AT_ONCE = 1 << 13  # what the caches hold
 _TINY = 1e-100
 
 
-def corners(rectangles: NDArray[Any]) -> NDArray[np.float64]:
+def corners(rectangles: Array) -> Floats:
     """(N, 4, 2) corners counter-clockwise, from front left, of (N, 5) rectangles."""
     rectangles = np.asarray(rectangles, np.float64)
     local = _UNIT * rectangles[:, None, 2:4]
@@ -27,7 +27,7 @@ def corners(rectangles: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(np.stack([x * cos - y * sin, x * sin + y * cos], -1) + rectangles[:, None, :2])
 
 
-def rotated_intersection(rectangles_a: NDArray[Any], rectangles_b: NDArray[Any]) -> NDArray[np.float64]:
+def rotated_intersection(rectangles_a: Array, rectangles_b: Array) -> Floats:
     """(N, M) intersection areas of (N, 5) and (M, 5) rectangles."""
     a, b = np.asarray(rectangles_a, np.float64), np.asarray(rectangles_b, np.float64)
     outlines, others = corners(a), corners(b)
@@ -44,7 +44,7 @@ def rotated_intersection(rectangles_a: NDArray[Any], rectangles_b: NDArray[Any])
     return areas
 
 
-def _shared_area(outlines: NDArray[np.float64], rectangles: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shared_area(outlines: Floats, rectangles: Floats) -> Floats:
     """(K,) areas that outlines (K, 4, 2) share with rectangles (K, 5).
 
     In the rectangle's frame every point is moved to the nearest one of the rectangle (clamped). That map leaves the
@@ -68,9 +68,7 @@ def _shared_area(outlines: NDArray[np.float64], rectangles: NDArray[np.float64])
     return np.asarray(np.maximum((total * step_y).sum(1) / 2, 0))
 
 
-def _crossings(
-    start: NDArray[np.float64], step: NDArray[np.float64], half: NDArray[np.float64], low: Any, high: Any
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _crossings(start: Floats, step: Floats, half: Floats, low: Any, high: Any) -> tuple[Floats, Floats]:
     """Where in [low, high] edges meet the lines at -half and half, in order."""
     step = np.where(np.abs(step) < _TINY, _TINY, step)
     one, other = (half - start) / step, (-half - start) / step
@@ -78,24 +76,24 @@ def _crossings(
     return np.minimum(np.maximum(first, low), high), np.minimum(np.maximum(last, low), high)
 
 
-def _clamped(values: NDArray[np.float64], half: NDArray[np.float64]) -> NDArray[np.float64]:
+def _clamped(values: Floats, half: Floats) -> Floats:
     return np.asarray(np.minimum(np.maximum(values, -half), half))
 
 
-def rotated_iou(rectangles_a: NDArray[Any], rectangles_b: NDArray[Any]) -> NDArray[np.float64]:
+def rotated_iou(rectangles_a: Array, rectangles_b: Array) -> Floats:
     """(N, M) intersection over union of (N, 5) and (M, 5) rectangles."""
     shared = rotated_intersection(rectangles_a, rectangles_b)
     area_a, area_b = (np.asarray(r[:, 2] * r[:, 3], np.float64) for r in (rectangles_a, rectangles_b))
     return np.asarray(shared / np.maximum(area_a[:, None] + area_b - shared, LEAST_UNION))
 
 
-def rotated_nms(rectangles: NDArray[Any], iou_threshold: float, limit: int) -> NDArray[np.int64]:
+def rotated_nms(rectangles: Array, iou_threshold: float, limit: int) -> Ints:
     """Greedy suppression: keep the first, drop every later one with IoU >= ``iou_threshold``, repeat.
 
     Returns (K,) ascending indices, at most ``limit``, of ``rectangles`` (N, 5), best first.
     """
 
-    def clash(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def clash(a: Ints, b: Ints) -> Bools:
         return rotated_iou(rectangles[a], rectangles[b]) >= iou_threshold
 
     return greedy(np.arange(len(rectangles)), clash, limit)

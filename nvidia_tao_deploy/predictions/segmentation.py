@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 
-def argmax_map(planes: Iterable[NDArray[Any]], classes: int) -> NDArray[Any]:
+def argmax_map(planes: Iterable[Array], classes: int) -> Array:
     """(H, W) index of the largest of ``classes`` score planes (H, W), the lowest among ties; uint8 or uint16.
 
     Planes come one at a time, so that hundreds of classes of a large image fit into memory.
@@ -20,8 +20,8 @@ def argmax_map(planes: Iterable[NDArray[Any]], classes: int) -> NDArray[Any]:
     Raises:
         ModelError: a score is NaN.
     """
-    best: NDArray[Any] | None = None
-    found: NDArray[Any] = np.zeros(0, np.uint8)
+    best: Array | None = None
+    found: Array = np.zeros(0, np.uint8)
     for index, plane in enumerate(planes):
         if best is None:
             best = np.array(plane)
@@ -42,7 +42,7 @@ def label_type(classes: int) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if classes < 256 else np.uint16
 
 
-def to_source(canvas: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+def to_source(canvas: Array, geometry: Geometry) -> Array:
     """Values of the canvas (H, W) at the source's pixels (h, w), by the nearest pixel as Pillow finds it.
 
     The source must lie on whole pixels of the canvas.
@@ -58,7 +58,7 @@ def to_source(canvas: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     return np.asarray(canvas[rows][:, columns])
 
 
-def to_canvas(source: NDArray[Any], geometry: Geometry, fill: int) -> NDArray[Any]:
+def to_canvas(source: Array, geometry: Geometry, fill: int) -> Array:
     """Values of the source (h, w) at the canvas's pixels (H, W); ``fill`` where the source is not.
 
     By the nearest pixel as Pillow finds it; the source must lie on whole pixels of the canvas.

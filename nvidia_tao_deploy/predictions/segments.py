@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Bools
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.predictions.detection_writer import save_picture
@@ -42,7 +43,7 @@ class SegmentClass:
 class Region:
     """One region of a picture: its pixels (H, W) bool, colour and text."""
 
-    mask: NDArray[np.bool_]
+    mask: Bools
     color: Rgb
     text: str
 

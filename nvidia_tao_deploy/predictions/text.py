@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Bools
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import ModelError
 
@@ -26,9 +27,7 @@ class Text(NamedTuple):
     character_confidences: NDArray[np.float32]
 
 
-def decode_ctc(
-    ids: NDArray[Any], probabilities: NDArray[Any], classes: Sequence[str], blank: int, where: str = ""
-) -> list[Text]:
+def decode_ctc(ids: Array, probabilities: Array, classes: Sequence[str], blank: int, where: str = "") -> list[Text]:
     """Collapse equal neighbours, drop the blank, join the classes.
 
     A character's confidence is that of the first step of its run. The confidence of a text is the running float32
@@ -51,7 +50,7 @@ def decode_ctc(
 
 
 def decode_attention(
-    ids: NDArray[Any], probabilities: NDArray[Any], classes: Sequence[str], stop: int, where: str = ""
+    ids: Array, probabilities: Array, classes: Sequence[str], stop: int, where: str = ""
 ) -> list[Text]:
     """The classes before the first ``stop``, or of all steps where there is none.
 
@@ -73,11 +72,7 @@ def decode_attention(
 
 
 def _texts(
-    ids: NDArray[Any],
-    probabilities: NDArray[np.float32],
-    kept: NDArray[np.bool_],
-    lengths: NDArray[np.intp],
-    classes: Sequence[str],
+    ids: Array, probabilities: NDArray[np.float32], kept: Bools, lengths: NDArray[np.intp], classes: Sequence[str]
 ) -> list[Text]:
     """The classes of the ``kept`` (n, T) steps of every row; confidences are products of the first ``lengths`` (n,)."""
     # Sequential, as rounding depends on the order; the leading 1 is the product of no step.
@@ -93,7 +88,7 @@ def _texts(
     ]
 
 
-def _checked(ids: NDArray[Any], probabilities: NDArray[Any], classes: int, where: str) -> NDArray[np.float32]:
+def _checked(ids: Array, probabilities: Array, classes: int, where: str) -> NDArray[np.float32]:
     if ids.size and (ids.min() < 0 or ids.max() >= classes):
         wrong = np.unique(ids[(ids < 0) | (ids >= classes)]).tolist()
         raise ModelError(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Bools, Floats, Ints
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 
@@ -22,15 +22,15 @@ class Detections:
         masks: (N, H, W) bool in source pixels, or None.
     """
 
-    boxes_xyxy: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    class_ids: NDArray[np.int64]
-    masks: NDArray[np.bool_] | None = None
+    boxes_xyxy: Floats
+    scores: Floats
+    class_ids: Ints
+    masks: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Detections:
+    def __getitem__(self, index: Bools | Ints | slice) -> Detections:
         masks = None if self.masks is None else self.masks[index]
         return Detections(self.boxes_xyxy[index], self.scores[index], self.class_ids[index], masks)
 
@@ -44,7 +44,7 @@ class Detections:
 class Classification:
     """Class scores (C,) float64 of one image: probabilities."""
 
-    scores: NDArray[np.float64]
+    scores: Floats
 
     @property
     def class_id(self) -> int:
@@ -61,7 +61,7 @@ class LabelMap:
         geometry: how the source image lies on that canvas.
     """
 
-    class_ids: NDArray[Any]
+    class_ids: Array
     geometry: Geometry
 
 
@@ -76,7 +76,7 @@ class PanopticMap:
     """
 
     segment_ids: NDArray[np.int32]
-    class_ids: NDArray[np.int64]
+    class_ids: Ints
     geometry: Geometry
 
 
@@ -91,9 +91,9 @@ class CloudBoxes:
         geometry: what became of the cloud on its way to the model.
     """
 
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    class_ids: NDArray[np.int64]
+    boxes: Floats
+    scores: Floats
+    class_ids: Ints
     geometry: Geometry
 
     def __len__(self) -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.depth_net.spec import LEAST_SIDE, DataSource, Spec
 from nvidia_tao_deploy.data.depth import AnnotationFile, DepthList
 from nvidia_tao_deploy.data.sample import Dataset, Sample
@@ -106,7 +106,7 @@ class PairTransform:
     def __init__(self, left: ImageTransform, right: ImageTransform) -> None:
         self._left, self._right = left, right
 
-    def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
+    def __call__(self, sample: Sample, out: Mapping[str, Array]) -> Geometry:
         """Write the pair into its rows; DataError where an image cannot be read, or they are of different size."""
         left, right = self._left(sample, out), self._right(sample, out)
         if left.source_size != right.source_size:
@@ -163,7 +163,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
         check_patches(spec, ports, side, key, size)
     inputs.set_size(width, height)
 
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[DepthMap]:
+    def run(outputs: Mapping[str, Array], geometries: Sequence[Geometry]) -> list[DepthMap]:
         maps = outputs["map"].astype(np.float32)
         if maps.ndim == 4:
             if maps.shape[1] != 1:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Bools, Ints
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.predictions.cluster import NOISE, weighted_dbscan
 from nvidia_tao_deploy.predictions.nms import nms
@@ -48,15 +49,15 @@ class Candidates:
     """Boxes (N, 4) float32 in network pixels, and their coverage (N,) float32."""
 
     boxes: NDArray[np.float32]
-    scores: NDArray[Any]
+    scores: Array
 
-    def __getitem__(self, index: NDArray[Any]) -> Candidates:
+    def __getitem__(self, index: Array) -> Candidates:
         return Candidates(self.boxes[index], self.scores[index])
 
 
 def decode(
-    coverage: NDArray[Any],
-    offsets: NDArray[Any],
+    coverage: Array,
+    offsets: Array,
     geometries: Sequence[Geometry],
     classes: Sequence[ClassClustering],
     *,
@@ -139,7 +140,7 @@ def cluster(candidates: Candidates, settings: ClassClustering) -> Candidates:
     return merged[np.argsort(-merged.scores, kind="stable")]
 
 
-def _weighted_means(candidates: Candidates, labels: NDArray[np.int64]) -> Candidates:
+def _weighted_means(candidates: Candidates, labels: Ints) -> Candidates:
     """Per cluster: the coverage-weighted mean box, and the sum of coverage."""
     members = labels != NOISE
     clusters = int(labels.max(initial=NOISE)) + 1
@@ -159,7 +160,7 @@ def _nms(candidates: Candidates, settings: ClassClustering) -> Candidates:
     return kept[_tall(kept, settings)]
 
 
-def _tall(candidates: Candidates, settings: ClassClustering) -> NDArray[np.bool_]:
+def _tall(candidates: Candidates, settings: ClassClustering) -> Bools:
     height = candidates.boxes[:, 3] - candidates.boxes[:, 1]
     return np.asarray(height > settings.minimum_bounding_box_height)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
 from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.mask2former.ade import AdeMasks
 from nvidia_tao_deploy.cv.mask2former.spec import Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
@@ -87,7 +86,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     finish = family.finish(mode, action, spec.model, isthing)
     roles = [port.role for port in MODES[len(ports.outputs)][1]]
 
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Any]:
+    def run(outputs: Mapping[str, Array], geometries: Sequence[Geometry]) -> list[Any]:
         rows = zip(*(outputs[role] for role in roles), geometries, strict=True)
         if mode == "semantic":
             return [finish(argmax_map(scores, len(scores)), geometry) for scores, geometry in rows]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.folder import ClassFolder, index_classes, read_classes
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.data.text import read_text, some
@@ -99,7 +97,7 @@ class NeighbourWriter:
         self._names, self._k = names, k
         self._neighbourhood = Neighbourhood()
 
-    def write(self, sample: Sample, prediction: NDArray[Any]) -> None:
+    def write(self, sample: Sample, prediction: Array) -> None:
         """Take one embedding, of the gallery or of an image."""
         self._neighbourhood.add(sample, prediction, gallery=bool(sample.meta["gallery"]))
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.multitask_classification.results import Prediction, TaskAccuracy, TaskWriter
 from nvidia_tao_deploy.cv.multitask_classification.spec import Spec
 from nvidia_tao_deploy.cv.multitask_classification.table import TaskTable, read_class_mapping, read_table
@@ -99,7 +97,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
             f"numbered otherwise than in training. Set {action}.class_map to the training's class_mapping.json."
         )
 
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Prediction]:
+    def run(outputs: Mapping[str, Array], geometries: Sequence[Geometry]) -> list[Prediction]:
         scores = {task: family.probabilities(outputs[output]) for task, output in heads.items()}
         return [{task: rows[i] for task, rows in scores.items()} for i in range(len(geometries))]
 

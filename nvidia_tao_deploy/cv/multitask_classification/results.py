@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Ints
 from nvidia_tao_deploy.cv.multitask_classification.table import TaskClasses
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
@@ -47,7 +47,7 @@ class TaskAccuracy:
             raise DataError("no image was evaluated")
         return {task: float(np.mean(np.equal(labels, self._predicted[task]))) for task, labels in self._labels.items()}
 
-    def confusion(self, task: str) -> NDArray[np.int64]:
+    def confusion(self, task: str) -> Ints:
         """(C, C) counts, row = label, column = prediction; C covers every class that has a name or was predicted."""
         labels, predicted = (np.array(found[task], np.int64) for found in (self._labels, self._predicted))
         classes = max(len(self._classes[task]), int(predicted.max(initial=0)) + 1)

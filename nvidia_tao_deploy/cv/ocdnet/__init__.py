@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.ocdnet.spec import Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset, Sample
@@ -65,7 +65,7 @@ class ModeTransform:
             color: UprightTransform(mean=MEAN, std=(255.0,), color=color, **settings) for color in ("BGR", "RGB")
         }
 
-    def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
+    def __call__(self, sample: Sample, out: Mapping[str, Array]) -> Geometry:
         """Write the sample into its row."""
         return self._by_mode[sample.meta.get("img_mode", self._default)](sample, out)
 
@@ -130,7 +130,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
         _check_steps(spec, ports, inputs)
         polygons, settings = spec.evaluate.metric.args.is_output_polygon, spec.evaluate.post_processing.args
 
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[TextRegions]:
+    def run(outputs: Mapping[str, Array], geometries: Sequence[Geometry]) -> list[TextRegions]:
         maps = outputs["pred"][:, 0].astype(np.float32)
         if not np.isfinite(maps).all():
             raise ModelError("the model's probabilities hold NaN or infinities")

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from numpy.typing import NDArray
-
 from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.oneformer.spec import Spec
 from nvidia_tao_deploy.cv.oneformer.task import TaskTransform
 from nvidia_tao_deploy.data.folder import ImageFolder
@@ -95,13 +94,13 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     task, limits = spec.export.task, spec.model.test
     isthing = [] if task == "semantic" else family.things(spec, action, dataset)
     finish = family.finish(task, action, limits, isthing)
-    arrays: dict[str, Callable[..., tuple[NDArray[Any], ...]]] = {
+    arrays: dict[str, Callable[..., tuple[Array, ...]]] = {
         "semantic": lambda *row: (semantic_map(*row),),
         "instance": partial(instance_queries, top=limits.test_topk_per_image, isthing=isthing),
         "panoptic": partial(panoptic_queries, threshold=limits.object_mask_threshold),
     }
 
-    def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Any]:
+    def run(outputs: Mapping[str, Array], geometries: Sequence[Geometry]) -> list[Any]:
         rows = zip(outputs["pred_logits"], outputs["pred_masks"], geometries, strict=True)
         return [
             finish(*arrays[task](logits, masks, geometry.network_size), geometry) for logits, masks, geometry in rows

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array, Ints
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
@@ -18,7 +18,7 @@ WORDS = {"semantic": (29119, 1550), "instance": (34572,), "panoptic": (1072, 247
 PROMPT = (518, 10549, 533)
 
 
-def task_tokens(task: str, length: int) -> NDArray[np.int64]:
+def task_tokens(task: str, length: int) -> Ints:
     """(length,) ids of "The task is <task>": start, words, end; the rest is the end token again."""
     ids = (START, *PROMPT, *WORDS[task], END)[:length]
     tokens = np.full(length, END, np.int64)
@@ -38,7 +38,7 @@ class TaskTransform:
     def __init__(self, image: ImageTransform, name: str, task: str) -> None:
         self._image, self._name, self._task = image, name, task
 
-    def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
+    def __call__(self, sample: Sample, out: Mapping[str, Array]) -> Geometry:
         """Write the sample into ``out``; DataError where the image cannot be read."""
         row = out[self._name]
         row[...] = task_tokens(self._task, row.shape[-1])

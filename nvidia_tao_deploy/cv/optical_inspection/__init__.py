@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.run import results_folder
 from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.optical_inspection.spec import Spec
 from nvidia_tao_deploy.families import inspection as family
 from nvidia_tao_deploy.families.images import batch_size
@@ -30,7 +29,7 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
     return distances
 
 
-def distances(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometry]) -> list[np.float32]:
+def distances(outputs: Mapping[str, Array], _geometries: Sequence[Geometry]) -> list[np.float32]:
     """Euclidean distance of the two embeddings (n, D) of every pair, in float32."""
     unit, golden = (outputs[role].astype(np.float32) for role in ("output_1", "output_2"))
     return list(np.sqrt(np.square(unit - golden).sum(axis=1)))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.unet.spec import Spec
 from nvidia_tao_deploy.cv.unet.transform import UnetTransform, on_map
 from nvidia_tao_deploy.data.masks import IGNORE, ListedImages, MaskCodes, MaskPairs, paired
@@ -134,7 +133,7 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
     return lambda outputs, geometries: decode_maps(outputs["argmax_1"][..., 0], geometries, count, sigmoid=sigmoid)
 
 
-def decode_maps(values: NDArray[Any], geometries: Sequence[Geometry], count: int, *, sigmoid: bool) -> list[LabelMap]:
+def decode_maps(values: Array, geometries: Sequence[Geometry], count: int, *, sigmoid: bool) -> list[LabelMap]:
     """(n, H, W) train ids, or with ``sigmoid`` probabilities of class 1, as label maps of the model's size.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.transforms.image import Color, ImageTransform
@@ -79,7 +80,7 @@ class UnetTransform(ImageTransform):
         super().__init__(color=color, **more)
         self.inner, self.method, self.keep_aspect, self.fill = inner, method, keep_aspect, fill
 
-    def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
+    def __call__(self, sample: Sample, out: Mapping[str, Array]) -> Geometry:
         """Write the sample into ``out[input_name]``, (C, H, W).
 
         Raises:

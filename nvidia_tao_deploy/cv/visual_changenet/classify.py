@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.run import results_folder
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.visual_changenet.spec import Spec
 from nvidia_tao_deploy.data.pairs import Listed, PairTable
 from nvidia_tao_deploy.data.sample import Dataset
@@ -81,14 +80,14 @@ def decode(spec: Spec, ports: Ports) -> Decoder:
     return probabilities if logits else distances
 
 
-def probabilities(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometry]) -> list[np.float32]:
+def probabilities(outputs: Mapping[str, Array], _geometries: Sequence[Geometry]) -> list[np.float32]:
     """Softmax of the logits (n, 2), float32: the probability of a defect."""
     logits = outputs["output"].astype(np.float32)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return list(odds[:, 1] / odds.sum(axis=1))
 
 
-def distances(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometry]) -> list[np.float32]:
+def distances(outputs: Mapping[str, Array], _geometries: Sequence[Geometry]) -> list[np.float32]:
     """Distances as the graph computed them, (n) or (n, 1)."""
     return list(outputs["output"].astype(np.float32).reshape(-1))
 

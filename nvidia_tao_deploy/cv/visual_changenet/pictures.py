@@ -5,11 +5,11 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.masks import IGNORE, read_mask
 from nvidia_tao_deploy.data.sample import Sample
@@ -84,7 +84,7 @@ class ChangePictures:
         self._colors, self._truth = colors, truth
         self._paths = OutputPaths(root)
 
-    def write(self, sample: Sample, prediction: NDArray[Any]) -> None:
+    def write(self, sample: Sample, prediction: Array) -> None:
         """Write both pictures of one pair; DataError where a file cannot be read or written."""
         height, width = prediction.shape
         name = f"{self._paths(sample.path, '')}.jpg"
@@ -101,7 +101,7 @@ class ChangePictures:
         """The folder of the predictions and that of the combined pictures."""
         return [self._out, self._combined]
 
-    def _colored(self, classes: NDArray[Any]) -> NDArray[np.uint8]:
+    def _colored(self, classes: Array) -> NDArray[np.uint8]:
         known = classes < len(self._colors)
         return np.asarray(self._colors[np.where(known, classes, 0)] * known[..., None], np.uint8)
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.run import results_folder
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.visual_changenet.pictures import ChangePictures, palette, read_label
 from nvidia_tao_deploy.cv.visual_changenet.spec import SegmentData, Spec
 from nvidia_tao_deploy.data.pairs import ChangeFolders, ChangeList, Listed, change_pairs_below, together
@@ -106,7 +106,7 @@ def decode(spec: Spec, ports: Ports) -> Decoder:
     return class_maps
 
 
-def class_maps(outputs: Mapping[str, NDArray[Any]], _geometries: Sequence[Geometry]) -> list[NDArray[Any]]:
+def class_maps(outputs: Mapping[str, Array], _geometries: Sequence[Geometry]) -> list[Array]:
     """(H, W) of the largest logit (n, C, H, W), the lowest class among ties; ModelError where a logit is NaN."""
     return [argmax_map(planes, len(planes)) for planes in outputs["output"]]
 
