@@ -67,6 +67,12 @@ class OpenInputs(dict[str, TensorInfo]):
             self[role] = replace(info, shape=(*info.shape[:2], *sides))
 
 
+def set_size(ports: Ports, width: int, height: int) -> None:
+    """See :meth:`OpenInputs.set_size`; the binder made the ports so."""
+    assert isinstance(ports.inputs, OpenInputs)
+    ports.inputs.set_size(width, height)
+
+
 def check_size(spec: Any, ports: Ports, role: str, width_key: str, height_key: str) -> None:
     """The image size is the model's; a spec that sets another one is about another model.
 

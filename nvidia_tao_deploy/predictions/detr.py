@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.predictions.checks import refuse_nan
 from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -48,11 +49,7 @@ def checked_outputs(logits: Array, boxes: Array, count: int) -> tuple[NDArray[np
         raise ModelError(f"logits {logits.shape} and boxes {boxes.shape} are not (B, NQ, C) and (B, NQ, 4)")
     probabilities = sigmoid(logits[:count])
     corners = center_to_corners(boxes[:count].astype(np.float32, copy=False))
-    if np.isnan(probabilities).any() or np.isnan(corners).any():
-        raise ModelError(
-            "the model's outputs hold NaN",
-            remedy="A layer overflows in reduced precision: build in fp32, or keep that layer in fp32.",
-        )
+    refuse_nan(probabilities, corners)
     return probabilities, corners
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.arrays import Array
-from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.predictions.checks import refuse_nan
 from nvidia_tao_deploy.predictions.detr import sigmoid
 from nvidia_tao_deploy.predictions.masks import resized_logits
 from nvidia_tao_deploy.predictions.segmentation import argmax_map, label_type, to_source
@@ -24,7 +24,7 @@ PIXELS_AT_ONCE = 1 << 12  # what stays in a core's cache
 
 def class_odds(logits: Array) -> NDArray[np.float32]:
     """Softmax of (Q, C + 1), no-object last, in float32; ModelError where a value is NaN."""
-    _refuse_nan(logits)
+    refuse_nan(logits)
     odds = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True).astype(np.float32))
     return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)
 
@@ -35,7 +35,7 @@ def stretched(masks: Array, size: tuple[int, int]) -> NDArray[np.float32]:
     Raises:
         ModelError: a value is NaN.
     """
-    _refuse_nan(masks)
+    refuse_nan(masks)
     found = np.empty((len(masks), size[1], size[0]), np.float32)
     for row, mask in zip(found, resized_logits(masks, size), strict=True):
         row[...] = mask
@@ -115,7 +115,7 @@ def panoptic_map(
     Raises:
         ModelError: a value is NaN.
     """
-    _refuse_nan(scores)
+    refuse_nan(scores)
     kept = np.flatnonzero(scores >= object_threshold)
     segment_ids = np.zeros(weighted.shape[1:], np.int32)
     if not len(kept):
@@ -160,7 +160,7 @@ def instances(masks: Array, scores: Array, class_ids: Array, geometry: Geometry,
     Raises:
         ModelError: a score is NaN.
     """
-    _refuse_nan(scores)
+    refuse_nan(scores)
     kept = np.flatnonzero(scores > threshold)
     width, height = geometry.source_size
     placed = np.zeros((len(kept), height, width), bool)
@@ -171,8 +171,3 @@ def instances(masks: Array, scores: Array, class_ids: Array, geometry: Geometry,
         if len(columns):
             boxes[row] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return Detections(boxes, scores[kept].astype(np.float64), class_ids[kept].astype(np.int64), placed)
-
-
-def _refuse_nan(values: Array) -> None:
-    if np.isnan(values).any():
-        raise ModelError("the model's outputs hold NaN", remedy="Build in fp32, or keep some layers in fp32.")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.arrays import Array
-from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.predictions.checks import refuse_nan
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 
@@ -29,11 +29,8 @@ def argmax_map(planes: Iterable[Array], classes: int) -> Array:
         else:
             found[plane > best] = index
             np.maximum(best, plane, out=best)  # NaN stays, so that one check at the end finds it
-    if best is not None and np.isnan(best).any():
-        raise ModelError(
-            "the model's outputs hold NaN",
-            remedy="A layer overflows in reduced precision: build in fp32, or keep that layer in fp32.",
-        )
+    if best is not None:
+        refuse_nan(best)
     return found
 
 

@@ -15,7 +15,7 @@ from nvidia_tao_deploy.cv.depth_net.spec import LEAST_SIDE, DataSource, Spec
 from nvidia_tao_deploy.data.depth import AnnotationFile, DepthList
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
-from nvidia_tao_deploy.families.images import OpenInputs, batch_size_or, calibration_images
+from nvidia_tao_deploy.families.images import OpenInputs, batch_size_or, calibration_images, set_size
 from nvidia_tao_deploy.files import write_json
 from nvidia_tao_deploy.metrics.depth import MAX_DEPTH, MIN_DEPTH, MonoMetric, StereoMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
@@ -128,16 +128,17 @@ def transform(spec: Spec, ports: Ports) -> Transform:
     Raises:
         SpecError: the model leaves its size open, and a size of the build does not fit it.
     """
-    build, inputs = spec.gen_trt_engine, ports.inputs
-    assert isinstance(inputs, OpenInputs)
+    build = spec.gen_trt_engine
     sizes = {f"{which}_{side}": side for side in SIDES for which in ("min", "opt", "max")}
     for name, side in sizes.items():
         check_patches(spec, ports, side, f"gen_trt_engine.{name}", getattr(build, name))
     if build.opt_width and build.opt_height:  # for the checks of a build; a run sets its own size
-        inputs.set_size(build.opt_width, build.opt_height)
+        set_size(ports, build.opt_width, build.opt_height)
     constants = partial(ImageTransform, scale=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     backend = spec.runtime.image_backend
-    made = [constants(input_name=info.name, backend=backend, path_index=i) for i, info in enumerate(inputs.values())]
+    made = [
+        constants(input_name=info.name, backend=backend, path_index=i) for i, info in enumerate(ports.inputs.values())
+    ]
     return PairTransform(*made) if len(made) == 2 else made[0]
 
 
@@ -148,7 +149,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
         ModelError: a stereo model for single images, or the other way round.
         SpecError: the model leaves its size open, and crop_size does not fit it.
     """
-    stereo, inputs = len(ports.inputs) == 2, ports.inputs
+    stereo = len(ports.inputs) == 2
     if stereo != is_stereo(spec):
         raise ModelError(
             f"the model takes {'pairs' if stereo else 'single images'}, dataset.dataset_name is "
@@ -156,12 +157,11 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
             where=spec.where("dataset.dataset_name"),
             remedy="Set it to StereoDataset for pairs, MonoDataset for single images.",
         )
-    assert isinstance(inputs, OpenInputs)
     key = f"dataset.{DATA[action]}.augmentation.crop_size"
     height, width = spec.get(key)
     for side, size in zip(SIDES, (height, width), strict=True):
         check_patches(spec, ports, side, key, size)
-    inputs.set_size(width, height)
+    set_size(ports, width, height)
 
     def run(outputs: Mapping[str, Array], geometries: Sequence[Geometry]) -> list[DepthMap]:
         maps = outputs["map"].astype(np.float32)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.arrays import Array, Bools, Ints
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.predictions.checks import refuse_nan
 from nvidia_tao_deploy.predictions.cluster import NOISE, weighted_dbscan
 from nvidia_tao_deploy.predictions.nms import nms
 from nvidia_tao_deploy.predictions.types import Detections
@@ -88,10 +89,7 @@ def decode(
             remedy="The number of target classes in the spec must be the model's.",
         )
     count = len(geometries)
-    if np.isnan(coverage[:count]).any() or np.isnan(offsets[:count]).any():
-        raise ModelError(
-            "the model's outputs hold NaN", remedy="A layer overflows in reduced precision: build in fp32."
-        )
+    refuse_nan(coverage[:count], offsets[:count])
     # cells column by column, the order in which the contract numbers them
     cells = coverage[:count].astype(np.float32, copy=False).transpose(0, 1, 3, 2)
     cells = cells.reshape(count, channels, rows * columns)

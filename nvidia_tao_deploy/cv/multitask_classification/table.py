@@ -21,8 +21,10 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
 TaskClasses = Mapping[str, Sequence[str]]
 """Class names in index order, by task, tasks in sorted order."""
 
-_WHOLE = re.compile(r"\s*[+-]?\d+\s*")
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+FORMS: tuple[tuple[type[float], re.Pattern[str]], ...] = (
+    (int, re.compile(r"\s*[+-]?\d+\s*")),
+    (float, re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")),
+)
 
 
 @dataclass(frozen=True)
@@ -168,15 +170,12 @@ def _file_problem(path: Path) -> str | None:
 
 def _ordered(values: Sequence[str]) -> list[str]:
     distinct = set(values)
-    if all(_WHOLE.fullmatch(value) for value in distinct):
-        return [str(number) for number in sorted({int(value) for value in distinct})]
-    if all(_NUMBER.fullmatch(value) for value in distinct):
-        return [str(number) for number in sorted({float(value) for value in distinct})]
+    for kind, form in FORMS:
+        if all(form.fullmatch(value) for value in distinct):
+            return [str(number) for number in sorted({kind(value) for value in distinct})]
     return sorted(distinct)
 
 
 def _canonical(value: str) -> str:
     """A number in the one form that :func:`_ordered` gives it."""
-    if _WHOLE.fullmatch(value):
-        return str(int(value))
-    return str(float(value)) if _NUMBER.fullmatch(value) else value
+    return next((str(kind(value)) for kind, form in FORMS if form.fullmatch(value)), value)

@@ -17,7 +17,7 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.data.text_regions import TextRegionLabels
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.families.images import OpenInputs, batch_size, calibration_images, check_size
+from nvidia_tao_deploy.families.images import OpenInputs, batch_size, calibration_images, check_size, set_size
 from nvidia_tao_deploy.metrics.text_regions import RegionMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.polygon_writer import PolygonWriter
@@ -102,13 +102,10 @@ def transform(spec: Spec, ports: Ports) -> ModeTransform:
     Raises:
         SpecError: a size is set for the build that is not the model's.
     """
-    inputs = ports.inputs
-    assert isinstance(inputs, OpenInputs)
-    inputs.set_size(spec.gen_trt_engine.width, spec.gen_trt_engine.height)
-    check_size(spec, ports, "input", "gen_trt_engine.width", "gen_trt_engine.height")
+    _fit(spec, ports, "gen_trt_engine")
     mode = spec.gen_trt_engine.img_mode or spec.dataset.validate_dataset.args.img_mode
     return ModeTransform(
-        "RGB" if mode == "RGB" else "BGR", input_name=inputs["input"].name, backend=spec.runtime.image_backend
+        "RGB" if mode == "RGB" else "BGR", input_name=ports.inputs["input"].name, backend=spec.runtime.image_backend
     )
 
 
@@ -120,14 +117,11 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
         RuntimeUnavailableError: pyclipper or shapely is not installed.
     """
     require_polygon_libraries()
-    inputs = ports.inputs
-    assert isinstance(inputs, OpenInputs)
     if action == "inference":
-        inputs.set_size(spec.inference.width, spec.inference.height)
-        check_size(spec, ports, "input", "inference.width", "inference.height")
+        _fit(spec, ports, action)
         polygons, settings = spec.inference.polygon, spec.inference.post_processing.args
     else:
-        _check_steps(spec, ports, inputs)
+        _check_steps(spec, ports)
         polygons, settings = spec.evaluate.metric.args.is_output_polygon, spec.evaluate.post_processing.args
 
     def run(outputs: Mapping[str, Array], geometries: Sequence[Geometry]) -> list[TextRegions]:
@@ -153,11 +147,17 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     return run
 
 
-def _check_steps(spec: Spec, ports: Ports, inputs: OpenInputs) -> None:
+def _fit(spec: Spec, ports: Ports, section: str) -> None:
+    """The model takes the size of this section, which must be its own where that is fixed."""
+    set_size(ports, spec.get(f"{section}.width"), spec.get(f"{section}.height"))
+    check_size(spec, ports, "input", f"{section}.width", f"{section}.height")
+
+
+def _check_steps(spec: Spec, ports: Ports) -> None:
     """The evaluation set's Resize2D names the model's size; without one the model's own counts."""
     steps = spec.dataset.validate_dataset.args.pre_processes
     sizes = [step.args.short_size for step in steps or [] if "short_size" in step.args.model_fields_set]
-    inputs.set_size(*(sizes[-1] if sizes and isinstance(sizes[-1], list) and len(sizes[-1]) == 2 else DEFAULT_SIZE))
+    set_size(ports, *(sizes[-1] if sizes and isinstance(sizes[-1], list) and len(sizes[-1]) == 2 else DEFAULT_SIZE))
     size = ports.image_size("input")
     for given in sizes:
         if given != list(size):

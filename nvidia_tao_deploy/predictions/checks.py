@@ -1,0 +1,17 @@
+"""Refusal of outputs that no decoder can make sense of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nvidia_tao_deploy.arrays import Array
+from nvidia_tao_deploy.errors import ModelError
+
+
+def refuse_nan(*arrays: Array) -> None:
+    """ModelError where a value is NaN; infinities pass."""
+    if any(np.isnan(array).any() for array in arrays):
+        raise ModelError(
+            "the model's outputs hold NaN",
+            remedy="A layer overflows in reduced precision: build in fp32, or keep that layer in fp32.",
+        )
