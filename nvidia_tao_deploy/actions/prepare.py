@@ -63,7 +63,7 @@ def prepare(network: Network, spec: Any, backend: Backend, team: Team | None = N
     from nvidia_tao_deploy.engine.backend import known_plugins
     from nvidia_tao_deploy.graph import load, precision, simplify
     from nvidia_tao_deploy.graph.classes import class_count
-    from nvidia_tao_deploy.graph.lower import lower_plugins
+    from nvidia_tao_deploy.graph.lower import STATIC_PLUGINS, lower_plugins
     from nvidia_tao_deploy.graph.verify import is_quantized
 
     options = spec.gen_trt_engine.tensorrt
@@ -81,6 +81,8 @@ def prepare(network: Network, spec: Any, backend: Backend, team: Team | None = N
     if options.plugins != "keep":
         # auto: a plugin that the builder has is faster and exact; the others become standard operators.
         keep = known_plugins(backend) if options.plugins == "auto" else frozenset[str]()
+        if spec.gen_trt_engine.batch_size <= 0 and any(None in info.shape for info in prepared.ports.inputs.values()):
+            keep -= STATIC_PLUGINS
         lowered = lower_plugins(prepared.model, keep=keep)
         _refuse_miscomputed(lowered.lowered, backend, spec)
         prepared.model = lowered.model

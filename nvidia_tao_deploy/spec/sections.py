@@ -313,7 +313,7 @@ class Diagnose(Section):
     )
     methods: list[Literal["minmax", "entropy", "percentile", "mse"]] = Field(
         default=[],
-        description="Calibration methods to try with all layers quantized; the best is used. Empty: the spec's own.",
+        description="Calibration methods to try with all layers quantized; the best is used. Empty: all, or the spec's.",
     )
     keep_in: Literal["fp16", "bf16", "fp32"] = Field(
         default="fp16", description="Precision of the layers that layers_precision keeps out of the quantized type."

@@ -43,6 +43,16 @@ _PROPOSAL = PluginOp(lower_proposal, (FLOAT,))
 _CROP = PluginOp(lower_crop_and_resize, (FLOAT,))
 _RESIZE = PluginOp(lower_resize_nearest, (FLOAT,))
 
+# Plugins of TensorRT's static-shape interface: they run in no engine whose batch is open.
+STATIC_PLUGINS = frozenset(
+    {
+        "NMS_TRT", "BatchedNMS_TRT", "Proposal", "CropAndResize", "MultilevelProposeROI", "MultilevelProposeROI_TRT",
+        "MultilevelCropAndResize", "MultilevelCropAndResize_TRT", "GenerateDetection", "GenerateDetection_TRT",
+        "SpecialSlice", "SpecialSlice_TRT", "ResizeNearest", "ResizeNearest_TRT", "PyramidROIAlign",
+        "PyramidROIAlign_TRT",
+    }
+)  # fmt: skip
+
 PLUGIN_OPS: dict[str, PluginOp] = {
     "BatchedNMS_TRT": _BATCHED_NMS,
     "BatchedNMSDynamic_TRT": _BATCHED_NMS,
