@@ -49,11 +49,7 @@ class ClassNames:
     guessed: bool = False
 
     def check_width(self, width: int | None) -> None:
-        """Compare with the number of scores the model gives; None (dynamic) fits.
-
-        Raises:
-            ModelError: another number.
-        """
+        """Compare with the number of scores the model gives, None (dynamic) fits; ModelError where they differ."""
         if width is not None and width != len(self.names):
             raise ModelError(
                 f"the model has {width} classes and the data names {len(self.names)}: {some(self.names, 10)}",
@@ -103,11 +99,7 @@ def read_classmap(path: Path | str) -> ClassNames:
 
 
 def read_json(path: Path | str) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DataError: missing, not JSON, or a key that stands twice in one block.
-    """
+    """The content of a JSON file; DataError where it is missing, not JSON, or a key stands twice in one block."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -172,20 +164,15 @@ def classifier(
 ) -> Network:
     """A classifier of images in one folder per class: top-k accuracy, result.csv.
 
-    evaluate refuses a model with another number of classes, inference one where names were given.
+    evaluate refuses a model with another number of classes, inference one where names were given. What is not said here
+    is as in :class:`Network`.
 
     Args:
-        name: of the network.
-        spec: its typed spec.
-        bind: its binder.
         output: role of the scores.
         images: (spec, action) -> folder of images.
         classes: (spec, action) -> class names.
-        labels: spec -> class names known at build time.
-        transform: (spec, ports) -> transform.
         finish: scores (n, C) -> predictions.
         top_k: spec -> k.
-        batch_size: (spec, action) -> images per batch.
     """
 
     def dataset(spec: Any, action: str) -> Dataset:

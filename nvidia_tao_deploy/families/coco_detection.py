@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError, SpecError
 from nvidia_tao_deploy.families.images import batch_size, calibration_images, image_transform
@@ -20,7 +18,6 @@ from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.predictions.detr import decode_detr
-from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.transforms.image import ImageTransform
 
 IMAGE = Port("inputs", channels=(1, 3))
@@ -76,20 +73,6 @@ class MatchedCocoMetric(CocoMetric):
     Such a run would report AP 0 for a model that may be fine: its channels mean something else.
     """
 
-    def __init__(
-        self,
-        dataset: CocoDetection,
-        category_of_class: Sequence[int] | None = None,
-        eval_class_ids: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(dataset, category_of_class, eval_class_ids)
-        self._seen: set[int] = set()
-
-    def update(self, sample: Sample, prediction: Detections) -> None:
-        """Take one image's detections."""
-        super().update(sample, prediction)
-        self._seen.update(np.unique(prediction.class_ids).tolist())
-
     def compute(self) -> dict[str, float]:
         """The 12 numbers.
 
@@ -97,11 +80,10 @@ class MatchedCocoMetric(CocoMetric):
             DataError: no image was evaluated, or no predicted class is a category of the annotation file.
         """
         known = self._dataset.categories
-        mapped = self._seen if self._map is None else {int(self._map[i]) for i in self._seen}
-        if mapped and not mapped & set(known):
+        if self._seen and not self._seen & set(known):
             raise DataError(
                 f"no predicted class is a category of the annotation file: the model gives classes "
-                f"{some(sorted(mapped))}, the file has category ids {some(known)}",
+                f"{some(sorted(self._seen))}, the file has category ids {some(known)}",
                 where=str(self._dataset.json_file),
                 remedy="Was the model trained with other category ids, or with contiguous labels?",
             )

@@ -69,11 +69,7 @@ def known_class_names(spec: Any, *, keep_case: bool = False) -> list[str]:
 
 
 def check_classes(spec: Any, count: int) -> None:
-    """Compare the mapping, if there is one, with the model's number of classes.
-
-    Raises:
-        ModelError: another number.
-    """
+    """Compare the mapping, if there is one, with the model's number of classes; ModelError where they differ."""
     names = known_class_names(spec)
     if names and len(names) != count:
         raise ModelError(
@@ -311,8 +307,7 @@ def nms_network(
     AP goes by ``eval_config``; files hold what reaches ``inference.threshold``, in the family's five colours.
 
     Args:
-        name: of the network.
-        spec: its typed spec.
+        name, spec: of the network.
         outputs: of the plugin.
         first_class_id: id of the first class.
         resize: a name of :data:`nvidia_tao_deploy.transforms.resize.PLACEMENTS`.

@@ -51,6 +51,7 @@ class CocoMetric:
         self._category_ids = sorted(set(dataset.categories if eval_class_ids is None else eval_class_ids))
         self._max_dets = max_dets
         self._image_ids: list[int] = []
+        self._seen: set[int] = set()  # category ids (negative: none) that were predicted
         self._rows: list[Floats] = []
         self._evaluation: CocoEvaluation | None = None
         where = str(dataset.json_file)
@@ -85,6 +86,7 @@ class CocoMetric:
         rows[:, 5] = prediction.scores
         rows[:, 6] = categories
         self._image_ids.append(int(sample.id))
+        self._seen.update(np.unique(categories).tolist())
         self._take(sample, prediction, rows, np.asarray(categories >= 0))
         self._evaluation = None
 

@@ -10,7 +10,7 @@ from nvidia_tao_deploy.errors import ModelError
 
 def refuse_nan(*arrays: Array) -> None:
     """ModelError where a value is NaN; infinities pass."""
-    if any(np.isnan(array).any() for array in arrays):
+    if any(array.size and np.isnan(array.max()) for array in arrays):  # NaN is the maximum of what holds it
         raise ModelError(
             "the model's outputs hold NaN",
             remedy="A layer overflows in reduced precision: build in fp32, or keep that layer in fp32.",

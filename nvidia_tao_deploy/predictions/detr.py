@@ -13,6 +13,8 @@ from nvidia_tao_deploy.predictions.checks import refuse_nan
 from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.transforms.transform import Geometry
 
+_SAMPLE = 17  # prime to the usual numbers of classes
+
 
 def decode_detr(logits: Array, boxes: Array, geometries: Sequence[Geometry], num_select: int) -> list[Detections]:
     """The best ``num_select`` (query, class) pairs of each image; no suppression, no threshold.
@@ -32,11 +34,13 @@ def decode_detr(logits: Array, boxes: Array, geometries: Sequence[Geometry], num
     Raises:
         ModelError: the outputs' shapes do not fit each other, or hold NaN.
     """
-    probabilities, corners = checked_outputs(logits, boxes, len(geometries))
-    return [
-        best_pairs(scores, xyxy, geometry, num_select)[1]
-        for scores, xyxy, geometry in zip(probabilities, corners, geometries, strict=True)
-    ]
+    raw, corners = _checked(logits, boxes, len(geometries))
+    found = []
+    for image, xyxy, geometry in zip(raw, corners, geometries, strict=True):
+        pairs, scores = _best_of_logits(image.ravel(), num_select)
+        query, class_ids = np.divmod(pairs, max(image.shape[1], 1))
+        found.append(Detections(to_source_clipped(xyxy[query], geometry), scores.astype(np.float64), class_ids))
+    return found
 
 
 def checked_outputs(logits: Array, boxes: Array, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -45,12 +49,37 @@ def checked_outputs(logits: Array, boxes: Array, count: int) -> tuple[NDArray[np
     Raises:
         ModelError: the outputs' shapes do not fit each other, or hold NaN.
     """
+    raw, corners = _checked(logits, boxes, count)
+    return sigmoid(raw), corners
+
+
+def _checked(logits: Array, boxes: Array, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     if logits.ndim != 3 or boxes.shape != (*logits.shape[:2], 4):
         raise ModelError(f"logits {logits.shape} and boxes {boxes.shape} are not (B, NQ, C) and (B, NQ, 4)")
-    probabilities = sigmoid(logits[:count])
+    raw = logits[:count].astype(np.float32, copy=False)
     corners = center_to_corners(boxes[:count].astype(np.float32, copy=False))
-    refuse_nan(probabilities, corners)
-    return probabilities, corners
+    refuse_nan(raw, corners)
+    return raw, corners
+
+
+def _best_of_logits(logits: NDArray[np.float32], k: int) -> tuple[Ints, NDArray[np.float32]]:
+    """``top_k(sigmoid(logits), k)`` and those scores, for (N,) logits, with the sigmoid of few of them.
+
+    A sample says which logits can be among the best; where it misleads, all are taken.
+    """
+    sample = logits[::_SAMPLE]
+    expected = 2 * k // _SAMPLE + 8
+    if expected < len(sample):
+        least = np.partition(sample, len(sample) - expected)[len(sample) - expected]
+        likely = np.flatnonzero(logits >= least)
+        if len(likely) >= k > 0:
+            scores = sigmoid(logits[likely])
+            best = top_k(scores, k)
+            if scores[best[-1]] > sigmoid(np.array([least]))[0]:  # nothing that was left out reaches the last one
+                return likely[best], scores[best]
+    scores = sigmoid(logits)
+    best = top_k(scores, k)
+    return best, scores[best]
 
 
 def best_pairs(

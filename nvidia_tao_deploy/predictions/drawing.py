@@ -80,11 +80,7 @@ def class_color(name: str, class_id: int, colors: Mapping[str, Any] | Sequence[A
 
 
 def parse_color(color: str | Sequence[int]) -> Rgb:
-    """A Pillow colour name, "#rrggbb", or three numbers 0..255.
-
-    Raises:
-        SpecError: not a colour.
-    """
+    """A Pillow colour name, "#rrggbb", or three numbers 0..255; SpecError where it is no colour."""
     if not isinstance(color, str):
         red, green, blue = (min(max(int(value), 0), 255) for value in color)
         return red, green, blue

@@ -211,11 +211,7 @@ def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> DepthWrit
 
 
 def calibration(spec: Spec) -> Dataset:
-    """Images for the checks of a mono build; a folder of images has no pairs.
-
-    Raises:
-        SpecError: a stereo set.
-    """
+    """Images for the checks of a mono build; SpecError for a stereo set, as a folder of images has no pairs."""
     if is_stereo(spec):
         raise SpecError(
             "a stereo model has no calibration images",

@@ -20,11 +20,7 @@ SOURCES = "dataset_config.validation_data_sources"
 
 
 def folders(spec: Spec, name: str) -> list[str]:
-    """One folder of every validation source.
-
-    Raises:
-        SpecError: no source, or one without this folder.
-    """
+    """One folder of every validation source; SpecError where there is no source, or one without this folder."""
     found = [getattr(source, name) for source in spec.require(SOURCES)]
     if not all(found):
         index = found.index("")

@@ -23,11 +23,7 @@ KEY = "dataset.classify"
 
 
 def golden_count(spec: Spec) -> int:
-    """Golden images per unit.
-
-    Raises:
-        SpecError: several, and a model that gives the distance to one.
-    """
+    """Golden images per unit; SpecError where there are several and the model gives the distance to one."""
     count = spec.dataset.classify.num_golden
     if count > 1 and spec.model.classify.difference_module == "euclidean":
         raise SpecError(
