@@ -298,7 +298,7 @@ def pin_layers(trt: Any, network: Any, plan: BuildPlan, emit: Emit) -> None:
         outputs = [layer.get_output(number) for number in range(layer.num_outputs)]
         if node is not None:
             used.add(node)
-        if layer.type in skipped or not _is_float(trt, outputs):
+        if layer.type in skipped or not _is_float(trt, outputs) or _takes_integers(trt, layer):
             continue
         precision = plan.pinned_nodes[node] if node is not None else None
         if precision is None and any(tensor.name in tensors for tensor in outputs):
@@ -321,6 +321,14 @@ _UNTYPED_LAYERS = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "QUANTIZE", "DEQUANT
 def _is_float(trt: Any, outputs: list[Any]) -> bool:
     kinds = {trt.DataType.FLOAT, trt.DataType.HALF}
     return bool(outputs) and all(not tensor.is_shape_tensor and tensor.dtype in kinds for tensor in outputs)
+
+
+def _takes_integers(trt: Any, layer: Any) -> bool:
+    """A plugin with an integer input: a precision given to the layer would be asked of that input too."""
+    if not layer.type.name.startswith("PLUGIN"):
+        return False
+    inputs = [layer.get_input(number) for number in range(layer.num_inputs)]
+    return not _is_float(trt, [tensor for tensor in inputs if tensor is not None])
 
 
 def _node_of(layer: str, nodes: Any) -> str | None:

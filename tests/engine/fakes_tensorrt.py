@@ -81,7 +81,7 @@ def surface(version: str, *, fail: str | None = None) -> Any:
     trt.ProfilingVerbosity = enum("ProfilingVerbosity", numbered("LAYER_NAMES_ONLY", "NONE", "DETAILED"))
     trt.DeviceType = enum("DeviceType", numbered("GPU", "DLA"))
     trt.LayerType = enum(
-        "LayerType", numbered("CONVOLUTION", "UNARY", "CONSTANT", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "SHAPE")
+        "LayerType", numbered("CONVOLUTION", "UNARY", "CONSTANT", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "SHAPE", "PLUGIN_V2")
     )
     if release >= (8, 6):
         levels = ["NONE", "AMPERE_PLUS"] + (["SAME_COMPUTE_CAPABILITY"] if release >= (10, 9) else [])
@@ -117,12 +117,13 @@ def surface(version: str, *, fail: str | None = None) -> Any:
     class Layer(Slots):
         allowed = frozenset({"precision"} if major < 11 else ())
 
-        def __init__(self, name: str, kind: Any, outputs: list[Tensor]) -> None:
-            self._name, self._kind, self._outputs = name, kind, outputs
+        def __init__(self, name: str, kind: Any, outputs: list[Tensor], inputs: Sequence[Tensor] = ()) -> None:
+            self._name, self._kind, self._outputs, self._inputs = name, kind, outputs, inputs
 
         name = property(lambda self: self._name)
         type = property(lambda self: self._kind)
         num_outputs = property(lambda self: len(self._outputs))
+        num_inputs = property(lambda self: len(self._inputs))
 
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value)
@@ -131,6 +132,9 @@ def surface(version: str, *, fail: str | None = None) -> Any:
 
         def get_output(self, index: int) -> Tensor:
             return self._outputs[index]
+
+        def get_input(self, index: int) -> Tensor:
+            return self._inputs[index]
 
         if major < 11:
 
