@@ -93,9 +93,8 @@ class Workers:
         """Begin to fill rows 0.. of ring buffer ``slot`` with ``samples``, which begin at dataset index ``start``."""
         bounds = range(0, len(samples), self._chunk)
         if self._children is not None:
-            work = [
-                self._children.submit(slot, row, start + row, min(self._chunk, len(samples) - row)) for row in bounds
-            ]
+            chunks = [(row, start + row, min(self._chunk, len(samples) - row)) for row in bounds]
+            work = self._children.submit(slot, chunks)
         else:
             work = [self._pool.submit(self._local, slot, row, samples[row : row + self._chunk]) for row in bounds]
         return Ticket(work)
@@ -230,20 +229,25 @@ class _Children:
         self._collector = threading.Thread(target=self._collect, name="collector", daemon=True)
         self._collector.start()
 
-    def submit(self, slot: int, row: int, start: int, count: int) -> Future[Filled]:
-        """Fill rows ``row``... of ring buffer ``slot`` with ``count`` samples from dataset index ``start`` on."""
-        future: Future[Filled] = Future()
+    def submit(self, slot: int, chunks: Sequence[tuple[int, int, int]]) -> list[Future[Filled]]:
+        """Fill parts of ring buffer ``slot``: each a first row, a first dataset index, and a number of samples."""
+        futures: list[Future[Filled]] = [Future() for _ in chunks]
+        data = b""
         with self._lock:
-            if self._error is not None:
-                future.set_exception(self._error)
-                return future
-            number, self._next = self._next, self._next + 1
-            self._jobs[number] = future, start, count
+            for future, (row, start, count) in zip(futures, chunks, strict=True):
+                if self._error is not None:
+                    future.set_exception(self._error)
+                    continue
+                number, self._next = self._next, self._next + 1
+                self._jobs[number] = future, start, count
+                data += _JOB.pack(number, slot, row, start, count)
+        most = _ATOMIC // _JOB.size * _JOB.size
         try:
-            os.write(self._jobs_in, _JOB.pack(number, slot, row, start, count))
+            for position in range(0, len(data), most):
+                os.write(self._jobs_in, data[position : position + most])
         except OSError:  # every process is gone: the collector says so
             self._fail()
-        return future
+        return futures
 
     def _collect(self) -> None:
         """Hand answers to their futures until the pipe closes or a process dies."""

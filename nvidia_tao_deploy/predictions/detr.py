@@ -113,7 +113,10 @@ def sigmoid(logits: Array) -> NDArray[np.float32]:
 def center_to_corners(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     """(..., 4) centre x, centre y, width, height -> x1, y1, x2, y2."""
     center, half = boxes[..., :2], boxes[..., 2:] * np.float32(0.5)
-    return np.concatenate([center - half, center + half], axis=-1)
+    corners = np.empty_like(boxes)
+    np.subtract(center, half, out=corners[..., :2])
+    np.add(center, half, out=corners[..., 2:])
+    return corners
 
 
 def top_k(scores: Array, k: int) -> Ints:
