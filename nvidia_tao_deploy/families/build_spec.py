@@ -10,7 +10,7 @@ from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.drift import Drift, gib_to_mib
 from nvidia_tao_deploy.spec.fields import field, section
 
-Floats = Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lambda value: str(value).lower())]
+FloatPrecision = Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lambda value: str(value).lower())]
 """Precisions of networks without int8, in any case."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from nvidia_tao_deploy.families.build_spec import Floats
+from nvidia_tao_deploy.families.build_spec import FloatPrecision
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 
@@ -20,7 +20,7 @@ SENSITIVE = (
 class TensorRT(sections.TensorRT):
     """How the engine is built; there is no int8 for these networks."""
 
-    data_type: Floats = field("fp32", "Precision of the engine, in any case.")  # type: ignore[assignment]
+    data_type: FloatPrecision = field("fp32", "Precision of the engine, in any case.")  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def _sensitive_layers(self) -> TensorRT:
@@ -41,10 +41,19 @@ class GenTrtEngine(sections.GenTrtEngine):
 class HalfTensorRT(TensorRT):
     """How the engine is built; fp16 unless told."""
 
-    data_type: Floats = field("fp16", "Precision of the engine, in any case.")  # type: ignore[assignment]
+    data_type: FloatPrecision = field("fp16", "Precision of the engine, in any case.")  # type: ignore[assignment]
 
 
 class HalfGenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
     tensorrt: HalfTensorRT = section(HalfTensorRT, "How the engine is built.")
+
+
+class Limits(sections.Section):
+    """What becomes an object or segment."""
+
+    object_mask_threshold: float = field(0.4, "Least score of an object or segment.", ge=0, le=1)
+    overlap_threshold: float = field(
+        0.5, "Least share of a segment's mask that others do not cover (panoptic).", ge=0, le=1
+    )

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from nvidia_tao_deploy.families.build_spec import Floats
+from nvidia_tao_deploy.families.build_spec import FloatPrecision
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
@@ -18,7 +18,7 @@ Side = Annotated[int, Field(ge=LEAST_SIDE)]
 class TensorRT(sections.TensorRT):
     """How the engine is built."""
 
-    data_type: Floats = Field(  # type: ignore[assignment]
+    data_type: FloatPrecision = Field(  # type: ignore[assignment]
         default="fp32", description="Precision of the engine, in any case; this network has no int8."
     )
 

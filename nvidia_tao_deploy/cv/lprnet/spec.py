@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from nvidia_tao_deploy.families.build_spec import Floats
+from nvidia_tao_deploy.families.build_spec import FloatPrecision
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
@@ -15,7 +15,7 @@ from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section,
 class TensorRT(ProtoTensorRT):
     """How the engine is built."""
 
-    data_type: Floats = Field(  # type: ignore[assignment]
+    data_type: FloatPrecision = Field(  # type: ignore[assignment]
         default="fp32", description="Precision of the engine, in any case; this network has no int8."
     )
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from nvidia_tao_deploy.families.augmentation_spec import Mean, Std
-from nvidia_tao_deploy.families.universal_spec import GenTrtEngine
+from nvidia_tao_deploy.families.universal_spec import GenTrtEngine, Limits
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
@@ -18,14 +18,10 @@ class SemSegHead(Section):
     num_classes: int = field(200, "Classes of the model.", ge=1)
 
 
-class Model(Section):
+class Model(Limits):
     """Facts about the trained network."""
 
     sem_seg_head: SemSegHead = section(SemSegHead)
-    object_mask_threshold: float = field(0.4, "Least score of an object or segment.", ge=0, le=1)
-    overlap_threshold: float = field(
-        0.5, "Least share of a segment's mask that others do not cover (panoptic).", ge=0, le=1
-    )
 
 
 class ValData(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from nvidia_tao_deploy.families.universal_spec import HalfGenTrtEngine
+from nvidia_tao_deploy.families.universal_spec import HalfGenTrtEngine, Limits
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
@@ -15,13 +15,9 @@ class SemSegHead(Section):
     num_classes: int = field(133, "Classes of the model, no-object left out.", ge=1)
 
 
-class Test(Section):
+class Test(Limits):
     """How instances and segments are told from queries."""
 
-    object_mask_threshold: float = field(0.4, "Least score of an object or segment.", ge=0, le=1)
-    overlap_threshold: float = field(
-        0.5, "Least share of a segment's mask that others do not cover (panoptic).", ge=0, le=1
-    )
     test_topk_per_image: int = field(100, "Most instances of an image.", ge=1)
 
 
