@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Indices = NDArray[np.int64]
+from nvidia_tao_deploy.arrays import Array, Bools, Ints
+
 BLOCK = 64  # boxes that are compared with each other, then with the rest
 
 
-def box_area(boxes_xyxy: NDArray[Any], offset: float = 0.0) -> NDArray[Any]:
+def box_area(boxes_xyxy: Array, offset: float = 0.0) -> Array:
     """(N,) areas of (N, 4) boxes; ``offset`` is added to width and height."""
     width, height = boxes_xyxy[:, 2] - boxes_xyxy[:, 0], boxes_xyxy[:, 3] - boxes_xyxy[:, 1]
     return np.asarray((width + offset) * (height + offset))
 
 
-def intersection_matrix(boxes_a: NDArray[Any], boxes_b: NDArray[Any], offset: float = 0.0) -> NDArray[Any]:
+def intersection_matrix(boxes_a: Array, boxes_b: Array, offset: float = 0.0) -> Array:
     """(N, M) intersection areas of (N, 4) and (M, 4) corner boxes."""
     width = np.minimum(boxes_a[:, None, 2], boxes_b[None, :, 2]) - np.maximum(boxes_a[:, None, 0], boxes_b[None, :, 0])
     height = np.minimum(boxes_a[:, None, 3], boxes_b[None, :, 3]) - np.maximum(boxes_a[:, None, 1], boxes_b[None, :, 1])
     return np.asarray(np.maximum(width + offset, 0) * np.maximum(height + offset, 0))
 
 
-def iou_matrix(boxes_a: NDArray[Any], boxes_b: NDArray[Any], offset: float = 0.0) -> NDArray[Any]:
+def iou_matrix(boxes_a: Array, boxes_b: Array, offset: float = 0.0) -> Array:
     """Intersection over union, (N, M) in the boxes' dtype; 0 where the union is empty.
 
     Args:
@@ -38,7 +38,7 @@ def iou_matrix(boxes_a: NDArray[Any], boxes_b: NDArray[Any], offset: float = 0.0
     return np.asarray(np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0))
 
 
-def nms(boxes_xyxy: NDArray[Any], scores: NDArray[Any], iou_threshold: float, offset: float = 0.0) -> NDArray[np.int64]:
+def nms(boxes_xyxy: Array, scores: Array, iou_threshold: float, offset: float = 0.0) -> Ints:
     """Greedy suppression: keep the best box, drop every later one with IoU > ``iou_threshold``, repeat.
 
     Args:
@@ -54,7 +54,7 @@ def nms(boxes_xyxy: NDArray[Any], scores: NDArray[Any], iou_threshold: float, of
     return greedy(order, lambda a, b: iou_matrix(boxes_xyxy[a], boxes_xyxy[b], offset) > iou_threshold)
 
 
-def greedy(order: Indices, clash: Callable[[Indices, Indices], NDArray[np.bool_]], limit: int | None = None) -> Indices:
+def greedy(order: Ints, clash: Callable[[Ints, Ints], Bools], limit: int | None = None) -> Ints:
     """Keep the first, drop every later one it clashes with, repeat; (K,) kept, at most ``limit``.
 
     Args:
@@ -76,8 +76,8 @@ def greedy(order: Indices, clash: Callable[[Indices, Indices], NDArray[np.bool_]
 
 
 def soft_nms(
-    boxes_xyxy: NDArray[Any], scores: NDArray[Any], sigma: float, threshold: float, offset: float = 0.0
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    boxes_xyxy: Array, scores: Array, sigma: float, threshold: float, offset: float = 0.0
+) -> tuple[Ints, NDArray[np.float64]]:
     """Gaussian soft suppression: take the best box, multiply the others' scores by exp(-IoU^2 / sigma), repeat.
 
     Args:
