@@ -21,7 +21,9 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["nvidia_tao_deploy", "nvidia_tao_deploy.*"]),
-    package_data={"nvidia_tao_deploy": ["py.typed", "spec/known/*.json", "spec/known/*/*.json", "transforms/finish.ptx"]},
+    package_data={
+        "nvidia_tao_deploy": ["py.typed", "spec/known/*.json", "spec/known/*/*.json", "transforms/finish.ptx"]
+    },
     # The launcher finds the image to run here when the package is installed.
     data_files=[("share/nvidia_tao_deploy/docker", ["docker/manifest.json"])],
     install_requires=[

@@ -7,6 +7,7 @@ lacks raises AttributeError here as it does there. The fakes record what they ar
 # ruff: noqa: ARG002, ARG005, N815  (the signatures are TensorRT's)
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,7 +82,10 @@ def surface(version: str, *, fail: str | None = None) -> Any:
     trt.ProfilingVerbosity = enum("ProfilingVerbosity", numbered("LAYER_NAMES_ONLY", "NONE", "DETAILED"))
     trt.DeviceType = enum("DeviceType", numbered("GPU", "DLA"))
     trt.LayerType = enum(
-        "LayerType", numbered("CONVOLUTION", "UNARY", "CONSTANT", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "SHAPE", "PLUGIN_V2")
+        "LayerType",
+        numbered(
+            "CONVOLUTION", "UNARY", "CONSTANT", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "SHAPE", "PLUGIN_V2"
+        ),
     )
     if release >= (8, 6):
         levels = ["NONE", "AMPERE_PLUS"] + (["SAME_COMPUTE_CAPABILITY"] if release >= (10, 9) else [])
@@ -152,6 +156,7 @@ def surface(version: str, *, fail: str | None = None) -> Any:
             Layer("conv2", kinds.CONVOLUTION, [Tensor("yh", trt.DataType.HALF)]),
         ],
     )
+    trt.Layer, trt.Tensor = Layer, Tensor  # for tests that make networks of their own
     network.num_inputs, network.num_layers = len(network.inputs), len(network.layers)
     network.get_input = lambda index: network.inputs[index]
     network.get_layer = lambda index: network.layers[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import engine_models as models
@@ -11,7 +12,7 @@ from fakes_tensorrt import RELEASES, surface
 from onnx import TensorProto
 
 from nvidia_tao_deploy.engine.backend import Backend, choose_runtime, describe
-from nvidia_tao_deploy.engine.builder import build_plan
+from nvidia_tao_deploy.engine.builder import build_plan, pin_layers
 from nvidia_tao_deploy.engine.facts import read
 from nvidia_tao_deploy.engine.options import BuildOptions, ImplicitCalibration, plan_build
 from nvidia_tao_deploy.engine.profiles import propose
@@ -86,6 +87,20 @@ def test_fp32_islands_are_pinned_on_8_and_nothing_else(tmp_path: Path) -> None:
     assert recorded["precisions"] == {"exp1": "FLOAT"}
     assert recorded["calls"] == [("set_output_type", "exp1", 0, "FLOAT")]
     assert told(V11, models.half_net(tmp_path / "m.onnx"))["precisions"] == {}
+
+
+def test_a_plugin_with_an_integer_input_keeps_the_types_it_has() -> None:
+    trt = surface(V85)
+    kinds, half = trt.LayerType, trt.DataType.HALF
+    boxes, counts = trt.Tensor("boxes", half), trt.Tensor("counts", trt.DataType.INT32)
+    layers = [
+        trt.Layer("scatter", kinds.PLUGIN_V2, [trt.Tensor("map", half)], [boxes, counts]),
+        trt.Layer("nms", kinds.PLUGIN_V2, [trt.Tensor("kept", half)], [boxes]),
+    ]
+    network = SimpleNamespace(num_layers=2, get_layer=layers.__getitem__)
+    plan = SimpleNamespace(pinned_nodes={"scatter": "fp32", "nms": "fp32"}, pinned_tensors=())
+    pin_layers(trt, network, plan, lambda event: None)
+    assert trt.recorded["precisions"] == {"nms": "FLOAT"}
 
 
 def test_a_pinned_layer_without_kernel_is_preferred_instead(tmp_path: Path) -> None:
