@@ -27,18 +27,21 @@ def decode_rgb(files: Sequence[bytes]) -> list[NDArray[np.uint8] | None]:
     return [None if image is None else np.asarray(image.cpu(), np.uint8) for image in decode_on_device(files)]
 
 
-def decode_on_device(files: Sequence[Any], stream: int = 0) -> list[Any]:
+def decode_on_device(files: Sequence[Any], stream: int = 0, images: Sequence[Any] = ()) -> list[Any]:
     """As :func:`decode_rgb`, left on the device in ``stream``'s order: objects with ``__cuda_array_interface__``.
 
     Args:
         files: the files' bytes, as bytes or uint8 arrays.
         stream: a CUDA stream's handle.
+        images: what an earlier call gave and nobody needs any more: their memory is used again. Freeing it instead
+            would wait for everything that runs on the GPU.
 
     Raises:
         RuntimeUnavailableError: the package or a GPU is missing.
     """
     decoder, parameters, source = _decoder()
-    decoded = decoder.decode([source(file) for file in files], params=parameters, cuda_stream=stream)
+    again = {"images": list(images[: len(files)])} if len(images) >= len(files) else {}
+    decoded = decoder.decode([source(file) for file in files], params=parameters, cuda_stream=stream, **again)
     return list(decoded)
 
 

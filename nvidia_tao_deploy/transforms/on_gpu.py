@@ -8,9 +8,10 @@ larger than a row of the ring, or of more than 8 bits, is finished by the worker
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from math import ceil, prod
 from pathlib import Path
@@ -143,6 +144,15 @@ class _Store(ctypes.Structure):
     ]
 
 
+@dataclass
+class _Staging:
+    """What one batch under way needs on the device."""
+
+    pixels: driver.Memory
+    rows: driver.Memory
+    images: list[Any] = field(default_factory=list)
+
+
 class Finisher:
     """The GPU's side: takes filled rows to the network's input.
 
@@ -174,13 +184,13 @@ class Finisher:
         self._channels = channels
         self._rows_may_be_first = int(version("pillow").split(".")[0]) >= 13
         self._tables: dict[Size, tuple[driver.Memory, int]] = {}
-        self._free: SimpleQueue[tuple[driver.Memory, driver.Memory]] = SimpleQueue()
+        self._free: SimpleQueue[_Staging] = SimpleQueue()
         self._staging = [
-            (driver.Memory(batch_size * self._row_bytes), driver.Memory(batch_size * _ROW.itemsize))
+            _Staging(driver.Memory(batch_size * self._row_bytes), driver.Memory(batch_size * _ROW.itemsize))
             for _ in range(lanes)
         ]
-        for pair in self._staging:
-            self._free.put(pair)
+        for staging in self._staging:
+            self._free.put(staging)
 
     @contextmanager
     def feeds(self, buffers: Mapping[str, NDArray[Any]], count: int) -> Iterator[dict[str, Any]]:
@@ -192,45 +202,36 @@ class Finisher:
             self._free.put(staging)
 
     def enqueue(
-        self,
-        pointer: int,
-        stream: int,
-        staging: tuple[driver.Memory, driver.Memory],
-        buffers: Mapping[str, NDArray[Any]],
-        count: int,
-    ) -> Any:
-        """Copy the rows' bytes over and fill the network's input at device address ``pointer``.
-
-        Returns:
-            What must live until the stream is done.
-        """
+        self, pointer: int, stream: int, staging: _Staging, buffers: Mapping[str, NDArray[Any]], count: int
+    ) -> None:
+        """Copy the rows' bytes over and fill the network's input at device address ``pointer``."""
         driver.make_current(self._gpu)
-        pixels, described = staging
         host, sizes = buffers[PIXELS].ctypes.data, buffers[SIZES][:count]
         width, height, encoded = sizes.T
         raw = np.where(encoded == 0, width.astype(np.int64) * height * self._channels, 0)
         if raw.any():
-            driver.upload_rows(pixels.pointer, host, self._row_bytes, int(raw.max()), count, stream)
+            driver.upload_rows(staging.pixels.pointer, host, self._row_bytes, int(raw.max()), count, stream)
         rows = np.zeros(count, _ROW)
-        rows["pixels"] = pixels.pointer + np.arange(count, dtype=np.uint64) * np.uint64(self._row_bytes)
+        rows["pixels"] = staging.pixels.pointer + np.arange(count, dtype=np.uint64) * np.uint64(self._row_bytes)
         for size in {(int(w), int(h)) for w, h, _ in sizes}:
             same = (width == size[0]) & (height == size[1])
             if size[0]:
                 across, down = self._tables_of(size)
                 rows["across"][same], rows["down"][same] = across, down
                 rows["width"][same], rows["down_first"][same] = size[0], self._down_first(size)
-        decoded = self._decoded(buffers[PIXELS], encoded.tolist(), stream)
-        for index, image in decoded.items():
-            rows["pixels"][index] = image.__cuda_array_interface__["data"][0]
+        files = np.flatnonzero(encoded).tolist()
+        if files:
+            data = [buffers[PIXELS][index, : encoded[index]] for index in files]
+            staging.images = self._decoded(data, stream, staging.images)
+            rows["pixels"][files] = [image.__cuda_array_interface__["data"][0] for image in staging.images]
         for index in np.flatnonzero(width == 0).tolist():  # finished by the worker
             rows["pixels"][index] = 0
             to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
             driver.upload(to, source, self._finished_bytes, stream)
-        driver.upload(described.pointer, rows.ctypes.data, rows.nbytes, stream)
+        driver.upload(staging.rows.pointer, rows.ctypes.data, rows.nbytes, stream)
         grid = (ceil(self._canvas[0] / _BLOCK[0]), ceil(self._canvas[1] / _BLOCK[1]), count)
-        arguments = (ctypes.c_uint64(described.pointer), self._store, ctypes.c_uint64(pointer))
+        arguments = (ctypes.c_uint64(staging.rows.pointer), self._store, ctypes.c_uint64(pointer))
         self._kernel.launch(grid, _BLOCK, stream, arguments)
-        return decoded
 
     def _down_first(self, source: Size) -> bool:
         """Pillow 13 and later resize rows first where the height shrinks by much more than the width."""
@@ -238,16 +239,13 @@ class Finisher:
         shrinks = source[1] - high
         return self._rows_may_be_first and shrinks > 0 and shrinks > 2 * (source[0] - wide)
 
-    def _decoded(self, files: NDArray[np.uint8], lengths: Sequence[int], stream: int) -> dict[int, Any]:
-        """The rows that hold files, decoded on the device in ``stream``'s order."""
-        encoded = [index for index, length in enumerate(lengths) if length]
-        if not encoded:
-            return {}
-        images = decode_on_device([files[index, : lengths[index]] for index in encoded], stream)
-        for index, image in zip(encoded, images, strict=True):
+    def _decoded(self, files: list[NDArray[np.uint8]], stream: int, before: list[Any]) -> list[Any]:
+        """The files decoded on the device, in ``stream``'s order; ``before``: the last batch's images, to use again."""
+        images = decode_on_device(files, stream, before)
+        for index, image in enumerate(images):
             if image is None or tuple(image.shape)[2] != self._channels:
-                raise DataError(f"nvimgcodec cannot decode image {index} of this batch", remedy=_NOT_DECODED)
-        return dict(zip(encoded, images, strict=True))
+                raise DataError(f"nvimgcodec cannot decode file {index + 1} of a batch", remedy=_NOT_DECODED)
+        return images
 
     def _tables_of(self, source: Size) -> tuple[int, int]:
         """Device addresses of the tables of columns and rows for sources of this size."""
@@ -268,11 +266,11 @@ class Finisher:
     def close(self) -> None:
         """Free the device memory."""
         driver.make_current(self._gpu)
-        for memory in (
-            *(memory for memory, _ in self._tables.values()),
-            *(memory for pair in self._staging for memory in pair),
-        ):
+        for memory, _ in self._tables.values():
             memory.close()
+        for staging in self._staging:
+            staging.pixels.close()
+            staging.rows.close()
 
 
 class _Finished:
@@ -285,7 +283,7 @@ class _Finished:
         self.dtype = finisher._target.dtype
 
     def write(self, pointer: int, stream: int) -> None:
-        self._kept = self._finisher.enqueue(pointer, stream, *self._arguments)
+        self._finisher.enqueue(pointer, stream, *self._arguments)
 
 
 def _store(
