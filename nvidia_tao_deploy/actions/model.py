@@ -66,6 +66,11 @@ class OpenModel:
             yield from progress(gather(team, dataset, numbered, tally), len(dataset), self.action)
         for name, reason in tally.skipped:
             say(f"skipped: {name}: {reason}")
+        if tally.resized:
+            say(
+                f"note: {len(tally.resized)} images are not of the size they were annotated at, so their objects are "
+                f"not where the annotations say; the first: {tally.resized[0]}"
+            )
         refuse_nothing_read(tally)
 
 

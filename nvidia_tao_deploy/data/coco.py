@@ -103,7 +103,7 @@ class CocoDetection:
     def __getitem__(self, index: int, /) -> Sample:
         image, path = self._images[index]
         size = (image["width"], image["height"]) if "width" in image and "height" in image else None
-        meta = {"size": size} if size else {}
+        meta = {"annotated_size": size} if size else {}
         return Sample(image["id"], (path,), self.target(image["id"]), meta)
 
     def target(self, image_id: int) -> CocoTarget:

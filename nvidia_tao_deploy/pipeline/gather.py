@@ -59,6 +59,7 @@ def gather(team: Team, dataset: Dataset, own: Numbered, tally: Tally) -> Iterato
             if rank not in finished:
                 _take(team, inbox, finished, 0.2)
         tally.skipped += finished[rank].skipped
+        tally.resized += finished[rank].resized
         tally.add(finished[rank])
         tally.wall = time.perf_counter() - began
 

@@ -212,10 +212,20 @@ def _loop(
             outputs = {role: done.raw[info.name][: len(done.samples)] for role, info in ports.outputs.items()}
             predictions = _decoded(decode, outputs, done)
             del outputs, done.raw
+            tally.resized += _resized(done)
             for index, sample, prediction in zip(done.indices, done.samples, predictions, strict=True):
                 tally.images += 1
                 yield index, sample, prediction
         tally.wall = time.perf_counter() - began
+
+
+def _resized(done: _Done) -> Iterator[str]:
+    """The images that were scaled or turned after they were annotated."""
+    for sample, geometry in zip(done.samples, done.geometries, strict=True):
+        stated = sample.meta.get("annotated_size")
+        if stated is not None and stated != geometry.source_size:
+            is_now, was = ("{}x{}".format(*size) for size in (geometry.source_size, stated))
+            yield f"{sample.path}: {is_now}, annotated as {was}"
 
 
 def _decoded(decode: Decoder, outputs: dict[str, NDArray[Any]], done: _Done) -> Sequence[Any]:

@@ -25,6 +25,7 @@ class Tally:
         running: of the model's threads, summed.
         lanes: model threads (over all ranks); the two sums above are out of ``wall * lanes``.
         latencies: seconds of every run of the model.
+        resized: images whose file has another size than their annotation states, and both sizes.
         transform_on: where images were resized and normalized, "cpu" or "gpu".
     """
 
@@ -36,6 +37,7 @@ class Tally:
     lanes: int = 1
     latencies: list[float] = field(default_factory=list)
     transform_on: str = "cpu"
+    resized: list[str] = field(default_factory=list)
 
     @property
     def images_per_second(self) -> float:

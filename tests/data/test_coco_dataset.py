@@ -48,7 +48,7 @@ def test_samples_and_targets(folder):
     assert dataset.categories == {2: "cat", 5: "dog"}
     assert list(dataset.categories) == dataset.category_ids.tolist() == [2, 5]
     assert dataset.issues == []
-    assert dataset[0].meta == {"size": (40, 30)}
+    assert dataset[0].meta == {"annotated_size": (40, 30)}
     assert dataset[0].target.boxes_xyxy.shape == (0, 4)
     target = dataset[1].target
     np.testing.assert_array_equal(target.boxes_xyxy, [[1, 2, 4.5, 6], [0, 0, 2, 2]])

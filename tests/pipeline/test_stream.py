@@ -156,3 +156,15 @@ def test_calibration_batches_leave_out_unreadable_images() -> None:
     samples = [Numbers(7, (1, 6))[i] for i in range(7)]
     batches = list(calibration_batches(samples, Fill(), (IN,), 3, strict=False))
     assert [batch["images"][:, 0].tolist() for batch in batches] == [[0, 2], [3, 4, 5]]
+
+
+def test_images_of_another_size_than_annotated_are_named() -> None:
+    class Annotated(Numbers):
+        def __getitem__(self, index: int) -> Sample:
+            sizes = {0: {"annotated_size": (1, 1)}, 1: {"annotated_size": (800, 600)}}
+            sample = super().__getitem__(index)
+            return Sample(sample.id, sample.paths, meta={**sample.meta, **sizes.get(index, {})})
+
+    tally = Tally()
+    list(run_stream(Annotated(3), Fill(), Doubler(), PORTS, first_values, batch_size=2, tally=tally))
+    assert tally.resized == ["1.png: 1x1, annotated as 800x600"]
