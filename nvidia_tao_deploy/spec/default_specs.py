@@ -43,13 +43,11 @@ def _block(model: type[Section], values: Section, indent: str) -> Iterator[str]:
         if kind == "block" and section is not None and value is not None:
             yield f"{indent}{key}:"
             yield from _block(section, value, f"{indent}  ")
-        elif kind == "value":
-            mandatory = bool((field.json_schema_extra or {}).get("mandatory"))
-            yield f"{indent}{key}: {'???' if mandatory else _inline(value)}"
-        else:
-            yield f"{indent}{key}: {_inline(value)}"
-            if section is not None:
-                yield from _example(section, kind, indent)
+            continue
+        mandatory = (field.json_schema_extra or {}).get("mandatory")
+        yield f"{indent}{key}: {'???' if mandatory else _inline(value)}"
+        if section is not None:
+            yield from _example(section, kind, indent)
 
 
 def _example(section: type[Section], kind: str, indent: str) -> Iterator[str]:
@@ -61,15 +59,11 @@ def _example(section: type[Section], kind: str, indent: str) -> Iterator[str]:
 
 
 def _comment(field: Any, indent: str) -> Iterator[str]:
-    facts = [fact for fact in (_choices(field), _range(field)) if fact]
+    choices = " | ".join(str(item) for item in _literals(field.annotation))
+    facts = [fact for fact in (choices, _range(field)) if fact]
     text = (field.description or "") + (f" [{'; '.join(facts)}]" if facts else "")
     for line in textwrap.wrap(text, WIDTH - len(indent)):
         yield f"{indent}# {line}"
-
-
-def _choices(field: Any) -> str:
-    allowed = list(_literals(field.annotation))
-    return " | ".join(str(item) for item in allowed)
 
 
 def _literals(annotation: Any) -> Iterator[Any]:

@@ -49,36 +49,22 @@ def from_255(value: Any) -> Any:
 
 SHAPE = "the input shape comes from the ONNX model"
 MODEL_GROUPS = "the ONNX model holds the network"
+_BATCHES = ("min_batch_size", "opt_batch_size", "max_batch_size")
+_TENSORRT_KEYS = ("data_type", "workspace_size", *_BATCHES, "layers_precision")
 
 COMMON: tuple[Drift, ...] = (
-    Drift("gen_trt_engine.input_channel", why=SHAPE),
-    Drift("gen_trt_engine.input_width", why=SHAPE),
-    Drift("gen_trt_engine.input_height", why=SHAPE),
-    Drift("evaluate.gpu_id", "evaluate.gpu_ids", convert=as_list),
-    Drift("inference.gpu_id", "inference.gpu_ids", convert=as_list),
-    Drift("train.gpu_id", "train.gpu_ids", convert=as_list),
+    *(Drift(f"gen_trt_engine.input_{axis}", why=SHAPE) for axis in ("channel", "width", "height")),
+    *(Drift(f"{part}.gpu_id", f"{part}.gpu_ids", convert=as_list) for part in ("evaluate", "inference", "train")),
     Drift("gen_trt_engine.tensorrt.calibration.cal_num_batches", "gen_trt_engine.tensorrt.calibration.cal_batches"),
     Drift("gen_trt_engine.tensorrt.max_workspace_size", "gen_trt_engine.tensorrt.workspace_size", convert=gib_to_mib),
     Drift("gen_trt_engine.max_workspace_size", "gen_trt_engine.tensorrt.workspace_size", convert=gib_to_mib),
     Drift("gen_trt_engine.engine_file", "gen_trt_engine.trt_engine"),
     Drift("gen_trt_engine.save_engine", "gen_trt_engine.trt_engine"),
-    Drift("gen_trt_engine.data_type", "gen_trt_engine.tensorrt.data_type"),
-    Drift("gen_trt_engine.workspace_size", "gen_trt_engine.tensorrt.workspace_size"),
-    Drift("gen_trt_engine.min_batch_size", "gen_trt_engine.tensorrt.min_batch_size"),
-    Drift("gen_trt_engine.opt_batch_size", "gen_trt_engine.tensorrt.opt_batch_size"),
-    Drift("gen_trt_engine.max_batch_size", "gen_trt_engine.tensorrt.max_batch_size"),
-    Drift("gen_trt_engine.layers_precision", "gen_trt_engine.tensorrt.layers_precision"),
+    *(Drift(f"gen_trt_engine.{key}", f"gen_trt_engine.tensorrt.{key}") for key in _TENSORRT_KEYS),
     *(
-        Drift(f"gen_trt_engine{place}.{key}", f"gen_trt_engine.tensorrt.calibration.{key}")
+        Drift(f"gen_trt_engine{place}.cal_{key}", f"gen_trt_engine.tensorrt.calibration.cal_{key}")
         for place in ("", ".tensorrt", ".calibration")
-        for key in (
-            "cal_image_dir",
-            "cal_cache_file",
-            "cal_data_file",
-            "cal_json_file",
-            "cal_batch_size",
-            "cal_batches",
-        )
+        for key in ("image_dir", "cache_file", "data_file", "json_file", "batch_size", "batches")
     ),
     Drift("gen_trt_engine.batches", "gen_trt_engine.tensorrt.calibration.cal_batches"),
     Drift("output_dir", "results_dir"),
@@ -89,9 +75,7 @@ COMMON: tuple[Drift, ...] = (
     Drift("gpu_ids", why="each action has its own gpu_ids"),
     Drift("num_gpus", why="each action has its own gpu_ids"),
     Drift("num_nodes", why="one GPU is used"),
-    Drift("model.input_width", why=SHAPE),
-    Drift("model.input_height", why=SHAPE),
-    Drift("model.input_channel", why=SHAPE),
+    *(Drift(f"model.input_{axis}", why=SHAPE) for axis in ("width", "height", "channel")),
 )
 """Rules for every network, wherever the old key is unknown today."""
 
@@ -133,12 +117,7 @@ NETWORKS: Mapping[str, tuple[Drift, ...]] = {
         Drift("inference.model_path", "inference.checkpoint"),
         Drift("verbose", "gen_trt_engine.verbose"),
     ),
-    "deformable_detr": (),
-    "dino": (),
-    "rtdetr": (),
-    "detectnet_v2": (),
     "efficientdet_tf2": (Drift("verbose", "gen_trt_engine.verbose"),),
-    "ocdnet": (),
     "ocrnet": (
         *(
             Drift(f"dataset.input_{axis}", (f"evaluate.input_{axis}", f"inference.input_{axis}"))
@@ -148,10 +127,7 @@ NETWORKS: Mapping[str, tuple[Drift, ...]] = {
         Drift("model", "gen_trt_engine.onnx_file", only_if=(str,)),
         Drift("save_engine_path", "gen_trt_engine.trt_engine"),
         Drift("workspace_size", "gen_trt_engine.tensorrt.workspace_size", convert=gib_to_mib),
-        *(
-            Drift(f"{point}_batch_size", f"gen_trt_engine.tensorrt.{point}_batch_size")
-            for point in ("min", "opt", "max")
-        ),
+        *(Drift(key, f"gen_trt_engine.tensorrt.{key}") for key in _BATCHES),
         Drift("data_type", "gen_trt_engine.tensorrt.data_type"),
         Drift("engine", ("evaluate.trt_engine", "inference.trt_engine")),
         Drift("batch_size", ("evaluate.batch_size", "inference.batch_size")),
@@ -182,10 +158,7 @@ NETWORKS: Mapping[str, tuple[Drift, ...]] = {
         Drift("evaluate.test_threshold", "evaluate.text_threshold"),
         Drift("inference.test_threshold", "inference.text_threshold"),
     ),
-    "depth_net": (
-        Drift("model.stereo_back_bone", "model.stereo_backbone"),
-        Drift("model.load_checkpoint_strict"),
-    ),
+    "depth_net": (Drift("model.stereo_back_bone", "model.stereo_backbone"), Drift("model.load_checkpoint_strict")),
     "pointpillars": (Drift("encryption_key", "key"),),
 }
 """Rules of single networks; they come before the common ones."""

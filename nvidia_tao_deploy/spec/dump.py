@@ -30,11 +30,9 @@ def spec_yaml(spec: NetworkSpec) -> str:
 
 def set_values(spec: NetworkSpec) -> Tree:
     """The values of a spec that differ from the defaults or were set."""
-    full = spec.model_dump(mode="json", by_alias=True)
-    default = type(spec)().model_dump(mode="json", by_alias=True)
-    return cast(
-        Tree, merged(_difference(full, default), spec.model_dump(mode="json", by_alias=True, exclude_unset=True))
-    )
+    full, default = (item.model_dump(mode="json", by_alias=True) for item in (spec, type(spec)()))
+    given = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return cast(Tree, merged(_difference(full, default), given))
 
 
 def _difference(value: Tree, base: Tree) -> Tree:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
-
-from nvidia_tao_deploy.spec.sections import Section
+from pydantic import BaseModel, Field
 
 
 def field(default: Any, description: str, **limits: Any) -> Any:
@@ -14,6 +12,6 @@ def field(default: Any, description: str, **limits: Any) -> Any:
     return Field(default=default, description=description, **limits)
 
 
-def section(of: type[Section], description: str | None = None, **more: Any) -> Any:
+def section(of: type[BaseModel], description: str | None = None, **more: Any) -> Any:
     """A block of keys, described by its class's docstring unless told otherwise."""
     return Field(default_factory=of, description=description or of.__doc__, **more)

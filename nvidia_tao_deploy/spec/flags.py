@@ -88,23 +88,14 @@ _GEN: tuple[_Row, ...] = (
         Flag(("-cm", "--class_map"), "gen_trt_engine.class_map", str, "JSON file of tasks and classes"),
         ("multitask_classification",),
     ),
-    (
-        Flag(("--data_type",), f"{_TENSORRT}.data_type", str, "precision", ("fp32", "fp16", "int8")),
-        _but("lprnet"),
-    ),
+    (Flag(("--data_type",), f"{_TENSORRT}.data_type", str, "precision", ("fp32", "fp16", "int8")), _but("lprnet")),
     (Flag(("--data_type",), f"{_TENSORRT}.data_type", str, "precision", ("fp32", "fp16")), ("lprnet",)),
-    (
-        Flag(("--cal_image_dir",), f"{_CALIBRATION}.cal_image_dir", str, "folder of calibration images"),
-        _but("lprnet"),
-    ),
+    (Flag(("--cal_image_dir",), f"{_CALIBRATION}.cal_image_dir", str, "folder of calibration images"), _but("lprnet")),
     (
         Flag(("--cal_data_file",), f"{_CALIBRATION}.cal_data_file", str, "tensorfile of calibration batches"),
         _but("lprnet", "efficientdet_tf1"),
     ),
-    (
-        Flag(("--cal_cache_file",), f"{_CALIBRATION}.cal_cache_file", str, "TensorRT calibration cache"),
-        _but("lprnet"),
-    ),
+    (Flag(("--cal_cache_file",), f"{_CALIBRATION}.cal_cache_file", str, "TensorRT calibration cache"), _but("lprnet")),
     (
         Flag(("--cal_json_file",), f"{_CALIBRATION}.cal_json_file", str, "JSON of tensor scales of a QAT model"),
         _WITH_QAT_JSON,
@@ -113,14 +104,8 @@ _GEN: tuple[_Row, ...] = (
     (Flag(("--max_batch_size",), f"{_TENSORRT}.max_batch_size", int, "largest batch of the profile"), None),
     (Flag(("--min_batch_size",), f"{_TENSORRT}.min_batch_size", int, "smallest batch of the profile"), None),
     (Flag(("--opt_batch_size",), f"{_TENSORRT}.opt_batch_size", int, "batch the engine is tuned for"), None),
-    (
-        Flag(("--batch_size",), f"{_CALIBRATION}.cal_batch_size", int, "images per calibration batch"),
-        _but("lprnet"),
-    ),
-    (
-        Flag(("--batches",), f"{_CALIBRATION}.cal_batches", int, "number of calibration batches"),
-        _but("lprnet"),
-    ),
+    (Flag(("--batch_size",), f"{_CALIBRATION}.cal_batch_size", int, "images per calibration batch"), _but("lprnet")),
+    (Flag(("--batches",), f"{_CALIBRATION}.cal_batches", int, "number of calibration batches"), _but("lprnet")),
     (
         Flag(("--max_workspace_size",), f"{_TENSORRT}.workspace_size", int, "builder workspace in GiB", factor=1024),
         None,
@@ -143,10 +128,7 @@ _EVALUATE: tuple[_Row, ...] = (
     (Flag(("-l", "--label_dir"), "evaluate.label_dir", str, "folder of labels"), _WITH_LABELS),
     (Flag(("-l", "--label_file"), "evaluate.label_file", str, "COCO annotation file of a detector"), WITHOUT_SPEC),
     (Flag(("-b", "--batch_size"), "evaluate.batch_size", int, "images per batch"), _but("efficientdet_tf1")),
-    (
-        Flag(("-c", "--classmap"), "evaluate.class_map", str, "JSON file of class names"),
-        ("classification_tf1",),
-    ),
+    (Flag(("-c", "--classmap"), "evaluate.class_map", str, "JSON file of class names"), ("classification_tf1",)),
     (Flag(("-r", "--results_dir"), "evaluate.results_dir", str, "folder of the results"), None),
 )
 
@@ -157,14 +139,8 @@ _INFERENCE: tuple[_Row, ...] = (
         Flag(("-b", "--batch_size"), "inference.batch_size", int, "images per batch"),
         _but("efficientdet_tf1", "mask_rcnn", "multitask_classification"),
     ),
-    (
-        Flag(("-c", "--classmap"), "inference.class_map", str, "JSON file of class names"),
-        ("classification_tf1",),
-    ),
-    (
-        Flag(("-c", "--class_map"), "inference.class_map", str, "file of class names"),
-        ("efficientdet_tf1", "mask_rcnn"),
-    ),
+    (Flag(("-c", "--classmap"), "inference.class_map", str, "JSON file of class names"), ("classification_tf1",)),
+    (Flag(("-c", "--class_map"), "inference.class_map", str, "file of class names"), ("efficientdet_tf1", "mask_rcnn")),
     (
         Flag(("-t", "--threshold"), "inference.threshold", float, "least score of a detection"),
         ("custom_vision", "efficientdet_tf1", "mask_rcnn", "retinanet", "ssd", "yolo_v3", "yolo_v4"),

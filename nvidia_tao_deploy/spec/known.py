@@ -149,21 +149,20 @@ def checked(value: Any, node: Node) -> Any:
     declared = node.type.removesuffix("?")
     if value is None or declared == "any" or declared.startswith("union"):
         return value
-    name, _, inner = declared.partition("[")
+    name, _, inner = declared.removesuffix("]").partition("[")
     if name in ("list", "tuple"):
         if not isinstance(value, (list, tuple)):
             if isinstance(value, dict):
                 raise ValueError("a list is expected, not a block of keys")
             value = [value]
-        item = inner.removesuffix("]")
-        return [_scalar(entry, item, node) for entry in value] if item and "[" not in item else list(value)
+        return [_scalar(entry, inner, node) for entry in value] if inner and "[" not in inner else list(value)
     if name == "dict":
         if isinstance(value, list):
             # The established tool lets a list stand where the schema says dict.
             return value
         if not isinstance(value, dict):
             raise ValueError(f"a block of keys is expected, not {value!r}")
-        item = inner.removesuffix("]").partition(",")[2]
+        item = inner.partition(",")[2]
         if "[" in item:
             return value
         return {key: _entry(entry, item, node) for key, entry in value.items()}

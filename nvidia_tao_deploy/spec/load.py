@@ -53,9 +53,8 @@ def load_spec(
         return source
     reading = _Reading(model)
     reading.take_source(source)
-    if flags:
-        for key, value in flags.items():
-            reading.take_value(tuple(key.split(".")), value, f"command line: {key}")
+    for key, value in flags.items():
+        reading.take_value(tuple(key.split(".")), value, f"command line: {key}")
     for text in overrides:
         reading.take_override(text)
     return typing.cast(S, reading.finish())
@@ -102,8 +101,8 @@ class _Reading:
         place = f"override {text}"
         if override.removed:
             drop_at(self.tree, override.path, place)
-            return
-        self.take_value(override.path, override.value, place, added=override.added)
+        else:
+            self.take_value(override.path, override.value, place, added=override.added)
 
     def take_value(self, path: tuple[str | int, ...], value: Any, place: str, *, added: bool = False) -> None:
         """Lay one value of the command line over what is there."""
@@ -171,8 +170,7 @@ class _Reading:
 
     def finish(self) -> NetworkSpec:
         self._resolve_interpolations()
-        kept: Tree = {}
-        typed = self._check(self.tree, self.model, self.known, "", kept)
+        typed, kept = self._check(self.tree, self.model, self.known, "")
         try:
             spec = self.model.model_validate(typed)
         except ValidationError as error:
@@ -214,14 +212,15 @@ class _Reading:
         named = shown if key in where else f"{key} = {shown}"
         return SpecError(f"{named} does not fit: {message}", where=where, remedy="Give a value that fits.")
 
-    def _check(self, tree: Tree, model: type[Section] | None, known: Node | None, prefix: str, kept: Tree) -> Tree:
-        """Walk one block: refuse unknown keys, check what only training reads, return what the model validates.
+    def _check(self, tree: Tree, model: type[Section] | None, known: Node, prefix: str) -> tuple[Tree, Tree]:
+        """Walk one block: refuse unknown keys, check what only training reads.
 
-        ``kept`` receives every accepted key, typed or not.
+        Returns:
+            What the model validates, and every accepted key, typed or not.
         """
         typed: Tree = {}
-        fields = fields_of(model)
-        children = known.children if known is not None else {}
+        kept: Tree = {}
+        fields, children = fields_of(model), known.children
         for key, value in tree.items():
             name = str(key)
             path = f"{prefix}{name}"
@@ -232,7 +231,7 @@ class _Reading:
                 self._check_known(path, name, value, node, kept)
             else:
                 self._wrong(path, f"unknown key '{path}'", self.suggestion(path, list({**fields, **children})))
-        return typed
+        return typed, kept
 
     def _check_typed(
         self, path: str, name: str, value: Any, field: Any, node: Node | None, typed: Tree, kept: Tree
@@ -247,33 +246,10 @@ class _Reading:
                 return
             typed[name] = as_float32(value, node) if node is not None else value
             return
-        if value is None:
-            return
-        below = node if node is not None and node.kind != "value" else _NOTHING
-        if kind == "block":
-            if not isinstance(value, dict):
-                self._wrong(path, f"{path} holds further keys; it cannot be {value!r}")
-                return
-            kept[name] = {}
-            typed[name] = self._check(value, section, below, f"{path}.", kept[name])
-        elif kind == "list":
-            if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-                self._wrong(path, f"{path} is a list of blocks; it cannot be {value!r}")
-                return
-            kept[name] = [{} for _ in value]
-            typed[name] = [
-                self._check(item, section, below, f"{path}[{index}].", kept[name][index])
-                for index, item in enumerate(value)
-            ]
-        else:
-            if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
-                self._wrong(path, f"{path} is a block of named blocks; it cannot be {value!r}")
-                return
-            kept[name] = {str(entry): {} for entry in value}
-            typed[name] = {
-                str(entry): self._check(item, section, below, f"{path}.{entry}.", kept[name][str(entry)])
-                for entry, item in value.items()
-            }
+        if value is not None:
+            below = node if node is not None and node.kind != "value" else _NOTHING
+            if found := self._blocks(path, kind, value, section, below):
+                typed[name], kept[name] = found
 
     def _check_known(self, path: str, name: str, value: Any, node: Node, kept: Tree) -> None:
         if node.kind == "value":
@@ -281,24 +257,27 @@ class _Reading:
                 kept[name] = checked(value, node)
             except ValueError as error:
                 self._wrong(path, str(error))
-            return
-        if value is None or is_missing(value):
+        elif is_missing(value):
             kept[name] = value
-            return
-        if node.kind == "list" and isinstance(value, list) and all(isinstance(item, dict) for item in value):
-            kept[name] = [{} for _ in value]
-            for index, item in enumerate(value):
-                self._check(item, None, node, f"{path}[{index}].", kept[name][index])
-        elif node.kind == "map" and isinstance(value, dict) and all(isinstance(v, dict) for v in value.values()):
-            kept[name] = {str(entry): {} for entry in value}
-            for entry, item in value.items():
-                self._check(item, None, node, f"{path}.{entry}.", kept[name][str(entry)])
-        elif node.kind == "block" and isinstance(value, dict):
-            kept[name] = {}
-            self._check(value, None, node, f"{path}.", kept[name])
-        else:
-            wanted = {"list": "a list of blocks", "map": "a block of named blocks"}.get(node.kind, "a block of keys")
-            self._wrong(path, f"{path} is {wanted}; it cannot be {value!r}")
+        elif found := self._blocks(path, node.kind, value, None, node):
+            kept[name] = found[1]
+
+    def _blocks(
+        self, path: str, kind: str, value: Any, section: type[Section] | None, known: Node
+    ) -> tuple[Any, Any] | None:
+        """What `_check` returns, of a block, list of blocks or map of blocks; None if ``value`` is not of that form."""
+        if kind == "block" and isinstance(value, dict):
+            return self._check(value, section, known, f"{path}.")
+        if kind == "list" and isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            items = [self._check(item, section, known, f"{path}[{index}].") for index, item in enumerate(value)]
+            return [typed for typed, _ in items], [kept for _, kept in items]
+        if kind == "map" and isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
+            named = {str(name): self._check(item, section, known, f"{path}.{name}.") for name, item in value.items()}
+            return {name: both[0] for name, both in named.items()}, {name: both[1] for name, both in named.items()}
+        block = "holds further keys" if section else "is a block of keys"
+        form = {"list": "is a list of blocks", "map": "is a block of named blocks"}.get(kind, block)
+        self._wrong(path, f"{path} {form}; it cannot be {value!r}")
+        return None
 
     def _resolve_interpolations(self) -> None:
         from nvidia_tao_deploy.spec.interpolate import Unreadable, resolved

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.spec.trees import dotted
 
 _KEY = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=]*?)(?:=(?P<value>.*))?$", re.DOTALL)
 _INT = re.compile(r"[+-]?\d(?:_?\d)*$")
@@ -22,23 +22,16 @@ class Override:
     """One ``key=value`` of the command line.
 
     Attributes:
-        text: as it was typed.
         path: the key's parts; a number is an index into a list.
         value: the parsed value.
         added: typed with ``+``, so a key that is not known is let through.
         removed: typed with ``~``: the key is taken out of the spec.
     """
 
-    text: str
     path: tuple[str | int, ...]
     value: Any = None
     added: bool = False
     removed: bool = False
-
-    @property
-    def key(self) -> str:
-        """The dotted key, list indices as ``[0]``."""
-        return dotted(self.path)
 
 
 def parse_override(text: str) -> Override:
@@ -56,8 +49,8 @@ def parse_override(text: str) -> Override:
         )
     path = _path(key, text)
     if sign == "~":
-        return Override(text, path, removed=True)
-    return Override(text, path, parse_value(match["value"], text), added=sign is not None)
+        return Override(path, removed=True)
+    return Override(path, parse_value(match["value"], text), added=sign is not None)
 
 
 def parse_value(value: str, text: str | None = None) -> Any:
@@ -115,56 +108,38 @@ class _Reader:
         self.blank()
         first = self.peek()
         if first == "[":
-            return self.items()
+            return self.entries("]", self.value)
         if first == "{":
-            return self.block()
-        if first in ("'", '"') and first:
-            quoted = self.quoted()
-            self.blank()
-            if top and self.peek():
-                raise self.fail(f"unexpected '{self.peek()}'")
-            return quoted
+            return dict(self.entries("}", self.pair))
+        if first in ("'", '"'):
+            return self.quoted()
         return scalar(self.plain("" if top else ",]}"))
 
-    def items(self) -> list[Any]:
+    def entries(self, closing: str, entry: Callable[[], Any]) -> list[Any]:
+        """What stands between the brackets, each ``entry`` read after a comma."""
         self.at += 1
         found: list[Any] = []
         self.blank()
-        while self.peek() != "]":
+        while self.peek() != closing:
             if not self.peek():
-                raise self.fail("']' is missing")
-            found.append(self.value())
+                raise self.fail(f"'{closing}' is missing")
+            found.append(entry())
             self.blank()
             if self.peek() == ",":
                 self.at += 1
                 self.blank()
-            elif self.peek() != "]":
-                raise self.fail("',' or ']' is missing")
+            elif self.peek() != closing:
+                raise self.fail(f"',' or '{closing}' is missing")
         self.at += 1
         return found
 
-    def block(self) -> dict[Any, Any]:
-        self.at += 1
-        found: dict[Any, Any] = {}
+    def pair(self) -> tuple[str, Any]:
+        key = self.quoted() if self.peek() in ("'", '"') else self.plain(":,}").strip()
         self.blank()
-        while self.peek() != "}":
-            if not self.peek():
-                raise self.fail("'}' is missing")
-            self.blank()
-            key = self.quoted() if self.peek() in ("'", '"') else self.plain(":,}").strip()
-            self.blank()
-            if self.peek() != ":" or key == "":
-                raise self.fail("'key: value' is expected")
-            self.at += 1
-            found[key] = self.value()
-            self.blank()
-            if self.peek() == ",":
-                self.at += 1
-                self.blank()
-            elif self.peek() != "}":
-                raise self.fail("',' or '}' is missing")
+        if self.peek() != ":" or key == "":
+            raise self.fail("'key: value' is expected")
         self.at += 1
-        return found
+        return key, self.value()
 
     def quoted(self) -> str:
         quote = self.peek()

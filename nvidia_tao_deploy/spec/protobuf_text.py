@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import Message
 
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.spec.known import ProtoField, ProtoTables, proto_tables
+from nvidia_tao_deploy.spec.known import ProtoTables, proto_tables
 from nvidia_tao_deploy.spec.text_lines import field_lines
 
 SPEC_MESSAGE = "SpecFile__"
@@ -31,11 +32,8 @@ def message_class(network: str, message: str | None = None) -> type[Message]:
     Raises:
         KeyError: the network has no message tables, or no such message.
     """
-    tables = proto_tables(network)
-    if tables is None:
-        raise KeyError(network)
-    pool = _pool(network)
-    found: type[Message] = message_factory.GetMessageClass(pool.FindMessageTypeByName(message or SPEC_MESSAGE))
+    descriptor = _pool(network).FindMessageTypeByName(message or SPEC_MESSAGE)
+    found: type[Message] = message_factory.GetMessageClass(descriptor)
     return found
 
 
@@ -105,7 +103,8 @@ def _scalar(value: Any, descriptor: Any) -> Any:
 @lru_cache(maxsize=8)
 def _pool(network: str) -> Any:
     tables = proto_tables(network)
-    assert tables is not None
+    if tables is None:
+        raise KeyError(network)
     # proto2 syntax gives every scalar presence: `threshold: 0` in a file is not the same as no threshold.
     file = descriptor_pb2.FileDescriptorProto(name=f"{network}_spec.proto", syntax="proto2")
     nested: dict[str, Any] = {}
@@ -119,10 +118,7 @@ def _pool(network: str) -> Any:
     for name, fields in tables.messages.items():
         _add_fields(declared(name), name, fields.values(), tables)
     roots = [item for root in tables.roots for item in tables.messages[root].values()]
-    renumbered = [
-        ProtoField(item.name, number, item.type, item.repeated, item.map_key, item.oneof)
-        for number, item in enumerate(roots, start=1)
-    ]
+    renumbered = [replace(item, number=number) for number, item in enumerate(roots, start=1)]
     _add_fields(declared(SPEC_MESSAGE), SPEC_MESSAGE, renumbered, tables)
     for name, values in tables.enums.items():
         parent, _, short = name.rpartition(".")

@@ -30,14 +30,12 @@ def read_file(path: Path, network: str) -> tuple[Tree, dict[str, int], list[str]
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
     name = str(path)
-    has_text_form = proto_tables(network) is not None
-    is_yaml_name = path.suffix.lower() in (".yaml", ".yml")
-    if not has_text_form:
+    if proto_tables(network) is None:
         return read_yaml(text, name)
     from nvidia_tao_deploy.spec.protobuf_text import parse_text
 
     yaml_error: SpecError | None = None
-    if is_yaml_name:
+    if path.suffix.lower() in (".yaml", ".yml"):
         try:
             return read_yaml(text, name)
         except SpecError as error:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from nvidia_tao_deploy.spec.drift import Drift
+from nvidia_tao_deploy.spec.trees import at
 
-ABSENT = object()
+_ABSENT = object()
 
 
 def apply_drift(
@@ -26,8 +27,8 @@ def apply_drift(
     notes: list[str] = []
     moved: dict[str, str] = {}
     for rule in rules:
-        value = _at(tree, rule.old)
-        if value is ABSENT or (rule.only_if and not isinstance(value, rule.only_if)):
+        value = at(tree, rule.old, _ABSENT)
+        if value is _ABSENT or (rule.only_if and not isinstance(value, rule.only_if)):
             continue
         if is_key(rule.old) and not rule.only_if:
             continue
@@ -40,7 +41,7 @@ def apply_drift(
             notes.append(f"no longer used: {rule.old}" + (f" ({rule.why})" if rule.why else ""))
             continue
         converted = rule.convert(value) if rule.convert and value is not None else value
-        kept = [target for target in targets if _at(tree, target) is not ABSENT]
+        kept = [target for target in targets if at(tree, target, _ABSENT) is not _ABSENT]
         for target in targets:
             if target not in kept:
                 _put(tree, target, converted)
@@ -48,14 +49,6 @@ def apply_drift(
         said = f"{rule.old} is now called {' and '.join(targets)}"
         notes.append(said + (f"; the value of {' and '.join(kept)} counts" if kept else ""))
     return notes, moved
-
-
-def _at(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        if not isinstance(tree, dict) or part not in tree:
-            return ABSENT
-        tree = tree[part]
-    return tree
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -71,7 +64,7 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 def _remove(tree: dict[str, Any], key: str) -> None:
     """Delete the key and the blocks that it leaves empty."""
     parent, _, last = key.rpartition(".")
-    block = _at(tree, parent) if parent else tree
+    block = at(tree, parent) if parent else tree
     del block[last]
     if parent and not block:
         _remove(tree, parent)

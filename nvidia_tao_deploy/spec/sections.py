@@ -15,8 +15,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.spec.drift import Drift
+from nvidia_tao_deploy.spec.fields import field, section
+from nvidia_tao_deploy.spec.trees import at
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+RangeMethod = Literal["minmax", "entropy", "percentile", "mse"]
 LAYER_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int32")
 
 
@@ -61,11 +64,7 @@ class Section(BaseModel):
     """A block of typed keys. Unknown keys are refused; numbers given as text are converted."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        populate_by_name=True,
-        coerce_numbers_to_str=True,
-        protected_namespaces=(),
-        allow_inf_nan=False,
+        extra="forbid", populate_by_name=True, coerce_numbers_to_str=True, protected_namespaces=(), allow_inf_nan=False
     )
 
     def __eq__(self, other: object) -> bool:
@@ -78,80 +77,71 @@ class Section(BaseModel):
 class Calibration(Section):
     """Where INT8 ranges come from."""
 
-    cal_image_dir: StrList = Field(
-        default=[], description="Folders of calibration images, searched recursively. One folder or a list."
+    cal_image_dir: StrList = field([], "Folders of calibration images, searched recursively. One folder or a list.")
+    cal_cache_file: str | None = field(None, "TensorRT calibration cache: read when it exists, else written.")
+    cal_data_file: str | None = field(None, "Tensorfile (HDF5) of prepared calibration batches.")
+    cal_json_file: str | None = field(None, "JSON of tensor scales of a QAT model.")
+    cal_batch_size: int = field(1, "Images per calibration batch.", ge=1)
+    cal_batches: int = field(1, "Number of calibration batches.", ge=1)
+    mode: Literal["explicit", "implicit"] = field(
+        "explicit", "explicit: Q/DQ nodes in the graph; implicit: TensorRT's own calibrator (TensorRT <= 10)."
     )
-    cal_cache_file: str | None = Field(
-        default=None, description="TensorRT calibration cache: read when it exists, else written."
-    )
-    cal_data_file: str | None = Field(default=None, description="Tensorfile (HDF5) of prepared calibration batches.")
-    cal_json_file: str | None = Field(default=None, description="JSON of tensor scales of a QAT model.")
-    cal_batch_size: int = Field(default=1, ge=1, description="Images per calibration batch.")
-    cal_batches: int = Field(default=1, ge=1, description="Number of calibration batches.")
-    mode: Literal["explicit", "implicit"] = Field(
-        default="explicit",
-        description="explicit: Q/DQ nodes in the graph; implicit: TensorRT's own calibrator (TensorRT <= 10).",
-    )
-    method: Literal["minmax", "entropy", "percentile", "mse"] = Field(
-        default="entropy", description="How a range is chosen from the observed values."
-    )
-    percentile: float = Field(default=99.99, gt=0, le=100, description="Share of values kept by method percentile.")
-    seed: int = Field(default=0, ge=0, description="Seed of the choice of calibration images.")
-    quantizer: Literal["builtin", "modelopt"] = Field(default="builtin", description="Who inserts the Q/DQ nodes.")
-    force_ptq: bool = Field(default=False, description="Calibrate even if the model was trained with QAT.")
-    qat: bool = Field(default=False, description="The model was trained with QAT; scales come from cal_json_file.")
-    max_metric_drop: float | None = Field(
-        default=None,
-        ge=0,
-        description="Keep as many layers in float as it takes to lose at most so much of the metric, in percent of the "
+    method: RangeMethod = field("entropy", "How a range is chosen from the observed values.")
+    percentile: float = field(99.99, "Share of values kept by method percentile.", gt=0, le=100)
+    seed: int = field(0, "Seed of the choice of calibration images.", ge=0)
+    quantizer: Literal["builtin", "modelopt"] = field("builtin", "Who inserts the Q/DQ nodes.")
+    force_ptq: bool = field(False, "Calibrate even if the model was trained with QAT.")
+    qat: bool = field(False, "The model was trained with QAT; scales come from cal_json_file.")
+    max_metric_drop: float | None = field(
+        None,
+        "Keep as many layers in float as it takes to lose at most so much of the metric, in percent of the "
         "fp32 value on a part of the evaluation set (section diagnose).",
+        ge=0,
     )
 
 
 class Parity(Section):
     """Limits on the difference between source and engine outputs, checked after the build when set."""
 
-    max_abs: float | None = Field(default=None, ge=0, description="Largest absolute difference of any output value.")
-    min_cosine: float | None = Field(default=None, ge=-1, le=1, description="Smallest cosine similarity per output.")
+    max_abs: float | None = field(None, "Largest absolute difference of any output value.", ge=0)
+    min_cosine: float | None = field(None, "Smallest cosine similarity per output.", ge=-1, le=1)
 
 
 class TensorRT(Section):
     """How the engine is built."""
 
-    data_type: Annotated[Literal["fp32", "fp16", "bf16", "int8", "fp8"], BeforeValidator(_lower)] = Field(
-        default="fp32", description="Precision of the engine, in any case."
-    )
-    workspace_size: int = Field(default=1024, ge=0, description="Builder workspace in MiB; 0 is TensorRT's default.")
-    min_batch_size: int = Field(default=1, ge=1, description="Smallest batch of the profile.")
-    opt_batch_size: int = Field(default=1, ge=1, description="Batch the engine is tuned for.")
-    max_batch_size: int = Field(default=1, ge=1, description="Largest batch of the profile.")
+    data_type: Annotated[Precision, BeforeValidator(_lower)] = field("fp32", "Precision of the engine, in any case.")
+    workspace_size: int = field(1024, "Builder workspace in MiB; 0 is TensorRT's default.", ge=0)
+    min_batch_size: int = field(1, "Smallest batch of the profile.", ge=1)
+    opt_batch_size: int = field(1, "Batch the engine is tuned for.", ge=1)
+    max_batch_size: int = field(1, "Largest batch of the profile.", ge=1)
     layers_precision: Annotated[
         list[Annotated[str, AfterValidator(_layer_precision)]], BeforeValidator(_one_or_list)
-    ] = Field(default=[], description="Layers with their own precision, as 'layer name:precision'; '*' is the rest.")
-    runtime: Literal["auto", "tensorrt", "tensorrt_rtx"] = Field(
-        default="auto", description="auto: tensorrt when it and a GPU are there, else tensorrt_rtx."
+    ] = field([], "Layers with their own precision, as 'layer name:precision'; '*' is the rest.")
+    runtime: Literal["auto", "tensorrt", "tensorrt_rtx"] = field(
+        "auto", "auto: tensorrt when it and a GPU are there, else tensorrt_rtx."
     )
     compute_capabilities: Annotated[
         list[Annotated[str, BeforeValidator(_compute_capability)]], BeforeValidator(_one_or_list)
-    ] = Field(default=[], description="Target GPUs of tensorrt_rtx, like '8.6'; empty is all the runtime supports.")
-    tf32: bool = Field(default=False, description="Allow TF32 in fp32 layers.")
-    simplify: bool = Field(default=True, description="Simplify the graph before building.")
-    plugins: Literal["auto", "keep", "lower"] = Field(
-        default="auto", description="Plugin nodes: keep them, lower them to standard ONNX, or what the runtime needs."
+    ] = field([], "Target GPUs of tensorrt_rtx, like '8.6'; empty is all the runtime supports.")
+    tf32: bool = field(False, "Allow TF32 in fp32 layers.")
+    simplify: bool = field(True, "Simplify the graph before building.")
+    plugins: Literal["auto", "keep", "lower"] = field(
+        "auto", "Plugin nodes: keep them, lower them to standard ONNX, or what the runtime needs."
     )
-    calibration: Calibration = Field(default_factory=Calibration, description="Where INT8 ranges come from.")
-    parity: Parity = Field(default_factory=Parity, description="Check of the engine's outputs after the build.")
-    builder_optimization_level: int | None = Field(default=None, ge=0, le=5, description="TensorRT's level, 0 to 5.")
-    version_compatible: bool = Field(default=False, description="Engine runs on later TensorRT versions too.")
-    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = Field(
-        default="none", description="Engine runs on other GPUs too."
+    calibration: Calibration = section(Calibration)
+    parity: Parity = section(Parity, "Check of the engine's outputs after the build.")
+    builder_optimization_level: int | None = field(None, "TensorRT's level, 0 to 5.", ge=0, le=5)
+    version_compatible: bool = field(False, "Engine runs on later TensorRT versions too.")
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = field(
+        "none", "Engine runs on other GPUs too."
     )
-    sparse_weights: bool = Field(default=False, description="Use 2:4 structured sparsity where weights have it.")
-    refittable: bool = Field(default=False, description="Weights of the engine can be replaced later.")
-    weight_streaming: bool = Field(default=False, description="Weights may stay in host memory.")
-    dla_core: int | None = Field(default=None, ge=0, description="DLA core to build for; null is the GPU.")
-    strict_types: bool = Field(default=False, description="Keep the requested precision even where it is slower.")
-    max_aux_streams: int | None = Field(default=None, ge=0, description="Auxiliary CUDA streams; null is TensorRT's.")
+    sparse_weights: bool = field(False, "Use 2:4 structured sparsity where weights have it.")
+    refittable: bool = field(False, "Weights of the engine can be replaced later.")
+    weight_streaming: bool = field(False, "Weights may stay in host memory.")
+    dla_core: int | None = field(None, "DLA core to build for; null is the GPU.", ge=0)
+    strict_types: bool = field(False, "Keep the requested precision even where it is slower.")
+    max_aux_streams: int | None = field(None, "Auxiliary CUDA streams; null is TensorRT's.", ge=0)
 
     @model_validator(mode="after")
     def _ordered_profile(self) -> TensorRT:
@@ -159,9 +149,7 @@ class TensorRT(Section):
         given = self.model_fields_set
         low, best, high = self.min_batch_size, self.opt_batch_size, self.max_batch_size
         if "max_batch_size" not in given:
-            high = max(
-                [high] + [value for name, value in (("opt", best), ("min", low)) if f"{name}_batch_size" in given]
-            )
+            high = max([high, *(getattr(self, name) for name in given & {"min_batch_size", "opt_batch_size"})])
         if "min_batch_size" not in given:
             low = min(low, high, best if "opt_batch_size" in given else low)
         if "opt_batch_size" not in given:
@@ -178,22 +166,16 @@ class TensorRT(Section):
 class GenTrtEngine(Section):
     """ONNX file in, engine file out."""
 
-    results_dir: str | None = Field(
-        default=None, description="Folder of status.json; else <results_dir>/gen_trt_engine."
-    )
-    gpu_id: int = Field(default=0, ge=0, description="GPU to build on, an index into the visible ones.")
-    num_gpus: int = Field(default=1, ge=1, description="Number of processes, one per GPU, that share the calibration.")
-    gpu_ids: GpuIds = Field(
-        default=[], description="The same as a list; the engine is built on the first unless gpu_id is set."
-    )
+    results_dir: str | None = field(None, "Folder of status.json; else <results_dir>/gen_trt_engine.")
+    gpu_id: int = field(0, "GPU to build on, an index into the visible ones.", ge=0)
+    num_gpus: int = field(1, "Number of processes, one per GPU, that share the calibration.", ge=1)
+    gpu_ids: GpuIds = field([], "The same as a list; the engine is built on the first unless gpu_id is set.")
     onnx_file: str | None = mandatory("The model to build, an .onnx file.")
     trt_engine: str | None = mandatory("The engine file to write.")
-    timing_cache: str | None = Field(default=None, description="Timing cache: read when it exists, then updated.")
-    batch_size: BatchSize = Field(
-        default=-1, description="Fixed batch for a model with a dynamic one; -1 keeps what the model has."
-    )
-    verbose: bool = Field(default=False, description="Show everything the builder says.")
-    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+    timing_cache: str | None = field(None, "Timing cache: read when it exists, then updated.")
+    batch_size: BatchSize = field(-1, "Fixed batch for a model with a dynamic one; -1 keeps what the model has.")
+    verbose: bool = field(False, "Show everything the builder says.")
+    tensorrt: TensorRT = section(TensorRT)
 
     @model_validator(mode="after")
     def _first_gpu_builds(self) -> GenTrtEngine:
@@ -205,57 +187,52 @@ class GenTrtEngine(Section):
 class ProtoCalibration(Calibration):
     """Calibration of the networks that also have flags: their flags' defaults."""
 
-    cal_batches: int = Field(default=10, ge=1, description="Number of calibration batches.")
+    cal_batches: int = field(10, "Number of calibration batches.", ge=1)
 
 
 class ProtoTensorRT(TensorRT):
     """Build settings of the networks that also have flags: their flags' defaults."""
 
-    workspace_size: int = Field(default=2048, ge=0, description="Builder workspace in MiB; 0 is TensorRT's default.")
-    calibration: ProtoCalibration = Field(default_factory=ProtoCalibration, description="Where INT8 ranges come from.")
+    workspace_size: int = field(2048, "Builder workspace in MiB; 0 is TensorRT's default.", ge=0)
+    calibration: ProtoCalibration = section(ProtoCalibration, "Where INT8 ranges come from.")
 
 
 class Evaluate(Section):
     """Measure a model on annotated data."""
 
-    results_dir: str | None = Field(default=None, description="Folder of the results; else <results_dir>/trt_evaluate.")
-    num_gpus: int = Field(default=1, ge=1, description="Number of GPUs that share the images.")
-    gpu_ids: GpuIds = Field(default=[0], description="GPUs, indices into the visible ones; several share the images.")
+    results_dir: str | None = field(None, "Folder of the results; else <results_dir>/trt_evaluate.")
+    num_gpus: int = field(1, "Number of GPUs that share the images.", ge=1)
+    gpu_ids: GpuIds = field([0], "GPUs, indices into the visible ones; several share the images.")
     trt_engine: str | None = mandatory("The .engine, .plan or .onnx file to evaluate.")
-    batch_size: BatchSize = Field(default=-1, description="Images per batch; -1 takes the dataset's batch size.")
+    batch_size: BatchSize = field(-1, "Images per batch; -1 takes the dataset's batch size.")
 
 
 class Inference(Section):
     """Run a model on images."""
 
-    results_dir: str | None = Field(
-        default=None, description="Folder of the results; else <results_dir>/trt_inference."
-    )
-    num_gpus: int = Field(default=1, ge=1, description="Number of GPUs that share the images.")
-    gpu_ids: GpuIds = Field(default=[0], description="GPUs, indices into the visible ones; several share the images.")
+    results_dir: str | None = field(None, "Folder of the results; else <results_dir>/trt_inference.")
+    num_gpus: int = field(1, "Number of GPUs that share the images.", ge=1)
+    gpu_ids: GpuIds = field([0], "GPUs, indices into the visible ones; several share the images.")
     trt_engine: str | None = mandatory("The .engine, .plan or .onnx file to run.")
-    batch_size: BatchSize = Field(default=-1, description="Images per batch; -1 takes the dataset's batch size.")
+    batch_size: BatchSize = field(-1, "Images per batch; -1 takes the dataset's batch size.")
 
 
 class Runtime(Section):
     """How files are run and images are read."""
 
-    providers: StrList = Field(
-        default=[], description="ONNX Runtime execution providers in order; empty picks what is there."
+    providers: StrList = field([], "ONNX Runtime execution providers in order; empty picks what is there.")
+    provider_options: dict[str, dict[str, Any]] = field({}, "Options by provider name.")
+    cuda_graph: bool = field(False, "Replay CUDA graphs where only the batch varies.")
+    workers: int = field(0, "Workers that decode images; 0 is the number of cores.", ge=0)
+    worker_kind: Literal["auto", "threads", "processes"] = field(
+        "auto", "Threads, forked processes, or processes from six workers on."
     )
-    provider_options: dict[str, dict[str, Any]] = Field(default={}, description="Options by provider name.")
-    cuda_graph: bool = Field(default=False, description="Replay CUDA graphs where only the batch varies.")
-    workers: int = Field(default=0, ge=0, description="Workers that decode images; 0 is the number of cores.")
-    worker_kind: Literal["auto", "threads", "processes"] = Field(
-        default="auto", description="Threads, forked processes, or processes from six workers on."
+    ranks: int = field(0, "Processes that share the images; 0 is one per GPU asked for.", ge=0)
+    transform_on: Literal["auto", "cpu", "gpu"] = field(
+        "auto", "Where images are resized and normalized; auto: the GPU if the model runs on one."
     )
-    ranks: int = Field(default=0, ge=0, description="Processes that share the images; 0 is one per GPU asked for.")
-    transform_on: Literal["auto", "cpu", "gpu"] = Field(
-        default="auto", description="Where images are resized and normalized; auto: the GPU if the model runs on one."
-    )
-    image_backend: Literal["opencv", "opencv_reduced", "pillow", "nvimgcodec"] = Field(
-        default="opencv",
-        description="What decodes images; opencv_reduced is faster and changes grey levels (docs/pipeline.md).",
+    image_backend: Literal["opencv", "opencv_reduced", "pillow", "nvimgcodec"] = field(
+        "opencv", "What decodes images; opencv_reduced is faster and changes grey levels (docs/pipeline.md)."
     )
 
 
@@ -268,55 +245,45 @@ def _listed(value: Any) -> Any:
 class Compare(Section):
     """Build several precisions, measure each, and say which to use."""
 
-    results_dir: str | None = Field(default=None, description="Folder of the report; else <results_dir>/compare.")
-    precisions: Annotated[
-        list[Literal["fp32", "fp16", "bf16", "int8", "fp8"]], BeforeValidator(_listed), Field(min_length=1)
-    ] = Field(
-        default=["fp32", "fp16", "int8"],
-        description="What to compare. fp32 is always there as the reference, fp16 wherever int8 or fp8 is.",
+    results_dir: str | None = field(None, "Folder of the report; else <results_dir>/compare.")
+    precisions: Annotated[list[Precision], BeforeValidator(_listed), Field(min_length=1)] = field(
+        ["fp32", "fp16", "int8"],
+        "What to compare. fp32 is always there as the reference, fp16 wherever int8 or fp8 is.",
     )
-    metric: str | None = Field(default=None, description="The number that decides; null picks the network's main one.")
-    higher_is_better: bool | None = Field(
-        default=None, description="Whether more of that number is better; null goes by its name."
+    metric: str | None = field(None, "The number that decides; null picks the network's main one.")
+    higher_is_better: bool | None = field(None, "Whether more of that number is better; null goes by its name.")
+    max_metric_drop: float | None = field(
+        None, "Loss of the metric a precision may have, in percent of the fp32 value.", ge=0
     )
-    max_metric_drop: float | None = Field(
-        default=None, ge=0, description="Loss of the metric a precision may have, in percent of the fp32 value."
+    min_speedup: float | None = field(None, "Throughput over fp32 that every listed precision must reach.", gt=0)
+    repeats: int = field(3, "Rounds of timing; from 2 on fp32 is also evaluated twice.", ge=1)
+    timing_seconds: float = field(2.0, "Least length of one round of timing.", gt=0)
+    batch_sizes: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_listed)] = field(
+        [], "Images per batch when timing, the first decides; engines are built for them. Empty: evaluate's."
     )
-    min_speedup: float | None = Field(
-        default=None, gt=0, description="Throughput over fp32 that every listed precision must reach."
+    score_threshold: float | None = field(
+        None, "Score threshold of the fp32 operating point; null is the one of the best F1.", ge=0
     )
-    repeats: int = Field(default=3, ge=1, description="Rounds of timing; from 2 on fp32 is also evaluated twice.")
-    timing_seconds: float = Field(default=2.0, gt=0, description="Least length of one round of timing.")
-    batch_sizes: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_listed)] = Field(
-        default=[],
-        description="Images per batch when timing, the first decides; engines are built for them. Empty: evaluate's.",
-    )
-    score_threshold: float | None = Field(
-        default=None, ge=0, description="Score threshold of the fp32 operating point; null is the one of the best F1."
-    )
-    sample_images: int = Field(default=6, ge=0, description="Images shown side by side in the report.")
+    sample_images: int = field(6, "Images shown side by side in the report.", ge=0)
 
 
 class Diagnose(Section):
     """Find the layers that lose accuracy when quantized."""
 
-    results_dir: str | None = Field(default=None, description="Folder of the report; else <results_dir>/diagnose.")
-    precision: Literal["int8", "fp8"] = Field(default="int8", description="The quantized type to look into.")
-    metric: str | None = Field(default=None, description="The number that decides; null picks the network's main one.")
-    higher_is_better: bool | None = Field(
-        default=None, description="Whether more of that number is better; null goes by its name."
+    results_dir: str | None = field(None, "Folder of the report; else <results_dir>/diagnose.")
+    precision: Literal["int8", "fp8"] = field("int8", "The quantized type to look into.")
+    metric: str | None = field(None, "The number that decides; null picks the network's main one.")
+    higher_is_better: bool | None = field(None, "Whether more of that number is better; null goes by its name.")
+    subset: int = field(64, "Images of the evaluation set that measure a layer.", ge=1)
+    budget_minutes: float = field(30.0, "Time after which the report is written as is.", gt=0)
+    max_metric_drop: float = field(
+        1.0, "Loss the mixed precision may have on the subset, in percent of the fp32 value.", ge=0
     )
-    subset: int = Field(default=64, ge=1, description="Images of the evaluation set that measure a layer.")
-    budget_minutes: float = Field(default=30.0, gt=0, description="Time after which the report is written as is.")
-    max_metric_drop: float = Field(
-        default=1.0, ge=0, description="Loss the mixed precision may have on the subset, in percent of the fp32 value."
+    methods: list[RangeMethod] = field(
+        [], "Calibration methods to try with all layers quantized; the best is used. Empty: all, or the spec's."
     )
-    methods: list[Literal["minmax", "entropy", "percentile", "mse"]] = Field(
-        default=[],
-        description="Calibration methods to try with all layers quantized; the best is used. Empty: all, or the spec's.",
-    )
-    keep_in: Literal["fp16", "bf16", "fp32"] = Field(
-        default="fp16", description="Precision of the layers that layers_precision keeps out of the quantized type."
+    keep_in: Literal["fp16", "bf16", "fp32"] = field(
+        "fp16", "Precision of the layers that layers_precision keeps out of the quantized type."
     )
 
 
@@ -333,20 +300,16 @@ class NetworkSpec(Section):
     known_as: ClassVar[str] = ""
     drift: ClassVar[tuple[Drift, ...]] = ()
 
-    model_name: str | None = Field(default=None, description="Network name, read by the model_agnostic command.")
-    encryption_key: str | None = Field(default=None, description="Key of an encrypted (.etlt) model.")
-    results_dir: str | None = Field(default=None, description="Folder under which every action writes its own folder.")
-    strict: bool = Field(default=False, description="An unreadable image fails the run instead of being skipped.")
-    runtime: Runtime = Field(default_factory=Runtime, description="How files are run and images are read.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
-    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")
-    compare: Compare = Field(
-        default_factory=Compare, description="Build several precisions, measure each, and say which to use."
-    )
-    diagnose: Diagnose = Field(
-        default_factory=Diagnose, description="Find the layers that lose accuracy when quantized."
-    )
+    model_name: str | None = field(None, "Network name, read by the model_agnostic command.")
+    encryption_key: str | None = field(None, "Key of an encrypted (.etlt) model.")
+    results_dir: str | None = field(None, "Folder under which every action writes its own folder.")
+    strict: bool = field(False, "An unreadable image fails the run instead of being skipped.")
+    runtime: Runtime = section(Runtime)
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
+    evaluate: Evaluate = section(Evaluate)
+    inference: Inference = section(Inference)
+    compare: Compare = section(Compare)
+    diagnose: Diagnose = section(Diagnose)
 
     _notes: list[str] = PrivateAttr(default_factory=list)
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -377,14 +340,7 @@ class NetworkSpec(Section):
                 value = value.get(part, default) if isinstance(value, Mapping) else default
             if value is default:
                 break
-        if value is not default:
-            return value
-        value = self._tree
-        for part in key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                return default
-            value = value[part]
-        return value
+        return value if value is not default else at(self._tree, key, default)
 
     def require(self, key: str) -> Any:
         """The value of a dotted key that the action cannot do without.

@@ -53,13 +53,13 @@ class _Scanner:
             item = fields.get(name)
             if self.peek() == ":":
                 self.at += 1
-            many = self.peek() == "["
-            self.at += many
-            while (many and self.peek() != "]") or not many:
+            if self.peek() != "[":
                 found += self.value(name, item, line, counts)
-                if not many:
-                    break
-            self.at += many
+                continue
+            self.at += 1
+            while self.peek() != "]":
+                found += self.value(name, item, line, counts)
+            self.at += 1
         return found
 
     def value(self, name: str, item: ProtoField | None, line: int, counts: dict[str, int]) -> Lines:

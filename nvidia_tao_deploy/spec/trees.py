@@ -25,18 +25,20 @@ def merged(base: Any, over: Any) -> Any:
     Lists of blocks of equal length are merged element by element, so that typed and other keys of one element meet.
     """
     if isinstance(base, dict) and isinstance(over, dict):
-        return {
-            key: merged(base[key], over[key]) if key in base and key in over else over.get(key, base.get(key))
-            for key in [*base, *(key for key in over if key not in base)]
-        }
-    if (
-        isinstance(base, list)
-        and isinstance(over, list)
-        and len(base) == len(over)
-        and all(isinstance(item, dict) for item in [*base, *over])
-    ):
+        return {**base, **{key: merged(base.get(key), value) for key, value in over.items()}}
+    lists = isinstance(base, list) and isinstance(over, list) and len(base) == len(over)
+    if lists and all(isinstance(item, dict) for item in [*base, *over]):
         return [merged(low, high) for low, high in zip(base, over, strict=True)]
     return over
+
+
+def at(tree: Any, key: str, default: Any = None) -> Any:
+    """What is at a dotted key through blocks, ``default`` if nothing is."""
+    for part in key.split("."):
+        if not isinstance(tree, dict) or part not in tree:
+            return default
+        tree = tree[part]
+    return tree
 
 
 def plain(value: Any) -> Any:
