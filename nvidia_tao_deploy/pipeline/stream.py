@@ -243,7 +243,8 @@ def _finisher(
 ) -> Finisher | None:
     """The GPU's half of the transform, where it is wanted and can be had."""
     gpu = getattr(session, "gpu", None)
-    if where == "cpu" or (where == "auto" and gpu is None):
+    # ONNX Runtime's GPU providers take such inputs only where asked for: that has not run on hardware yet.
+    if where == "cpu" or (where == "auto" and (gpu is None or not getattr(session, "device_inputs", False))):
         return None
     rows = pixel_rows(transform, ports.inputs, dataset)
     if gpu is None or rows is None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.errors import DataError
+from nvidia_tao_deploy.errors import DataError, SpecError
 from nvidia_tao_deploy.network import Ports
-from nvidia_tao_deploy.pipeline.stream import Tally, calibration_batches, run_stream
+from nvidia_tao_deploy.pipeline.stream import Tally, calibration_batches, run_numbered, run_stream
 from nvidia_tao_deploy.runtime.session import BatchLimits, TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -168,3 +168,12 @@ def test_images_of_another_size_than_annotated_are_named() -> None:
     tally = Tally()
     list(run_stream(Annotated(3), Fill(), Doubler(), PORTS, first_values, batch_size=2, tally=tally))
     assert tally.resized == ["1.png: 1x1, annotated as 800x600"]
+
+
+def test_a_transform_on_the_gpu_is_refused_where_there_is_none() -> None:
+    with pytest.raises(SpecError, match="the model does not run on a GPU"):
+        list(
+            run_numbered(
+                Numbers(2), Fill(), Doubler(), PORTS, first_values, batch_size=1, transform_on="gpu", tally=Tally()
+            )
+        )
