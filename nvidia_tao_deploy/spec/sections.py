@@ -229,7 +229,7 @@ class Runtime(Section):
     )
     ranks: int = field(0, "Processes that share the images; 0 is one per GPU asked for.", ge=0)
     transform_on: Literal["auto", "cpu", "gpu"] = field(
-        "auto", "Where images are resized and normalized; auto: the GPU if the model runs on one."
+        "auto", "Where images are resized and normalized; auto: the GPU if an engine runs on it."
     )
     image_backend: Literal["opencv", "opencv_reduced", "pillow", "nvimgcodec"] = field(
         "opencv", "What decodes images; opencv_reduced is faster and changes grey levels (docs/pipeline.md)."
