@@ -35,6 +35,7 @@ from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 __all__ = ["Tally", "calibration_batches", "refuse_nothing_read", "run_numbered", "run_stream"]
 
 MAX_RING_BYTES = 4 << 30
+MAX_PIXEL_BYTES = 1 << 30  # of source images, which may be far larger than the network's input
 SWITCH_SECONDS = 0.0002
 Where = Literal["auto", "cpu", "gpu"]
 Feeds = Callable[[Buffers, int], AbstractContextManager[dict[str, Any]]]
@@ -246,7 +247,8 @@ def _finisher(
     # ONNX Runtime's GPU providers take such inputs only where asked for: that has not run on hardware yet.
     if where == "cpu" or (where == "auto" and (gpu is None or not getattr(session, "device_inputs", False))):
         return None
-    rows = pixel_rows(transform, ports.inputs, dataset)
+    most = MAX_PIXEL_BYTES // (batch_size * (lanes + 3))  # photographs beyond it are finished by the workers
+    rows = pixel_rows(transform, ports.inputs, dataset, most)
     if gpu is None or rows is None:
         if where == "auto":
             return None

@@ -98,8 +98,13 @@ class PixelRows:
         return self.whole.describe()
 
 
-def pixel_rows(transform: Any, inputs: Mapping[str, TensorInfo], dataset: Dataset) -> PixelRows | None:
-    """The transform's first half, where a GPU kernel can do the second; None where it cannot."""
+def pixel_rows(
+    transform: Any, inputs: Mapping[str, TensorInfo], dataset: Dataset, most: int = 1 << 30
+) -> PixelRows | None:
+    """The transform's first half, where a GPU kernel can do the second; None where it cannot.
+
+    Rows hold the largest of some images of the data set, but no more than ``most`` bytes (or the network's input).
+    """
     if type(transform) is not ImageTransform or len(inputs) != 1:
         return None
     (target,) = inputs.values()
@@ -115,7 +120,7 @@ def pixel_rows(transform: Any, inputs: Mapping[str, TensorInfo], dataset: Datase
     channels = target.shape[1 if transform.layout == "NCHW" else 3]
     if channels not in (1, 3) or (transform.color == "I" and channels == 1):
         return None
-    return PixelRows(transform, target, _largest(dataset, transform.path_index) * channels)
+    return PixelRows(transform, target, min(_largest(dataset, transform.path_index) * channels, most))
 
 
 def _largest(dataset: Dataset, path_index: int) -> int:

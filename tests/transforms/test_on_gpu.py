@@ -184,7 +184,8 @@ def test_grey_inputs(device: Any, pictures: Files) -> None:
 def test_an_image_larger_than_a_row_is_finished_by_the_worker(
     device: Any, pictures: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_gpu, "_largest", lambda *_: 0)  # rows hold the network's input and no more
+    whole = on_gpu.pixel_rows
+    monkeypatch.setattr(on_gpu, "pixel_rows", lambda *given: whole(*given, 0))  # rows hold the network's input, no more
     transform = ImageTransform(resize="stretch_bilinear", **IMAGENET)
     got, _ = finished(device, transform, pictures, TensorInfo("input", (None, 3, 16, 12), np.dtype(np.float32)))
     for number, sample in enumerate(pictures):  # the smallest fits, the others do not
