@@ -54,19 +54,22 @@ def rows_of(network: str, arguments: argparse.Namespace) -> Iterator[dict[str, A
     """One row per precision that is asked for and that the network has."""
     for precision in filter(SAMPLE_NETWORKS[network].precisions.__contains__, arguments.precisions):
         yield verify(network, precision, arguments.out, arguments.timeout)
+    if SAMPLE_NETWORKS[network].lowered and "fp32" in arguments.precisions:
+        yield verify(network, "fp32", arguments.out, arguments.timeout, lowered=True)
     if arguments.calibrators:
         yield from verify_calibrators(network, arguments.out, arguments.timeout)
 
 
-def verify(network: str, precision: str, out: Path, timeout: float) -> dict[str, Any]:
+def verify(network: str, precision: str, out: Path, timeout: float, *, lowered: bool = False) -> dict[str, Any]:
     """Build one engine, evaluate it and its prepared ONNX, and compare."""
     entry = SAMPLE_NETWORKS[network]
     command, metric = entry.command or network, entry.metric
-    engine = out / "engines" / f"{network}_{precision}.engine"
-    row: dict[str, Any] = {"network": network, "precision": precision, "metric": metric}
+    label = f"{precision}, plugins lowered" if lowered else precision
+    engine = out / "engines" / f"{network}_{precision}{'_lowered' * lowered}.engine"
+    row: dict[str, Any] = {"network": network, "precision": label, "metric": metric}
     began = time.monotonic()
     built = run(
-        command, "gen_trt_engine", timeout,
+        command, "gen_trt_engine", timeout, f"gen_trt_engine.tensorrt.plugins={'lower' if lowered else 'auto'}",
         f"gen_trt_engine.onnx_file=samples/models/{network}.onnx",
         f"gen_trt_engine.trt_engine={engine}", f"gen_trt_engine.tensorrt.data_type={precision}",
         "gen_trt_engine.tensorrt.runtime=tensorrt", f"results_dir={out / 'results' / network}", *entry.overrides,
