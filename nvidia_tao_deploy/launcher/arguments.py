@@ -6,7 +6,8 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 from nvidia_tao_deploy.errors import UsageError
 
@@ -58,23 +59,10 @@ def parse(argv: Sequence[str]) -> Options:
         raise UsageError(
             f"unknown argument: {_describe(unknown[0])}", remedy="Put -- before the command that runs in the container."
         )
-    return Options(
-        gpus=found.gpus,
-        volumes=tuple(found.volume),
-        env=tuple(found.env),
-        mounts_file=found.mounts_file,
-        shm_size=found.shm_size,
-        run_as_user=found.run_as_user,
-        tag=found.tag,
-        ulimits=tuple(found.ulimit),
-        tty=found.tty,
-        ports=tuple(found.port),
-        dry_run=found.dry_run,
-        engine=found.engine,
-        runtime=found.runtime,
-        manifest=found.manifest,
-        command=tuple(command) or SHELL,
-    )
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in vars(found).items()
+    }
+    return Options(**values, command=tuple(command) or SHELL)
 
 
 def _describe(word: str) -> str:
@@ -89,6 +77,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    """A flag's ``dest`` is a field of `Options`."""
     parser = _Parser(
         prog="tao_deploy",
         usage="tao_deploy [flags] [-- command ...]",
@@ -98,19 +87,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add(
-        "--gpus",
-        metavar="LIST",
-        help="all, none, or indices and UUIDs: 0,1 or GPU-6fa4... (default: all, when there are any)",
-    )
-    add("--volume", action="append", default=[], metavar="SRC:DST[:ro]", help="mount a host path; repeatable")
-    add(
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="set or inherit a variable; the value is never printed; repeatable",
-    )
+    repeatable = partial(add, action="append", default=[])
+    which = "all, none, or indices and UUIDs: 0,1 or GPU-6fa4... (default: all, when there are any)"
+    add("--gpus", metavar="LIST", help=which)
+    repeatable("--volume", dest="volumes", metavar="SRC:DST[:ro]", help="mount a host path; repeatable")
+    hidden = "set or inherit a variable; the value is never printed; repeatable"
+    repeatable("--env", metavar="NAME[=VALUE]", help=hidden)
     add("--mounts_file", metavar="FILE", help="JSON with Mounts, Envs, DockerOptions, read after ~/.tao_mounts.json")
     add("--shm_size", metavar="SIZE", help="size of /dev/shm (default: 16G)")
     add(
@@ -123,8 +105,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TAG",
         help="use this tag of the repository instead of the manifest's digest; it is resolved and run by digest",
     )
-    add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="repeatable")
-    add("--port", action="append", default=[], metavar="[IP:]HOST:CONTAINER", help="publish a port; repeatable")
+    repeatable("--ulimit", dest="ulimits", metavar="NAME=SOFT[:HARD]", help="repeatable")
+    repeatable("--port", dest="ports", metavar="[IP:]HOST:CONTAINER", help="publish a port; repeatable")
     terminal = parser.add_mutually_exclusive_group()
     terminal.add_argument(
         "--no-tty", dest="tty", action="store_false", default=None, help="no terminal, even if there is one"

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -74,32 +75,24 @@ class Host:
 
 def this_host() -> Host:
     """The machine this runs on. Packages are read from their metadata: nothing is imported."""
-    wanted = (*versions.TENSORRT_PACKAGES, *versions.RTX_PACKAGES, *versions.ORT_PACKAGES)
     packages = {}
-    for name in wanted:
-        try:
+    for name in (*versions.TENSORRT_PACKAGES, *versions.RTX_PACKAGES, *versions.ORT_PACKAGES):
+        with suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return Host(Path("/"), _run, packages, " ".join(platform.uname()), cuda_driver=_cuda_driver())
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the report; 0 if nothing is missing, 1 otherwise."""
-    parser = argparse.ArgumentParser(
-        prog="tao_deploy doctor", description="What is here, what is missing, and what to do."
-    )
+    about = "What is here, what is missing, and what to do."
+    parser = argparse.ArgumentParser(prog="tao_deploy doctor", description=about)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args(list(argv))
     findings = diagnose(this_host())
     missing = [item for item in findings if item.status == MISSING]
     if options.json:
-        print(
-            json.dumps(
-                {"version": __version__, "missing": len(missing), "findings": [asdict(item) for item in findings]},
-                indent=2,
-            )
-        )
+        listed = [asdict(item) for item in findings]
+        print(json.dumps({"version": __version__, "missing": len(missing), "findings": listed}, indent=2))
     else:
         width = max(len(item.name) for item in findings)
         for item in findings:
@@ -124,38 +117,19 @@ def _python(host: Host) -> list[Finding]:
 
 
 def _driver(host: Host) -> list[Finding]:
-    listing = host.run(
-        "nvidia-smi", "--query-gpu=index,name,driver_version,compute_cap,memory.total", "--format=csv,noheader"
-    )
+    name, query = "GPU driver", "--query-gpu=index,name,driver_version,compute_cap,memory.total"
+    listing = host.run("nvidia-smi", query, "--format=csv,noheader")
     if listing:
         return [_gpu(host, line) for line in listing.strip().splitlines()]
+    if host.tegra and gpus_present(host.root):
+        return [Finding(name, OK, "Tegra, part of L4T")]
     if host.tegra:
-        status = OK if gpus_present(host.root) else MISSING
-        return [
-            Finding(
-                "GPU driver",
-                status,
-                "Tegra, part of L4T",
-                "" if status == OK else "Flash or repair the BSP: no GPU device file.",
-            )
-        ]
+        return [Finding(name, MISSING, "Tegra, part of L4T", "Flash or repair the BSP: no GPU device file.")]
     if gpus_present(host.root):
-        return [
-            Finding(
-                "GPU driver",
-                MISSING,
-                "device files, but nvidia-smi does not answer",
-                "Reboot, or reinstall the driver.",
-            )
-        ]
-    return [
-        Finding(
-            "GPU driver",
-            NOTE,
-            "none",
-            "Without a GPU, ONNX files run on the CPU; for engines install the NVIDIA driver.",
-        )
-    ]
+        found = "device files, but nvidia-smi does not answer"
+        return [Finding(name, MISSING, found, "Reboot, or reinstall the driver.")]
+    remedy = "Without a GPU, ONNX files run on the CPU; for engines install the NVIDIA driver."
+    return [Finding(name, NOTE, "none", remedy)]
 
 
 def _gpu(host: Host, line: str) -> Finding:
@@ -166,93 +140,62 @@ def _gpu(host: Host, line: str) -> Finding:
         minimum = versions.tensorrt_facts(tensorrt[1]).compute_capability
         if re.fullmatch(r"\d+\.\d+", capability) and versions.number(capability) < minimum:
             need = "{}.{}".format(*minimum)
-            return Finding(
-                f"GPU {index}",
-                MISSING,
-                found,
-                f"TensorRT {tensorrt[1]} needs compute capability {need}: install an older TensorRT.",
-            )
+            remedy = f"TensorRT {tensorrt[1]} needs compute capability {need}: install an older TensorRT."
+            return Finding(f"GPU {index}", MISSING, found, remedy)
     return Finding(f"GPU {index}", OK, found)
 
 
 def _cuda(host: Host) -> list[Finding]:
     if host.cuda_driver:
         return [Finding("CUDA", OK, "driver supports up to {}.{}".format(*host.cuda_driver))]
-    return [
-        Finding("CUDA", NOTE, "no driver library (libcuda)", "Comes with the NVIDIA driver; needed for TensorRT only.")
-    ]
+    remedy = "Comes with the NVIDIA driver; needed for TensorRT only."
+    return [Finding("CUDA", NOTE, "no driver library (libcuda)", remedy)]
 
 
 def _runtimes(host: Host) -> list[Finding]:
-    findings = []
-    tensorrt, rtx, ort = (
-        _first(host, names) for names in (versions.TENSORRT_PACKAGES, versions.RTX_PACKAGES, versions.ORT_PACKAGES)
-    )
-    if tensorrt:
-        findings.append(_tensorrt(host, *tensorrt))
-    else:
-        findings.append(
-            Finding(
-                "TensorRT",
-                NOTE,
-                "not installed",
-                "pip install tensorrt-cu13 (or -cu12), or use the container; on Jetson it is part of JetPack.",
-            )
-        )
-    if rtx:
-        cuda = versions.cuda_of(rtx[0], 13)
-        findings.append(_against_driver(host, "TensorRT-RTX", rtx, cuda))
-    else:
-        findings.append(
-            Finding(
-                "TensorRT-RTX",
-                NOTE,
-                "not installed",
-                "pip install tensorrt-rtx-cu13 to build engines ahead of time, without a GPU.",
-            )
-        )
-    both = [name for name in versions.ORT_PACKAGES if name in host.packages]
-    if not ort:
-        status = NOTE if tensorrt or rtx else MISSING
-        findings.append(
-            Finding("ONNX Runtime", status, "not installed", "pip install onnxruntime, or onnxruntime-gpu with a GPU.")
-        )
-    elif len(both) > 1:
-        listing = ", ".join(f"{name} {host.packages[name]}" for name in both)
-        findings.append(
-            Finding(
-                "ONNX Runtime",
-                MISSING,
-                listing,
-                f"They overwrite each other: pip uninstall {' '.join(both)}, then install one.",
-            )
-        )
-    else:
-        extra = ""
-        if ort[0] == "onnxruntime" and host.cuda_driver and not host.tegra:
-            extra = "It runs on the CPU only: install onnxruntime-gpu in its place to use the GPU."
-        if tensorrt and ort[0] == "onnxruntime-gpu" and versions.number(tensorrt[1])[0] >= 11:
-            extra = "Its TensorRT provider wants libnvinfer 10 and does not load beside TensorRT 11."
-        findings.append(Finding("ONNX Runtime", NOTE if extra else OK, f"{ort[0]} {ort[1]}", extra))
-    return findings
+    return [_tensorrt(host), _tensorrt_rtx(host), _onnx_runtime(host)]
 
 
-def _tensorrt(host: Host, package: str, version: str) -> Finding:
-    facts = versions.tensorrt_facts(version)
+def _tensorrt(host: Host) -> Finding:
+    name, package = "TensorRT", _first(host, versions.TENSORRT_PACKAGES)
+    if package is None:
+        remedy = "pip install tensorrt-cu13 (or -cu12), or use the container; on Jetson it is part of JetPack."
+        return Finding(name, NOTE, "not installed", remedy)
+    facts = versions.tensorrt_facts(package[1])
     if host.python > facts.python:
-        last = "{}.{}".format(*facts.python)
-        return Finding(
-            "TensorRT",
-            MISSING,
-            f"{package} {version}",
-            f"It has no wheels for this Python: use Python {last} or a newer TensorRT.",
-        )
-    same = sorted({version_ for name, version_ in host.packages.items() if name in versions.TENSORRT_PACKAGES})
-    if len(same) > 1:
-        return Finding(
-            "TensorRT", MISSING, f"several: {', '.join(same)}", "Uninstall all tensorrt packages, then install one."
-        )
-    return _against_driver(host, "TensorRT", (package, version), versions.cuda_of(package, facts.cuda))
+        remedy = "It has no wheels for this Python: use Python {}.{} or a newer TensorRT.".format(*facts.python)
+        return Finding(name, MISSING, " ".join(package), remedy)
+    several = sorted({host.packages[item] for item in versions.TENSORRT_PACKAGES if item in host.packages})
+    if len(several) > 1:
+        remedy = "Uninstall all tensorrt packages, then install one."
+        return Finding(name, MISSING, f"several: {', '.join(several)}", remedy)
+    return _against_driver(host, name, package, versions.cuda_of(package[0], facts.cuda))
+
+
+def _tensorrt_rtx(host: Host) -> Finding:
+    name, package = "TensorRT-RTX", _first(host, versions.RTX_PACKAGES)
+    if package is None:
+        remedy = "pip install tensorrt-rtx-cu13 to build engines ahead of time, without a GPU."
+        return Finding(name, NOTE, "not installed", remedy)
+    return _against_driver(host, name, package, versions.cuda_of(package[0], 13))
+
+
+def _onnx_runtime(host: Host) -> Finding:
+    name, tensorrt = "ONNX Runtime", _first(host, versions.TENSORRT_PACKAGES)
+    packages = [item for item in versions.ORT_PACKAGES if item in host.packages]
+    if not packages:
+        status = NOTE if tensorrt or _first(host, versions.RTX_PACKAGES) else MISSING
+        return Finding(name, status, "not installed", "pip install onnxruntime, or onnxruntime-gpu with a GPU.")
+    found = ", ".join(f"{item} {host.packages[item]}" for item in packages)
+    if len(packages) > 1:
+        remedy = f"They overwrite each other: pip uninstall {' '.join(packages)}, then install one."
+        return Finding(name, MISSING, found, remedy)
+    remedy = ""
+    if packages == ["onnxruntime"] and host.cuda_driver and not host.tegra:
+        remedy = "It runs on the CPU only: install onnxruntime-gpu in its place to use the GPU."
+    if packages == ["onnxruntime-gpu"] and tensorrt and versions.number(tensorrt[1])[0] >= 11:
+        remedy = "Its TensorRT provider wants libnvinfer 10 and does not load beside TensorRT 11."
+    return Finding(name, NOTE if remedy else OK, found, remedy)
 
 
 def _against_driver(host: Host, name: str, package: tuple[str, str], cuda: int) -> Finding:
@@ -270,40 +213,25 @@ def _against_driver(host: Host, name: str, package: tuple[str, str], cuda: int) 
 def _docker(host: Host) -> list[Finding]:
     client = host.run("docker", "--version")
     if client is None:
-        return [
-            Finding(
-                "Docker",
-                NOTE,
-                "not installed",
-                "Needed (or podman) for tao_deploy only: see docs.docker.com/engine/install.",
-            )
-        ]
+        remedy = "Needed (or podman) for tao_deploy only: see docs.docker.com/engine/install."
+        return [Finding("Docker", NOTE, "not installed", remedy)]
     answer = host.run("docker", "version", "--format", "{{.Server.Version}} API {{.Server.APIVersion}}")
     if answer is None:
-        return [
-            Finding(
-                "Docker",
-                MISSING,
-                f"{client.strip()}; the daemon does not answer",
-                "Start it, join the group docker, or set DOCKER_HOST.",
-            )
-        ]
+        found = f"{client.strip()}; the daemon does not answer"
+        return [Finding("Docker", MISSING, found, "Start it, join the group docker, or set DOCKER_HOST.")]
     return [Finding("Docker", OK, f"server {answer.strip()}")]
 
 
 def _podman(host: Host) -> list[Finding]:
     version = host.run("podman", "--version")
-    return [
-        Finding("podman", OK, version.strip())
-        if version
-        else Finding("podman", NOTE, "not installed", "Needed only where Docker is not.")
-    ]
+    if version:
+        return [Finding("podman", OK, version.strip())]
+    return [Finding("podman", NOTE, "not installed", "Needed only where Docker is not.")]
 
 
 def _toolkit(host: Host) -> list[Finding]:
-    specs = [
-        str(path) for folder in ("etc/cdi", "var/run/cdi") for path in sorted((host.root / folder).glob("*nvidia*"))
-    ]
+    folders = (host.root / "etc/cdi", host.root / "var/run/cdi")
+    specs = [str(path) for folder in folders for path in sorted(folder.glob("*nvidia*"))]
     runtimes = host.run("docker", "info", "--format", "{{json .Runtimes}}") or ""
     version = host.run("nvidia-ctk", "--version")
     ways = (["runtime nvidia"] if '"nvidia"' in runtimes else []) + ([f"CDI {', '.join(specs)}"] if specs else [])
@@ -318,39 +246,21 @@ def _toolkit(host: Host) -> list[Finding]:
         return [Finding(name, MISSING, "installed, not registered", remedy)]
     if ways:
         return [Finding(name, OK, "; ".join(ways))]
-    needed = host.tegra or gpus_present(host.root)
-    return [
-        Finding(
-            name,
-            MISSING if needed else NOTE,
-            "not installed",
-            "Install nvidia-container-toolkit to use GPUs in containers.",
-        )
-    ]
+    status = MISSING if host.tegra or gpus_present(host.root) else NOTE
+    return [Finding(name, status, "not installed", "Install nvidia-container-toolkit to use GPUs in containers.")]
 
 
 def _jetson(host: Host) -> list[Finding]:
     if not host.tegra:
         return []
     release = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", host.text("etc/nv_tegra_release") or "")
+    found, remedy = "/etc/nv_tegra_release is not readable", "Inside a container, mount it from the host."
     if release:
         l4t = f"{release[1]}.{release[2]}"
-        jetpack = versions.jetpack(l4t)
-        findings = [Finding("L4T", OK, f"{l4t}, JetPack {jetpack}")]
-        if int(release[1]) < versions.FIRST_L4T_WITH_PYTHON:
-            findings = [
-                Finding(
-                    "L4T",
-                    NOTE,
-                    f"{l4t}, JetPack {jetpack}",
-                    "Its own Python is 3.8: use Python 3.10 or newer, or the container.",
-                )
-            ]
-    else:
-        findings = [
-            Finding("L4T", NOTE, "/etc/nv_tegra_release is not readable", "Inside a container, mount it from the host.")
-        ]
-    return [*findings, _csv_files(host)]
+        old = int(release[1]) < versions.FIRST_L4T_WITH_PYTHON
+        found = f"{l4t}, JetPack {versions.jetpack(l4t)}"
+        remedy = "Its own Python is 3.8: use Python 3.10 or newer, or the container." if old else ""
+    return [Finding("L4T", NOTE if remedy else OK, found, remedy), _csv_files(host)]
 
 
 def _csv_files(host: Host) -> Finding:
@@ -359,15 +269,10 @@ def _csv_files(host: Host) -> Finding:
     folder = host.root / "etc/nvidia-container-runtime/host-files-for-container.d"
     lists = sorted(folder.glob("*.csv"))
     if not lists:
-        cdi = any((host.root / "etc/cdi").glob("*nvidia*"))
-        if cdi:
+        if any((host.root / "etc/cdi").glob("*nvidia*")):
             return Finding(name, OK, "none; a CDI specification is used")
-        return Finding(
-            name,
-            MISSING,
-            "none",
-            "sudo apt install nvidia-l4t-init nvidia-container, or nvidia-ctk cdi generate --mode=csv.",
-        )
+        remedy = "sudo apt install nvidia-l4t-init nvidia-container, or nvidia-ctk cdi generate --mode=csv."
+        return Finding(name, MISSING, "none", remedy)
     kinds = re.compile(r"\s*(?:lib|sym|dev|dir)\s*,\s*/?(\S.*?)\s*$")
     entries = [
         match[1]
@@ -378,43 +283,26 @@ def _csv_files(host: Host) -> Finding:
     absent = [entry for entry in entries if not os.path.lexists(host.root / entry)]
     found = f"{len(lists)} lists, {len(entries)} entries, {len(absent)} absent on this host"
     if len(absent) * 2 > len(entries):
-        return Finding(
-            name,
-            MISSING,
-            found,
-            f"They do not belong to this L4T (first absent: /{absent[0]}): reinstall nvidia-l4t-init.",
-        )
+        remedy = f"They do not belong to this L4T (first absent: /{absent[0]}): reinstall nvidia-l4t-init."
+        return Finding(name, MISSING, found, remedy)
     return Finding(name, OK, found)
 
 
 def _resources(host: Host) -> list[Finding]:
     findings = []
-    docker_root = host.run("docker", "info", "--format", "{{.DockerRootDir}}")
+    docker_root = (host.run("docker", "info", "--format", "{{.DockerRootDir}}") or "").strip()
     places = [("disk here", Path.cwd(), 2)]
-    if docker_root and docker_root.strip() and Path(docker_root.strip()).exists():
-        places.append(("disk of Docker", Path(docker_root.strip()), 20))
+    if docker_root and Path(docker_root).exists():
+        places.append(("disk of Docker", Path(docker_root), 20))
     for name, path, needed in places:
         free = shutil.disk_usage(path).free / _GIB
-        low = free < needed
-        findings.append(
-            Finding(
-                name,
-                NOTE if low else OK,
-                f"{free:.1f} GiB free in {path}",
-                f"Have at least {needed} GiB free." if low else "",
-            )
-        )
+        remedy = f"Have at least {needed} GiB free." if free < needed else ""
+        findings.append(Finding(name, NOTE if remedy else OK, f"{free:.1f} GiB free in {path}", remedy))
     memory = re.search(r"MemAvailable:\s+(\d+) kB", host.text("proc/meminfo") or "")
     if memory:
         free = int(memory[1]) * 1024 / _GIB
-        findings.append(
-            Finding(
-                "memory",
-                OK if free >= 4 else NOTE,
-                f"{free:.1f} GiB available",
-                "" if free >= 4 else "Building engines wants 4 GiB or more.",
-            )
-        )
+        remedy = "" if free >= 4 else "Building engines wants 4 GiB or more."
+        findings.append(Finding("memory", NOTE if remedy else OK, f"{free:.1f} GiB available", remedy))
     return findings
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def docker_is_local(environ: Mapping[str, str]) -> bool:
 
 
 def _ask(executable: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command: Sequence[str] = [executable, *arguments]
+    command = [executable, *arguments]
     try:
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False

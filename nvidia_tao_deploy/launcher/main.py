@@ -10,6 +10,16 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from nvidia_tao_deploy.errors import TaoDeployError
+from nvidia_tao_deploy.launcher.arguments import parse
+from nvidia_tao_deploy.launcher.container import run_container
+from nvidia_tao_deploy.launcher.engine import find_engine, offline_engine
+from nvidia_tao_deploy.launcher.environment import hide_values
+from nvidia_tao_deploy.launcher.failures import EngineMissingError
+from nvidia_tao_deploy.launcher.gpus import gpus_present
+from nvidia_tao_deploy.launcher.image import provide_image, wanted_reference
+from nvidia_tao_deploy.launcher.manifest import find_manifest, read_manifest
+from nvidia_tao_deploy.launcher.request import WORKDIR, container_arguments, make_request
+from nvidia_tao_deploy.launcher.spec_paths import uncovered_paths
 
 
 def run() -> NoReturn:
@@ -41,18 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def launch(words: Sequence[str]) -> int:
     """Start the container that ``words`` ask for and return its exit code, or print it for ``--dry-run``."""
-    from nvidia_tao_deploy.launcher.arguments import parse
-
     options = parse(words)
-    from nvidia_tao_deploy.launcher.container import run_container
-    from nvidia_tao_deploy.launcher.engine import find_engine, offline_engine
-    from nvidia_tao_deploy.launcher.environment import hide_values
-    from nvidia_tao_deploy.launcher.failures import EngineMissingError
-    from nvidia_tao_deploy.launcher.image import provide_image, wanted_reference
-    from nvidia_tao_deploy.launcher.manifest import find_manifest, read_manifest
-    from nvidia_tao_deploy.launcher.request import WORKDIR, container_arguments, make_request
-    from nvidia_tao_deploy.launcher.spec_paths import uncovered_paths
-
     request = make_request(options)
     manifest = read_manifest(find_manifest(options.manifest))
     try:
@@ -65,8 +64,8 @@ def launch(words: Sequence[str]) -> int:
     reference = wanted_reference(manifest, options.tag, engine.architecture)
     for path in uncovered_paths(request.command, request.mounts, WORKDIR):
         _note(f"warning: {path}")
-    if request.gpus is None and "--gpus" not in words:
-        _explain_gpus(engine.local)
+    if request.gpus is None and "--gpus" not in words and engine.local and not gpus_present():
+        _note("no NVIDIA driver on this host: the container gets no GPU (--gpus all insists)")
     name = f"tao_deploy-{uuid.uuid4().hex[:12]}"
     if options.dry_run:
         arguments, _ = container_arguments(request, engine, reference, name)
@@ -77,13 +76,6 @@ def launch(words: Sequence[str]) -> int:
     arguments, environment = container_arguments(request, engine, image, name)
     _note(shlex.join(hide_values(arguments, request.env)))
     return run_container(arguments, environment, engine, name, tty=request.tty)
-
-
-def _explain_gpus(local: bool) -> None:
-    from nvidia_tao_deploy.launcher.gpus import gpus_present
-
-    if local and not gpus_present():
-        _note("no NVIDIA driver on this host: the container gets no GPU (--gpus all insists)")
 
 
 def _note(text: str) -> None:

@@ -16,11 +16,15 @@ from nvidia_tao_deploy.launcher.environment import check_env
 from nvidia_tao_deploy.launcher.mounts import Mount, make_mount
 
 _OPTIONS = ("user", "ports", "shm_size", "ulimits", "privileged", "network", "tty")
-_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
-_USER = re.compile(r"[0-9]+(?::[0-9]+)?")
-_SIZE = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[kmgt]b?|b)?", re.IGNORECASE)
-_ULIMIT = re.compile(r"[a-z]+=(?:-1|[0-9]+)(?::(?:-1|[0-9]+))?")
-_PORT = re.compile(r"(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}:|\[[0-9A-Fa-f:]+\]:)?[0-9]{1,5}:[0-9]{1,5}(?:/(?:tcp|udp|sctp))?")
+_ADDRESS = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}:|\[[0-9A-Fa-f:]+\]:"
+# What the engine is told as it stands: its form, and that form in words.
+_FORMS = {
+    "network": (r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "host, none, bridge or the name of a network"),
+    "user": (r"[0-9]+(?::[0-9]+)?", "UID:GID in numbers"),
+    "shm_size": (r"[0-9]+(?:\.[0-9]+)?(?:[kmgtKMGT][bB]?|[bB])?", "a size such as 16G"),
+    "ulimit": (r"[a-z]+=(?:-1|[0-9]+)(?::(?:-1|[0-9]+))?", "NAME=SOFT[:HARD]"),
+    "port": (rf"(?:{_ADDRESS})?[0-9]{{1,5}}:[0-9]{{1,5}}(?:/(?:tcp|udp|sctp))?", "[IP:]HOST:CONTAINER"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,36 +57,33 @@ def read_mounts_file(path: Path) -> FileSettings:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(
-            f"cannot read the mounts file: {error.strerror}", where=where, remedy="Correct the path."
-        ) from error
+        what = f"cannot read the mounts file: {error.strerror}"
+        raise UsageError(what, where=where, remedy="Correct the path.") from error
     except ValueError as error:
         raise UsageError(f"the mounts file is not JSON: {error}", where=where, remedy="Correct it there.") from error
-    _known(data, ("Mounts", "Envs", "DockerOptions"), where)
+    _check_keys(data, ("Mounts", "Envs", "DockerOptions"), where)
     mounts = []
     for number, entry in enumerate(_items(data, "Mounts", where)):
         here = f"{where}: Mounts[{number}]"
-        _known(entry, ("source", "destination", "mode"), here)
+        _check_keys(entry, ("source", "destination", "mode"), here)
         source, target, mode = (entry.get(key) for key in ("source", "destination", "mode"))
         if not isinstance(source, str) or not isinstance(target, str) or not isinstance(mode, str | None):
-            raise UsageError(
-                "source and destination must both be given, as text", where=here, remedy="Add what is missing."
-            )
+            what = "source and destination must both be given, as text"
+            raise UsageError(what, where=here, remedy="Add what is missing.")
         mounts.append(make_mount(source, target, mode, here))
     env = {}
     for number, entry in enumerate(_items(data, "Envs", where)):
         here = f"{where}: Envs[{number}]"
-        _known(entry, ("variable", "value"), here)
+        _check_keys(entry, ("variable", "value"), here)
         name, value = entry.get("variable"), entry.get("value")
         if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise UsageError(
-                "variable and value must both be given, as text", where=here, remedy="Add what is missing."
-            )
+            what = "variable and value must both be given, as text"
+            raise UsageError(what, where=here, remedy="Add what is missing.")
         check_env(name, str(value), here)
         env[name] = str(value)
     options = data.get("DockerOptions") or {}
     here = f"{where}: DockerOptions"
-    _known(options, _OPTIONS, here)
+    _check_keys(options, _OPTIONS, here)
     for key in ("privileged", "tty"):
         if not isinstance(options.get(key), bool | None):
             raise UsageError(f"{key} must be true or false", where=here, remedy="Correct it there.")
@@ -93,50 +94,36 @@ def read_mounts_file(path: Path) -> FileSettings:
     return FileSettings(
         mounts=mounts,
         env=env,
-        user=check_user(options.get("user"), here),
-        ports=check_ports([f"{host}:{container}" for container, host in ports.items()], here),
-        shm_size=check_size(options.get("shm_size"), here),
-        ulimits=check_ulimits([f"{name}={limit}" for name, limit in ulimits.items()], here),
+        user=checked("user", options.get("user"), here),
+        ports=all_checked("port", [f"{host}:{container}" for container, host in ports.items()], here),
+        shm_size=checked("shm_size", options.get("shm_size"), here),
+        ulimits=all_checked("ulimit", [f"{name}={limit}" for name, limit in ulimits.items()], here),
         privileged=bool(options.get("privileged")),
-        network=check_network(options.get("network"), here),
+        network=checked("network", options.get("network"), here),
         tty=options.get("tty"),
     )
 
 
-def check_user(value: Any, where: str) -> str | None:
-    """``UID`` or ``UID:GID`` in numbers, or None."""
-    return _matching(value, _USER, where, "user", "UID:GID in numbers")
+def checked(name: str, value: Any, where: str) -> str | None:
+    """``value`` as text if it is None or of the form of a ``network``, ``user``, ``shm_size``, ``ulimit`` or ``port``.
 
-
-def check_size(value: Any, where: str) -> str | None:
-    """A size such as ``16G`` or ``512m``, or None."""
-    return _matching(value, _SIZE, where, "shm_size", "a size such as 16G")
-
-
-def check_network(value: Any, where: str) -> str | None:
-    """``host``, ``none``, ``bridge`` or the name of a network, or None."""
-    return _matching(value, _NETWORK, where, "network", "host, none, bridge or the name of a network")
-
-
-def check_ports(values: Sequence[str], where: str) -> tuple[str, ...]:
-    """Each ``[IP:]HOST:CONTAINER[/tcp]``."""
-    return tuple(str(_matching(value, _PORT, where, "port", "[IP:]HOST:CONTAINER")) for value in values)
-
-
-def check_ulimits(values: Sequence[str], where: str) -> tuple[str, ...]:
-    """Each ``NAME=SOFT[:HARD]``."""
-    return tuple(str(_matching(value, _ULIMIT, where, "ulimit", "NAME=SOFT[:HARD]")) for value in values)
-
-
-def _matching(value: Any, form: re.Pattern[str], where: str, name: str, expected: str) -> str | None:
+    Raises:
+        UsageError: it is not.
+    """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int) or not form.fullmatch(str(value)):
+    form, expected = _FORMS[name]
+    if isinstance(value, bool) or not isinstance(value, str | int) or not re.fullmatch(form, str(value)):
         raise UsageError(f"{name} {value!r} is not known", where=where, remedy=f"Give {expected}.")
     return str(value)
 
 
-def _known(entry: Any, names: tuple[str, ...], where: str) -> None:
+def all_checked(name: str, values: Sequence[str], where: str) -> tuple[str, ...]:
+    """``values``, each `checked`."""
+    return tuple(str(checked(name, value, where)) for value in values)
+
+
+def _check_keys(entry: Any, names: tuple[str, ...], where: str) -> None:
     if not isinstance(entry, dict):
         raise UsageError("a JSON object is expected", where=where, remedy=f"Known keys: {', '.join(names)}.")
     for key in entry:

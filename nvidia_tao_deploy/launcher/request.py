@@ -18,11 +18,8 @@ from nvidia_tao_deploy.launcher.gpus import check_gpus, gpu_arguments, gpus_pres
 from nvidia_tao_deploy.launcher.mounts import Mount, make_mount, merge_mounts, mount_arguments, parse_volume
 from nvidia_tao_deploy.launcher.mounts_file import (
     FileSettings,
-    check_network,
-    check_ports,
-    check_size,
-    check_ulimits,
-    check_user,
+    all_checked,
+    checked,
     default_mounts_file,
     read_mounts_file,
 )
@@ -83,11 +80,11 @@ def make_request(options: Options) -> Request:
         mounts=mounts,
         env=env,
         gpus=None if options.gpus is None else check_gpus(options.gpus),
-        runtime=check_network(options.runtime, "--runtime"),
-        shm_size=check_size(options.shm_size, "--shm_size") or merged.shm_size or _SHM_SIZE,
-        ulimits=(*merged.ulimits, *check_ulimits(options.ulimits, "--ulimit")),
-        ports=(*merged.ports, *check_ports(options.ports, "--port")),
-        user=None if options.run_as_user else check_user(merged.user, "DockerOptions"),
+        runtime=checked("network", options.runtime, "--runtime"),
+        shm_size=checked("shm_size", options.shm_size, "--shm_size") or merged.shm_size or _SHM_SIZE,
+        ulimits=(*merged.ulimits, *all_checked("ulimit", options.ulimits, "--ulimit")),
+        ports=(*merged.ports, *all_checked("port", options.ports, "--port")),
+        user=None if options.run_as_user else merged.user,
         network=merged.network,
         privileged=merged.privileged,
         tty=wanted_tty,
@@ -112,11 +109,8 @@ def container_arguments(
     own_env = {**gpu_env, "HOME": _HOME, "USER": _user_name()}
     if _holds_package(request.mounts):
         own_env["PYTHONPATH"] = WORKDIR
-    env_words = [
-        word for key, value in own_env.items() if key not in request.env for word in ("--env", f"{key}={value}")
-    ]
-    user_words, child_env = env_arguments(request.env)
-    env_words += user_words
+    own = [word for key, value in own_env.items() if key not in request.env for word in ("--env", f"{key}={value}")]
+    given, child_env = env_arguments(request.env)
     words = [engine.executable, "run", "--rm", "--name", name]
     if engine.init:
         # Without an init the command is process 1, which ignores every signal it does not handle.
@@ -127,7 +121,7 @@ def container_arguments(
     words += gpu_words
     for mount in request.mounts:
         words += mount_arguments(mount, engine.name)
-    words += env_words
+    words += [*own, *given]
     words += ["--shm-size", request.shm_size]
     for limit in request.ulimits:
         words += ["--ulimit", limit]
