@@ -18,7 +18,6 @@ from onnx import ModelProto, NodeProto
 
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.files import write_text
-from nvidia_tao_deploy.graph.quantize import quantizable_tensors
 from nvidia_tao_deploy.graph.tensors import COMMUTING_OPS
 
 ENTROPY = "EntropyCalibration2"
@@ -28,6 +27,7 @@ AFTER_FUSION = frozenset({"EntropyCalibration", "LegacyCalibration"})
 HEADER = re.compile(r"^TRT-(\d+)-(\w+)$")
 INVENTED_NAMES = ("(Unnamed Layer*", "ONNXTRT_")  # layers of TensorRT's own parser: no ONNX tensor has these names
 SUSPICIOUS_SCALE = 1e4
+_REMEDY = "Delete it to calibrate again, or give a cache that TensorRT wrote."
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,6 @@ def read_cache(path: Path) -> CalibrationCache:
     return parse_cache(text, where=str(path))
 
 
-_REMEDY = "Delete it to calibrate again, or give a cache that TensorRT wrote."
-
-
 def parse_cache(text: str, *, where: str | None = None) -> CalibrationCache:
     """Parse the text of a cache. Lines without a usable scale are dropped and named in ``warnings``.
 
@@ -105,11 +102,8 @@ def parse_cache(text: str, *, where: str | None = None) -> CalibrationCache:
     lines = text.splitlines()
     header = HEADER.match(lines[0].strip()) if lines else None
     if header is None:
-        raise DataError(
-            "not a TensorRT calibration cache: its first line is not TRT-<version>-<algorithm>",
-            where=where,
-            remedy=_REMEDY,
-        )
+        problem = "not a TensorRT calibration cache: its first line is not TRT-<version>-<algorithm>"
+        raise DataError(problem, where=where, remedy=_REMEDY)
     warnings: list[str] = []
     version = decode_version(int(header.group(1)))
     if version is None:
@@ -120,7 +114,7 @@ def parse_cache(text: str, *, where: str | None = None) -> CalibrationCache:
     elif algorithm in AFTER_FUSION:
         warnings.append(f"{algorithm} calibrates after fusion: tensors inside fused layers are missing")
     scales: dict[str, float] = {}
-    malformed = 0
+    malformed = False
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
@@ -128,7 +122,7 @@ def parse_cache(text: str, *, where: str | None = None) -> CalibrationCache:
         digits = digits.strip()
         if not separator or not re.fullmatch(r"[0-9a-fA-F]{1,8}", digits):
             warnings.append(f"line {number} is not '<tensor>: <8 hex digits>' and was dropped")
-            malformed += 1
+            malformed = True
             continue
         scale, warning = _usable_scale(digits)
         if warning:
@@ -185,7 +179,7 @@ def _usable_scale(digits: str) -> tuple[float | None, str | None]:
     if value == 0:
         return None, "scale 0: the tensor was constantly zero during calibration and stays float"
     magnitude = abs(value)
-    if magnitude < float(np.finfo(np.float32).tiny):
+    if magnitude < np.finfo(np.float32).tiny:
         return None, f"scale {digits} is denormal and was dropped"
     if value < 0:
         return magnitude, "negative scale, its sign was ignored"
@@ -194,41 +188,33 @@ def _usable_scale(digits: str) -> tuple[float | None, str | None]:
     return magnitude, None
 
 
-def scales_from_cache(model: ModelProto, cache: CalibrationCache, tensors: Sequence[str] | None = None) -> ScaleMatch:
-    """Scales for the activations that ``quantize`` will ask for, from a cache made on the same network.
-
-    Args:
-        model: the simplified FP32 model.
-        tensors: activations wanted; default ``quantizable_tensors(model)``.
-    """
+def scales_from_cache(model: ModelProto, cache: CalibrationCache, tensors: Sequence[str]) -> ScaleMatch:
+    """Scales for ``tensors``, the activations that ``quantize`` will ask for, from a cache of the same network."""
     return match_scales(model, cache.scales, tensors)
 
 
-def match_scales(model: ModelProto, table: Mapping[str, float], tensors: Sequence[str] | None = None) -> ScaleMatch:
+def match_scales(model: ModelProto, table: Mapping[str, float], tensors: Sequence[str]) -> ScaleMatch:
     """Look each tensor up by name; else go back through operators that do not change the range.
 
     Those are pooling by maximum and data movement (the values are the same ones), Concat when every part has a
     scale (the largest serves all), and ReLU, whose input range covers its output.
     """
-    wanted = quantizable_tensors(model) if tensors is None else list(tensors)
     producers = {name: node for node in model.graph.node for name in node.output if name}
-    scales: dict[str, float] = {}
-    matched, fused, unmatched = [], [], []
-    used: set[str] = set()
-    for name in wanted:
+    match = ScaleMatch({}, [], [], [], [])
+    known = producers.keys() | {value.name for value in model.graph.input}
+    for name in tensors:
         origins = _origins(name, table, producers)
         if not origins:
-            unmatched.append(name)
+            match.unmatched.append(name)
             continue
-        used.update(origins)
-        scales[name] = max(table[origin] for origin in origins)
+        known.update(origins)
+        match.scales[name] = max(table[origin] for origin in origins)
         if origins == [name]:
-            matched.append(name)
+            match.matched.append(name)
         else:
-            fused.append((name, ", ".join(origins)))
-    everything = producers.keys() | {value.name for value in model.graph.input}
-    unused = [name for name in table if name not in everything and not name.startswith(INVENTED_NAMES)]
-    return ScaleMatch(scales, matched, fused, unmatched, [name for name in unused if name not in used])
+            match.fused.append((name, ", ".join(origins)))
+    match.unused.extend(name for name in table if name not in known and not name.startswith(INVENTED_NAMES))
+    return match
 
 
 def _origins(name: str, table: Mapping[str, float], producers: Mapping[str, NodeProto]) -> list[str]:
@@ -271,16 +257,14 @@ def read_qat_scales(path: Path) -> dict[str, float]:
     return scales
 
 
-def scales_from_qat(model: ModelProto, scales: Mapping[str, float], tensors: Sequence[str] | None = None) -> ScaleMatch:
+def scales_from_qat(model: ModelProto, scales: Mapping[str, float], tensors: Sequence[str]) -> ScaleMatch:
     """Match QAT scales: by exact name, then by an only key that starts with the tensor's name up to its first "/"."""
-    wanted = quantizable_tensors(model) if tensors is None else list(tensors)
     table = dict(scales)
-    exact = [name for name in wanted if name in scales]
-    spare = [key for key in scales if key not in exact]
-    for name in wanted:
+    spare = [key for key in scales if key not in tensors]
+    for name in tensors:
         stem = name.split("/", 1)[0]
         candidates = [key for key in spare if stem and key.startswith(stem)]
         if name not in table and len(candidates) == 1:
             table[name] = table.pop(candidates[0])
             spare.remove(candidates[0])
-    return match_scales(model, table, wanted)
+    return match_scales(model, table, tensors)

@@ -7,18 +7,19 @@ clipped.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
+from nvidia_tao_deploy.arrays import Floats, Ints
+
 LEVELS = 128  # magnitudes an int8 tensor can hold: 0 ... 127
+STEPS = 256  # clipping magnitudes that mse_amax compares
 MOST_CLIPPED = 0.01  # share of the values that entropy_amax may clip
 
 
-def entropy_amax(counts: Counts, limit: float, *, levels: int = LEVELS) -> float:
+def entropy_amax(counts: Ints, limit: float) -> float:
     """Clip where the quantized distribution tells most about the original (Kullback-Leibler divergence).
 
-    For every candidate i in levels..bins the first i bins are the reference P, with everything beyond added to its
-    last bin; Q spreads each of ``levels`` equal groups of bins evenly over the group's non-empty bins; the i with
+    For every candidate i in LEVELS..bins the first i bins are the reference P, with everything beyond added to its
+    last bin; Q spreads each of LEVELS equal groups of bins evenly over the group's non-empty bins; the i with
     the smallest KL(P || Q) wins (S. Migacz, "8-bit Inference with TensorRT", GTC 2017). The zero bin, which holds
     the zeros of every ReLU, takes the count of its neighbour, as NVIDIA's quantization toolkit does.
 
@@ -26,11 +27,11 @@ def entropy_amax(counts: Counts, limit: float, *, levels: int = LEVELS) -> float
     below that; but few distinct values, such as the grey levels of a network's input, make a comb of the histogram,
     which a small i copies exactly while KL charges little for a great mass in the last bin.
 
-    All candidates are evaluated at once from cumulative sums: O(bins * levels) time and memory.
+    All candidates are evaluated at once from cumulative sums: O(bins * LEVELS) time and memory.
     """
     bins = len(counts)
     hist = counts.astype(np.float64)
-    if bins <= levels or hist[1:].sum() == 0:
+    if bins <= LEVELS or hist[1:].sum() == 0:
         return limit
     hist[0] = hist[1]
     total = hist.sum()
@@ -39,9 +40,9 @@ def entropy_amax(counts: Counts, limit: float, *, levels: int = LEVELS) -> float
     # sum of p log p over the first i bins
     self_terms = np.concatenate([[0.0], np.cumsum(_x_log_x(hist))])
 
-    candidates = np.arange(levels, bins + 1)
-    # Bin j belongs to group j * levels // i, so group k starts at ceil(k * i / levels).
-    edges = -(-np.arange(levels + 1)[None, :] * candidates[:, None] // levels)
+    candidates = np.arange(LEVELS, bins + 1)
+    # Bin j belongs to group j * LEVELS // i, so group k starts at ceil(k * i / LEVELS).
+    edges = -(-np.arange(LEVELS + 1)[None, :] * candidates[:, None] // LEVELS)
     mass_q = np.diff(sums[edges], axis=1)
     width = np.diff(filled[edges], axis=1)
 
@@ -65,7 +66,7 @@ def entropy_amax(counts: Counts, limit: float, *, levels: int = LEVELS) -> float
     return best * limit / bins
 
 
-def percentile_amax(counts: Counts, limit: float, percentile: float) -> float:
+def percentile_amax(counts: Ints, limit: float, percentile: float) -> float:
     """The magnitude below which ``percentile`` percent of all values lie, linear within the bin."""
     total = counts.sum()
     if total == 0:
@@ -78,10 +79,10 @@ def percentile_amax(counts: Counts, limit: float, percentile: float) -> float:
     return float((i + inside) * limit / len(counts))
 
 
-def mse_amax(counts: Counts, limit: float, *, levels: int = LEVELS, candidates: int = 256) -> float:
-    """The clipping magnitude with the smallest mean squared error of rounding to ``levels`` - 1 steps.
+def mse_amax(counts: Ints, limit: float) -> float:
+    """The clipping magnitude with the smallest mean squared error of rounding to LEVELS - 1 steps.
 
-    Candidates are spread evenly over (limit / candidates, limit]; values sit at their bins' centres.
+    STEPS candidates are spread evenly over (0, limit]; values sit at their bins' centres.
     """
     bins = len(counts)
     occupied = np.flatnonzero(counts)
@@ -89,12 +90,12 @@ def mse_amax(counts: Counts, limit: float, *, levels: int = LEVELS, candidates: 
         return limit
     values = (occupied + 0.5) * (limit / bins)
     weights = counts[occupied].astype(np.float64)
-    amax = limit * np.arange(1, candidates + 1) / candidates
-    step = amax / (levels - 1)
-    rounded = np.minimum(np.rint(values[None, :] / step[:, None]), levels - 1) * step[:, None]
+    amax = limit * np.arange(1, STEPS + 1) / STEPS
+    step = amax / (LEVELS - 1)
+    rounded = np.minimum(np.rint(values[None, :] / step[:, None]), LEVELS - 1) * step[:, None]
     errors = ((values[None, :] - rounded) ** 2 @ weights).astype(np.float64)
     return float(amax[int(np.argmin(errors))])
 
 
-def _x_log_x(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _x_log_x(x: Floats) -> Floats:
     return np.where(x > 0, x * np.log(np.where(x > 0, x, 1.0)), 0.0)

@@ -6,21 +6,20 @@ import contextlib
 import importlib
 import io
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto
 
+from nvidia_tao_deploy.arrays import Array
+from nvidia_tao_deploy.calibration.ranges import Batches
 from nvidia_tao_deploy.errors import BuildError, RuntimeUnavailableError, SpecError
 
 INSTALL = "pip install nvidia-tao-deploy[modelopt] (or nvidia-modelopt[onnx])"
 # Our methods in its words; the others it does not have.
 METHODS = {"entropy": "entropy", "minmax": "max"}
-
-Batches = Iterable[Mapping[str, NDArray[Any]]]
 
 
 def quantize_with_modelopt(
@@ -82,13 +81,13 @@ class _Reader:
 
     def __init__(self, batches: Callable[[], Batches]) -> None:
         self._batches = batches
-        self._left: Iterator[Mapping[str, NDArray[Any]]] = iter(batches())
+        self._left: Iterator[Mapping[str, Array]] = iter(batches())
 
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
+    def get_next(self) -> dict[str, Array] | None:
         feeds = next(self._left, None)
         return None if feeds is None else dict(feeds)
 
-    def get_first(self) -> dict[str, NDArray[Any]] | None:
+    def get_first(self) -> dict[str, Array] | None:
         self.rewind()
         feeds = self.get_next()
         self.rewind()

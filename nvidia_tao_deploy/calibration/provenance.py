@@ -90,14 +90,8 @@ def read_key(cache: Path) -> CacheKey | None:
 def explain_mismatch(old: CacheKey, new: CacheKey) -> str:
     """What changed between two keys, as one phrase; empty when the cache fits."""
     names = {"model": "the ONNX model", "transform": "the transform", "images": "the images", "method": "the method"}
-    changes = []
-    for entry in fields(CacheKey):
-        if entry.name not in names:
-            continue
-        before, now = getattr(old, entry.name), getattr(new, entry.name)
-        if before != now:
-            changes.append(f"{names[entry.name]} changed ({_short(before)} -> {_short(now)})")
-    return "; ".join(changes)
+    pairs = [(name, getattr(old, field), getattr(new, field)) for field, name in names.items()]
+    return "; ".join(f"{name} changed ({_short(a)} -> {_short(b)})" for name, a, b in pairs if a != b)
 
 
 def _short(text: str) -> str:

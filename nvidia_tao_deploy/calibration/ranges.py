@@ -14,56 +14,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
+from nvidia_tao_deploy.arrays import Array, Ints
 from nvidia_tao_deploy.calibration.histogram import entropy_amax, mse_amax, percentile_amax
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.graph.load import model_inputs
 from nvidia_tao_deploy.graph.ort import open_session, run
+from nvidia_tao_deploy.graph.quantize import QUANTIZED_MAX as QUANTIZED_MAX
 from nvidia_tao_deploy.graph.tensors import GraphIndex, copy_model
 
 METHODS = ("minmax", "entropy", "percentile", "mse")
-BINS = 2048
+BINS = 2048  # a power of two
 DEFAULT_PERCENTILE = 99.99
-QUANTIZED_MAX = {"int8": 127.0, "fp8": 448.0}
 # Values binned at a time: small enough that the temporaries stay in the processor's cache.
 CHUNK = 1 << 16
 SMALLEST_EXPONENT = -100
 # Samples run at once. Two keep ONNX Runtime as busy as eight do, in a quarter of the memory.
 SLICE = 2
 
-Batches = Iterable[Mapping[str, NDArray[Any]]]
+Batches = Iterable[Mapping[str, Array]]
 
 
 def collect(
-    model: ModelProto,
-    batches: Batches,
-    tensors: Sequence[str],
-    method: str = "entropy",
-    *,
-    percentile: float = DEFAULT_PERCENTILE,
-    threads: int = 0,
-    progress: Callable[[int], None] | None = None,
+    model: ModelProto, batches: Batches, tensors: Sequence[str], method: str = "entropy", **options: Any
 ) -> dict[str, float]:
-    """The clipping magnitude amax of each tensor, in one pass over the batches.
-
-    Args:
-        model: the FP32 model; it is run with ONNX Runtime on the CPU.
-        batches: feeds, input name -> array, already transformed as for evaluation. Batches may differ in size.
-        tensors: activations to calibrate, usually ``graph.quantize.quantizable_tensors(model)``.
-        method: "minmax", "entropy", "percentile" or "mse".
-        percentile: for "percentile", in percent.
-        threads: ONNX Runtime threads, 0 for one per core.
-        progress: called after every run of the model with the number of samples in it.
-
-    Returns:
-        tensor -> amax >= 0; 0.0 for a tensor that was zero throughout.
-
-    Raises:
-        SpecError: unknown method. DataError: no batches. ModelError: a tensor is not in the model, or NaN/inf.
-    """
-    return amaxes([observe(model, batches, tensors, method, threads=threads, progress=progress)], method, percentile)
+    """The clipping magnitude amax of each tensor: :func:`observe` (with its ``options``), then :func:`amaxes`."""
+    return amaxes([observe(model, batches, tensors, method, **options)], method)
 
 
 def observe(
@@ -75,9 +52,19 @@ def observe(
     threads: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Histogram]:
-    """What :func:`amaxes` needs of these batches, which may be none; for "minmax" the counts stay zero.
+    """What :func:`amaxes` needs of these batches, in one pass; for "minmax" the counts stay zero.
 
-    Raises: as ``collect``, but not for no batches.
+    Args:
+        model: the FP32 model; it is run with ONNX Runtime on the CPU.
+        batches: feeds, input name -> array, already transformed as for evaluation. There may be none, and they may
+            differ in size.
+        tensors: activations to calibrate, usually ``graph.quantize.quantizable_tensors(model)``.
+        method: "minmax", "entropy", "percentile" or "mse".
+        threads: ONNX Runtime threads, 0 for one per core.
+        progress: called after every run of the model with the number of samples in it.
+
+    Raises:
+        SpecError: unknown method. ModelError: a tensor is not in the model, or NaN/inf.
     """
     if method not in METHODS:
         raise SpecError(f"calibration method {method!r} is not one of {', '.join(METHODS)}")
@@ -105,7 +92,14 @@ def amaxes(
 ) -> dict[str, float]:
     """The clipping magnitudes from all that was observed, the same to the last bit however it was divided.
 
-    Raises: as ``collect``.
+    Args:
+        percentile: for the method "percentile", in percent.
+
+    Returns:
+        tensor -> amax >= 0; 0.0 for a tensor that was zero throughout.
+
+    Raises:
+        SpecError: percentile out of range. DataError: no batches.
     """
     if not 0 < percentile <= 100:
         raise SpecError(f"percentile {percentile} is not in (0, 100]")
@@ -131,7 +125,8 @@ def collect_minmax(
     Infinities are reported as they are (attention masks hold them); a tensor with NaN gets (-inf, inf), and one that
     no batch was run for (inf, -inf).
 
-    Raises: as ``collect``, but not for NaN or infinity.
+    Raises:
+        ModelError: a tensor is not in the model.
     """
     names = _known(model, tensors)
     session = open_session(_with_reductions(model, names), threads=threads)
@@ -146,11 +141,6 @@ def collect_minmax(
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
-def to_scales(amax: Mapping[str, float], precision: str = "int8") -> dict[str, float]:
-    """Q/DQ scales amax / 127 (int8) or amax / 448 (fp8); tensors that were constantly zero are left out."""
-    return {name: value / QUANTIZED_MAX[precision] for name, value in amax.items() if value > 0}
-
-
 class Histogram:
     """Counts of |x| in equal bins over [0, limit); the limit doubles when larger values arrive, merging bins in pairs.
 
@@ -159,19 +149,17 @@ class Histogram:
     than the largest magnitude seen and at most twice it.
 
     Attributes:
-        counts: (bins,) int64.
+        counts: (BINS,) int64.
         limit: upper end of the last bin; 0.0 while only zeros were seen.
         largest: magnitude seen; -1.0 before any value.
     """
 
-    def __init__(self, bins: int = BINS) -> None:
-        if bins < 2 or bins & (bins - 1):
-            raise ValueError(f"bins must be a power of two, not {bins}")
-        self.counts = np.zeros(bins, dtype=np.int64)
+    def __init__(self) -> None:
+        self.counts = np.zeros(BINS, dtype=np.int64)
         self.limit = 0.0
         self.largest = -1.0
 
-    def add(self, values: NDArray[Any]) -> None:
+    def add(self, values: Array) -> None:
         """Count the magnitudes of a float array of any shape.
 
         Raises:
@@ -182,11 +170,10 @@ class Histogram:
             return
         low, high = float(flat.min()), float(flat.max())
         self.cover(low, high)
-        bins = len(self.counts)
         if self.limit == 0.0:
             self.counts[0] += flat.size
             return
-        factor = np.float32(bins / self.limit)
+        factor = np.float32(BINS / self.limit)
         scratch = np.empty(min(CHUNK, flat.size), dtype=np.float32)
         places = np.empty(scratch.size, dtype=np.int32)
         for start in range(0, flat.size, CHUNK):
@@ -196,7 +183,7 @@ class Histogram:
             if low < 0:
                 np.abs(scaled, out=scaled)
             np.copyto(place, scaled, casting="unsafe")
-            self.counts += np.bincount(place, minlength=bins)
+            self.counts += np.bincount(place, minlength=BINS)
 
     def cover(self, low: float, high: float) -> None:
         """Make room for values from ``low`` to ``high``.
@@ -226,16 +213,13 @@ class Histogram:
         """Clipping magnitude by "minmax", "entropy", "percentile" or "mse"; never above the largest value seen."""
         if self.largest <= 0.0 or method == "minmax":
             return max(self.largest, 0.0)
-        if method == "entropy":
-            found = entropy_amax(self.counts, self.limit)
-        elif method == "percentile":
-            found = percentile_amax(self.counts, self.limit, percentile)
-        else:
-            found = mse_amax(self.counts, self.limit)
-        return min(found, self.largest)
+        if method == "percentile":
+            return min(percentile_amax(self.counts, self.limit, percentile), self.largest)
+        search = entropy_amax if method == "entropy" else mse_amax
+        return min(search(self.counts, self.limit), self.largest)
 
 
-def _halved(counts: NDArray[np.int64], limit: float, wanted: float) -> NDArray[np.int64]:
+def _halved(counts: Ints, limit: float, wanted: float) -> Ints:
     """Counts over [0, limit) as counts over [0, wanted), a power of two times ``limit``."""
     while 0 < limit < wanted:
         counts = np.concatenate([counts.reshape(-1, 2).sum(axis=1), np.zeros(len(counts) // 2, dtype=np.int64)])
@@ -247,12 +231,15 @@ def _add(method: Callable[..., None], name: str, *values: Any) -> None:
     try:
         method(*values)
     except ValueError as error:
-        raise _not_finite(name) from error
+        raise ModelError(
+            f"tensor {name!r} is NaN or infinite on a calibration image",
+            remedy="Check the model and the preprocessing constants of the spec; such a range cannot be calibrated.",
+        ) from error
 
 
 def _slices(
     model: ModelProto, batches: Batches, progress: Callable[[int], None] | None
-) -> Iterator[Mapping[str, NDArray[Any]]]:
+) -> Iterator[Mapping[str, Array]]:
     dynamic = all(info.shape and info.shape[0] is None for info in model_inputs(model))
     for feeds in batches:
         sizes = {len(array) if np.ndim(array) else 1 for array in feeds.values()}
@@ -266,8 +253,7 @@ def _slices(
 
 def _known(model: ModelProto, tensors: Sequence[str]) -> list[str]:
     names = list(dict.fromkeys(tensors))
-    present = {name for node in model.graph.node for name in node.output}
-    present |= {value.name for value in model.graph.input}
+    present = {value.name for value in model.graph.input}.union(*(node.output for node in model.graph.node))
     unknown = [name for name in names if name not in present]
     if unknown:
         raise ModelError(f"{len(unknown)} tensors to calibrate are not in the model, e.g. {unknown[0]!r}")
@@ -293,13 +279,6 @@ def _with_reductions(model: ModelProto, names: Sequence[str]) -> ModelProto:
             result.graph.node.append(helper.make_node(op, [name], [output], name=output, keepdims=0))
             result.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
     return result
-
-
-def _not_finite(name: str) -> ModelError:
-    return ModelError(
-        f"tensor {name!r} is NaN or infinite on a calibration image",
-        remedy="Check the model and the preprocessing constants of the spec; such a range cannot be calibrated.",
-    )
 
 
 def float_activations(model: ModelProto) -> list[str]:

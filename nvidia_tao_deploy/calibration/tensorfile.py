@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError
 from nvidia_tao_deploy.files import atomic_write
 
 ARRAY_KEY = "_tensorfile_array_key_"
 GZIP_LEVEL = 4
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_REMEDY = "Delete it to have it made again from cal_image_dir."
 
 Record = NDArray[np.float32] | dict[str, Any]
 
 
-def write_tensorfile(path: Path, records: Iterable[NDArray[Any] | Mapping[str, Any]]) -> int:
+def write_tensorfile(path: Path, records: Iterable[Array | Mapping[str, Any]]) -> int:
     """Write records as float32, streamed; the file appears when it is complete. Returns the number of records.
 
     Args:
@@ -84,9 +86,6 @@ def read_tensorfile(path: Path) -> Iterator[Record]:
     return _records(handle, count, path)
 
 
-_REMEDY = "Delete it to have it made again from cal_image_dir."
-
-
 def _records(handle: Any, count: int, path: Path) -> Iterator[Record]:
     with handle:
         for i in range(count):
@@ -95,24 +94,6 @@ def _records(handle: Any, count: int, path: Path) -> Iterator[Record]:
             except OSError as error:
                 raise DataError(f"record {i} is damaged ({error})", where=str(path), remedy=_REMEDY) from error
             yield contents[ARRAY_KEY] if set(contents) == {ARRAY_KEY} else contents
-
-
-def tensorfile_batches(path: Path, batch_size: int) -> Iterator[NDArray[np.float32]]:
-    """The samples of a tensorfile regrouped to ``batch_size``; the last batch may be shorter.
-
-    Raises:
-        DataError: as ``read_tensorfile``, or a record is not a single array.
-    """
-    pending: NDArray[np.float32] | None = None
-    for record in read_tensorfile(path):
-        if not isinstance(record, np.ndarray):
-            raise DataError("the records hold several arrays; one input is expected", where=str(path))
-        pending = record if pending is None or not len(pending) else np.concatenate([pending, record])
-        while len(pending) >= batch_size:
-            yield pending[:batch_size]
-            pending = pending[batch_size:]
-    if pending is not None and len(pending):
-        yield pending
 
 
 def _flatten(contents: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -159,9 +159,10 @@ def test_scales_are_found_by_name_then_back_through_commuting_operators():
     assert "2 fused" in match.report()
 
 
-def test_a_cache_gives_scales_for_what_the_quantizer_asks():
-    match = scales_from_cache(chain(), parse_cache("TRT-8503-EntropyCalibration2\nx: 3f800000\n"))
-    assert match.unmatched == []  # the only convolution is the last layer: nothing is asked for
+def test_a_cache_gives_scales_for_what_is_asked():
+    match = scales_from_cache(chain(), parse_cache("TRT-8503-EntropyCalibration2\nx: 3f800000\n"), ["x", "sig"])
+    assert match.scales == {"x": 1.0}
+    assert match.unmatched == ["sig"]
 
 
 def test_qat_scales_by_exact_name_then_unique_prefix(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from nvidia_tao_deploy.calibration.tensorfile import read_tensorfile, tensorfile_batches, write_tensorfile
+from nvidia_tao_deploy.calibration.tensorfile import read_tensorfile, write_tensorfile
 from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError
 
 h5py = pytest.importorskip("h5py")
@@ -37,15 +37,6 @@ def test_float64_records_and_dicts_of_other_writers(tmp_path):
         file["_tensorfile_array_key__1/b/c"] = np.ones((1, 2))
     first, second = read_tensorfile(path)
     assert first.dtype == second["a"].dtype == second["b"]["c"].dtype == np.float32
-
-
-def test_regrouped_batches_lose_no_sample(tmp_path):
-    path = tmp_path / "t.tensorfile"
-    data = np.arange(28, dtype=np.float32).reshape(4, 1, 7)
-    write_tensorfile(path, [data[:2], data[2:]])
-    batches = list(tensorfile_batches(path, 3))
-    assert [len(batch) for batch in batches] == [3, 1]
-    np.testing.assert_array_equal(np.concatenate(batches), data)
 
 
 def test_broken_files_and_shapes(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from graph_models import detector, feeds, residual_cnn, transformer_block
 
-from nvidia_tao_deploy.calibration.ranges import collect, to_scales
+from nvidia_tao_deploy.calibration.ranges import collect
 from nvidia_tao_deploy.graph.precision import cast_float
 from nvidia_tao_deploy.graph.quantize import quantizable_tensors, quantize
 from nvidia_tao_deploy.graph.simplify import simplify
@@ -38,13 +38,12 @@ def build(model, capability):
 def test_all_precisions_build(make):
     model = simplify(make())
     tensors = quantizable_tensors(model)
-    int8 = quantize(model, to_scales(collect(model, feeds(model, 1), tensors, "minmax"))).model
+    int8 = quantize(model, collect(model, feeds(model, 1), tensors, "minmax")).model
     for candidate in (
         cast_float(model, "fp16").model,
         cast_float(model, "bf16").model,
         int8,
         cast_float(int8, "fp16").model,
-        cast_float(int8, "fp16", qdq_type="low").model,
     ):
         assert build(candidate, "SM86") > 0
 
@@ -52,5 +51,5 @@ def test_all_precisions_build(make):
 def test_fp8_builds_for_ada():
     model = simplify(transformer_block())
     tensors = quantizable_tensors(model, precision="fp8")
-    scales = to_scales(collect(model, feeds(model, 1), tensors, "minmax"), "fp8")
+    scales = collect(model, feeds(model, 1), tensors, "minmax")
     assert build(quantize(model, scales, precision="fp8").model, "SM89") > 0
