@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.graph.tensors import (
     STANDARD_DOMAINS,
     GraphIndex,
@@ -22,6 +23,7 @@ from nvidia_tao_deploy.graph.tensors import (
     copy_model,
     label,
     opset,
+    refill,
 )
 
 NORMS = frozenset({"LayerNormalization", "GroupNormalization", "InstanceNormalization"})
@@ -70,17 +72,13 @@ def decompose_norms(model: ModelProto, known_ops: Collection[str]) -> Decomposed
         writer.nodes.append(node)
     if not norms:
         return Decomposed(model, [], [], left)
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in writer.nodes]
-    del result.graph.node[:]
-    result.graph.node.extend(copies)
+    refill(result.graph.node, writer.nodes)
     return Decomposed(result, norms, writer.written, left)
 
 
 def _known(index: GraphIndex, node: NodeProto, known_ops: Collection[str]) -> bool:
-    if node.op_type not in known_ops:
-        return False
-    if node.op_type != "InstanceNormalization":
-        return True
+    if node.op_type not in known_ops or node.op_type != "InstanceNormalization":
+        return node.op_type in known_ops
     constant = all(name in index.initializers for name in node.input[1:3])
     rank = len(index.shapes.get(node.input[0], (None,) * 4))
     return constant and 3 <= rank <= 5
@@ -104,7 +102,7 @@ class _Writer:
             return "the type of its input is not known"
         if shape is None:
             return "the rank of its input is not known"
-        groups = int(attribute(node, "num_groups", 0))  # type: ignore[call-overload]
+        groups = attribute(node, "num_groups", 0)
         if node.op_type == "GroupNormalization" and groups < 1:
             return "it has no num_groups"
         self._stem = f"{label(node)}/{SUFFIX}"
@@ -119,7 +117,7 @@ class _Writer:
         return None
 
     def _layer(self, node: NodeProto, x: str, kind: int, rank: int) -> None:
-        axis = int(attribute(node, "axis", -1)) % rank  # type: ignore[call-overload]
+        axis = attribute(node, "axis", -1) % rank
         normal, mean, deviation = self._standardize(node, x, list(range(axis, rank)))
         if len(node.output) > 1 and node.output[1]:
             self._node("Identity", [mean], node.output[1])
@@ -143,7 +141,7 @@ class _Writer:
 
     def _standardize(self, node: NodeProto, x: str, axes: list[int]) -> tuple[str, str, str]:
         """(x - mean) / sqrt(var + epsilon), the mean and the root."""
-        epsilon = self._constant("epsilon", np.float32(attribute(node, "epsilon", 1e-5)))  # type: ignore[arg-type]
+        epsilon = self._constant("epsilon", np.asarray(attribute(node, "epsilon", 1e-5), dtype=np.float32))
         mean = self._mean(x, axes)
         centred = self._node("Sub", [x, mean])
         variance = self._mean(self._node("Mul", [centred, centred]), axes)
@@ -182,9 +180,9 @@ class _Writer:
     def _ints(self, what: str, values: list[int]) -> str:
         return self._constant(what, np.asarray(values, dtype=np.int64))
 
-    def _constant(self, what: str, value: np.generic | np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> str:
+    def _constant(self, what: str, value: Array) -> str:
         name = f"{self._stem}/{len(self.written)}{what}"
-        self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        self.model.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
 

@@ -1,15 +1,14 @@
-"""What a model is made of: operators, opset, and the nodes a target does not know."""
+"""Which nodes of a model a target does not know."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 
-from nvidia_tao_deploy.graph.tensors import all_nodes, label, opset
+from nvidia_tao_deploy.graph.tensors import STANDARD_DOMAINS, all_nodes, label
 
 
 @dataclass(frozen=True)
@@ -25,44 +24,23 @@ class UnsupportedNode:
         return f"{self.name} ({kind})"
 
 
-def op_histogram(model: ModelProto) -> dict[str, int]:
-    """Operators of the graph and its subgraphs with their counts, most frequent first, then by name."""
-    counts = Counter(_op_name(node) for node in all_nodes(model.graph))
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def opset_version(model: ModelProto) -> int:
-    """Version of the standard operator set."""
-    return opset(model)
-
-
 def unsupported_nodes(model: ModelProto, known_ops: Collection[str]) -> list[UnsupportedNode]:
     """Nodes, subgraphs included, whose operator is not in ``known_ops`` ("Conv", "com.microsoft::Gelu").
 
     Calls of functions that the model itself defines count as known; their bodies are searched instead.
     """
     functions = {(function.domain, function.name) for function in model.functions}
-    bodies: Sequence[NodeProto] = [node for function in model.functions for node in function.node]
-    return [
-        UnsupportedNode(label(node), node.op_type, _domain(node))
-        for node in (*all_nodes(model.graph), *bodies)
-        if (node.domain, node.op_type) not in functions and _op_name(node) not in known_ops
-    ]
+    bodies = [node for function in model.functions for node in function.node]
+    found = []
+    for node in (*all_nodes(model.graph), *bodies):
+        domain = "" if node.domain in STANDARD_DOMAINS else node.domain
+        name = f"{domain}::{node.op_type}" if domain else node.op_type
+        if (node.domain, node.op_type) not in functions and name not in known_ops:
+            found.append(UnsupportedNode(label(node), node.op_type, domain))
+    return found
 
 
 def standard_ops(version: int) -> frozenset[str]:
     """Operator names of the ONNX standard at opset ``version``."""
-    names = set()
-    for schema in onnx.defs.get_all_schemas():
-        if schema.domain == "" and onnx.defs.has(schema.name, version, ""):
-            names.add(schema.name)
-    return frozenset(names)
-
-
-def _domain(node: NodeProto) -> str:
-    return "" if node.domain == "ai.onnx" else str(node.domain)
-
-
-def _op_name(node: NodeProto) -> str:
-    domain = _domain(node)
-    return f"{domain}::{node.op_type}" if domain else str(node.op_type)
+    schemas = onnx.defs.get_all_schemas()
+    return frozenset(s.name for s in schemas if s.domain == "" and onnx.defs.has(s.name, version, ""))

@@ -14,60 +14,22 @@ from onnx import NodeProto, TensorProto
 
 from nvidia_tao_deploy.graph.tensors import SHAPE_OPS, STANDARD_DOMAINS, GraphIndex
 
-DEFAULT_KEEP_OPS: Mapping[str, str] = {
-    **dict.fromkeys(
-        (
-            "LayerNormalization",
-            "SimplifiedLayerNormalization",
-            "RMSNormalization",
-            "InstanceNormalization",
-            "GroupNormalization",
-            "BatchNormalization",
-            "LpNormalization",
-            "MeanVarianceNormalization",
-            "LRN",
-        ),
-        "normalization",
-    ),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), "softmax"),
-    **dict.fromkeys(("Pow", "Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan"), "exponential or power"),
-    **dict.fromkeys(
-        (
-            "ReduceSum",
-            "ReduceMean",
-            "ReduceSumSquare",
-            "ReduceL1",
-            "ReduceL2",
-            "ReduceLogSum",
-            "ReduceLogSumExp",
-            "ReduceProd",
-            "CumSum",
-        ),
-        "reduction",
-    ),
-    **dict.fromkeys(
-        (
-            "TopK",
-            "NonMaxSuppression",
-            "NonZero",
-            "ArgMax",
-            "ArgMin",
-            "Unique",
-            "RoiAlign",
-            "MaxRoiPool",
-            "Range",
-            "GridSample",
-            "AffineGrid",
-        ),
-        "selection or coordinates",
-    ),
-    **dict.fromkeys(("Cast", "CastLike", "ConstantOfShape", "EyeLike", "Upsample", "Celu", "Mod"), "exact values"),
-    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "control flow"),
-    **dict.fromkeys(
-        ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"), "random"
-    ),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), "recurrence"),
+# Reason -> operators that always stay FP32.
+_KEPT = {
+    "normalization": "LayerNormalization SimplifiedLayerNormalization RMSNormalization InstanceNormalization "
+    "GroupNormalization BatchNormalization LpNormalization MeanVarianceNormalization LRN",
+    "softmax": "Softmax LogSoftmax Hardmax",
+    "exponential or power": "Pow Exp Log Sin Cos Tan Asin Acos Atan",
+    "reduction": "ReduceSum ReduceMean ReduceSumSquare ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceProd "
+    "CumSum",
+    "selection or coordinates": "TopK NonMaxSuppression NonZero ArgMax ArgMin Unique RoiAlign MaxRoiPool Range "
+    "GridSample AffineGrid",
+    "exact values": "Cast CastLike ConstantOfShape EyeLike Upsample Celu Mod",
+    "control flow": "If Loop Scan SequenceMap",
+    "random": "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli",
+    "recurrence": "LSTM GRU RNN",
 }
+KEEP_OPS = {op: reason for reason, ops in _KEPT.items() for op in ops.split()}
 ARITHMETIC = frozenset(
     {
         *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Reciprocal", "Min", "Max", "Clip", "Sum", "Mean", "Where"),
@@ -85,7 +47,9 @@ ACTIVATIONS = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "HardSigmoid", "HardSwish", "Gelu", "Swish", "Mish", "Erf", "MaxPool"}
 )
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
-MINIMUM_NORMAL: dict[int, float] = {TensorProto.FLOAT16: 2.0**-14, TensorProto.BFLOAT16: 0.0}
+# The smallest and largest magnitude a value may have in 16 bits; bfloat16 has the range of FP32.
+SMALLEST: dict[int, float] = {TensorProto.FLOAT16: 2.0**-14, TensorProto.BFLOAT16: 0.0}
+LARGEST: dict[int, float] = {TensorProto.FLOAT16: 65504.0, TensorProto.BFLOAT16: float("inf")}
 
 
 def node_key(node: NodeProto) -> str:
@@ -104,41 +68,35 @@ def touches_float(index: GraphIndex, node: NodeProto) -> bool:
 
 
 def seed_reason(
-    index: GraphIndex,
-    node: NodeProto,
-    keep_ops: Mapping[str, str],
-    ranges: Mapping[str, tuple[float, float]],
-    data_max: float,
-    low_type: int,
+    index: GraphIndex, node: NodeProto, ranges: Mapping[str, tuple[float, float]], low_type: int
 ) -> str | None:
     """Why this node alone must stay FP32, or None."""
     if node.domain not in STANDARD_DOMAINS:
         return f"operator of domain {node.domain}"
-    if node.op_type in keep_ops:
-        return keep_ops[node.op_type]
+    if node.op_type in KEEP_OPS:
+        return KEEP_OPS[node.op_type]
     for name in (*node.input, *node.output):
         low, high = ranges.get(name, (0.0, 0.0))
         magnitude = max(abs(low), abs(high))
-        if magnitude > data_max:
+        if magnitude > LARGEST[low_type]:
             return f"range: |{name}| reaches {magnitude:.4g}"
     for name in node.input:
         if index.is_float(name) and name in index.initializers:
-            reason = _constant_reason(index, name, data_max, low_type)
+            reason = _constant_reason(index, name, low_type)
             if reason:
                 return reason
     return None
 
 
-def _constant_reason(index: GraphIndex, name: str, data_max: float, low_type: int) -> str | None:
+def _constant_reason(index: GraphIndex, name: str, low_type: int) -> str | None:
     value = index.constant(name)
     if value is None or value.size == 0:
         return None
-    magnitude = np.abs(value)
-    largest = float(magnitude.max())
-    if largest > data_max:
+    largest = float(np.abs(value).max())
+    if largest > LARGEST[low_type]:
         return f"constant {name} reaches {largest:.4g}"
     # Epsilons and scale factors lose their value when they fall below the normal numbers; weights merely round.
-    if value.size == 1 and 0 < largest < MINIMUM_NORMAL[low_type]:
+    if value.size == 1 and 0 < largest < SMALLEST[low_type]:
         return f"constant {name} is {largest:.3g}, too small"
     return None
 
@@ -170,8 +128,7 @@ def _close_tail(index: GraphIndex, nodes: list[NodeProto], kept: dict[str, str],
     before_weighted: set[str] = set()
     for node in reversed(nodes):
         key = node_key(node)
-        followers = [consumer for name in node.output for consumer in index.consumers.get(name, ())]
-        if any(f.op_type in WEIGHTED or node_key(f) in before_weighted for f in followers):
+        if any(f.op_type in WEIGHTED or node_key(f) in before_weighted for f in index.followers(node)):
             before_weighted.add(key)
         elif key in closable and node.op_type in ARITHMETIC and not _is_bias(index, node):
             kept[key] = "decode behind the last weighted operator"
@@ -191,10 +148,9 @@ def _between(index: GraphIndex, nodes: list[NodeProto], kept: dict[str, str], cl
     for node in reversed(nodes):
         key = node_key(node)
         if key in forward and any(
-            node_key(consumer) in backward or node_key(consumer) in kept
-            for name in node.output
-            for consumer in index.consumers.get(name, ())
-            if touches_float(index, consumer)
+            node_key(follower) in backward or node_key(follower) in kept
+            for follower in index.followers(node)
+            if touches_float(index, follower)
         ):
             backward.add(key)
     return backward
@@ -209,8 +165,8 @@ def _surrounded(index: GraphIndex, nodes: list[NodeProto], kept: dict[str, str],
             continue
         sources = [_real_source(index, name) for name in float_inputs(index, node)]
         from_kept = bool(sources) and all(source is None or node_key(source) in kept for source in sources)
-        consumers = [c for name in node.output for c in index.consumers.get(name, ()) if touches_float(index, c)]
-        into_kept = bool(consumers) and all(node_key(consumer) in kept for consumer in consumers)
+        followers = [follower for follower in index.followers(node) if touches_float(index, follower)]
+        into_kept = bool(followers) and all(node_key(follower) in kept for follower in followers)
         if from_kept or (into_kept and _prepares(index, node)):
             added.add(key)
     return added

@@ -12,7 +12,14 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.graph.archive import ZIP_MAGIC, read_model
 from nvidia_tao_deploy.graph.plain_outputs import plain_outputs
-from nvidia_tao_deploy.graph.tensors import INLINE_PROTO_LIMIT, dims_of, serialized_size
+from nvidia_tao_deploy.graph.tensors import (
+    INLINE_PROTO_LIMIT,
+    dims_of,
+    fed_inputs,
+    foreign_ops,
+    refill,
+    serialized_size,
+)
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
 ENGINE_SUFFIXES = frozenset({".engine", ".plan", ".trt"})
@@ -67,22 +74,20 @@ def load_model(path: Path) -> ModelProto:
 
 
 def model_inputs(model: ModelProto) -> tuple[TensorInfo, ...]:
-    """Inputs that must be fed; dynamic dimensions are None."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return tuple(tensor_info(value) for value in model.graph.input if value.name not in weights)
+    """Inputs that must be fed; dynamic dimensions are None.
+
+    Raises:
+        ModelError: one is not a tensor.
+    """
+    return tuple(_tensor_info(value) for value in fed_inputs(model.graph))
 
 
 def model_outputs(model: ModelProto) -> tuple[TensorInfo, ...]:
-    """Outputs in the order of the file; dynamic dimensions are None."""
-    return tuple(tensor_info(value) for value in model.graph.output)
+    """Outputs in the order of the file; dynamic dimensions are None. Raises as :func:`model_inputs`."""
+    return tuple(_tensor_info(value) for value in model.graph.output)
 
 
-def tensor_info(value: ValueInfoProto) -> TensorInfo:
-    """Name, shape and numpy dtype of a graph input or output.
-
-    Raises:
-        ModelError: the value is not a tensor.
-    """
+def _tensor_info(value: ValueInfoProto) -> TensorInfo:
     elem_type = value.type.tensor_type.elem_type
     if elem_type == TensorProto.UNDEFINED:
         raise ModelError(f"tensor {value.name!r} has no element type", remedy=EXPORT_REMEDY)
@@ -162,7 +167,7 @@ def _check(model: ModelProto, where: str) -> None:
         return  # the checker works on serialized bytes; the builder's parser has the last word
     domains = {entry.domain for entry in model.opset_import}
     try:
-        if domains <= {"", "ai.onnx", "ai.onnx.ml"} and not _has_foreign_ops(model):
+        if domains <= {"", "ai.onnx", "ai.onnx.ml"} and not foreign_ops(model):
             onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise ModelError(
@@ -170,23 +175,9 @@ def _check(model: ModelProto, where: str) -> None:
         ) from error
 
 
-def _has_foreign_ops(model: ModelProto) -> bool:
-    """Plugin nodes such as BatchedNMSDynamic_TRT live in the default domain, where the checker does not know them."""
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    functions = {function.name for function in model.functions}
-    for node in model.graph.node:
-        if node.op_type not in functions and not onnx.defs.has(node.op_type, versions.get("", 1), node.domain):
-            return True
-    return False
-
-
 def _drop_initializer_inputs(model: ModelProto) -> None:
-    """Files of IR version 3 list every weight as an input too; nothing here overrides weights at run time."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    kept = [value for value in model.graph.input if value.name not in weights]
-    if len(kept) != len(model.graph.input):
-        del model.graph.input[:]
-        model.graph.input.extend(kept)
+    """Nothing here overrides weights at run time."""
+    refill(model.graph.input, fed_inputs(model.graph))
     model.ir_version = max(model.ir_version, 4)
 
 

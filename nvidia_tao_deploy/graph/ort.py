@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.graph.tensors import INLINE_PROTO_LIMIT, copy_model, serialized_size
 
@@ -36,21 +36,18 @@ def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) 
     options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    disabled: list[str] = []
+    settings: dict[str, Any] = {"sess_options": options, "providers": ["CPUExecutionProvider"]}
     if needs_plain_pairs(model):
         # ONNX Runtime would turn FP8 pairs into QLinearConv (int8 only), and round biases next to FP16 scales in FP16.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        disabled = list(WRONG_REWRITES)
-    providers = ["CPUExecutionProvider"]
+        settings["disabled_optimizers"] = list(WRONG_REWRITES)
     try:
         if serialized_size(model) <= INLINE_PROTO_LIMIT:
-            return ort.InferenceSession(
-                model.SerializeToString(), options, providers=providers, disabled_optimizers=disabled
-            )
+            return ort.InferenceSession(model.SerializeToString(), **settings)
         with tempfile.TemporaryDirectory(prefix="tao_deploy_") as folder:
             path = Path(folder) / "model.onnx"
             onnx.save(copy_model(model), str(path), save_as_external_data=True, location="weights.bin")
-            return ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled)
+            return ort.InferenceSession(str(path), **settings)
     except Exception as error:  # ONNX Runtime's exception classes are private to its extension module
         text = " ".join(str(error).split())[:300]
         raise ModelError(
@@ -59,7 +56,7 @@ def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) 
         ) from error
 
 
-def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], what: str) -> list[NDArray[Any]]:
+def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array], what: str) -> list[Array]:
     """The ``outputs`` of one batch.
 
     Raises:

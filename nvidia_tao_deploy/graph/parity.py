@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.graph.ort import open_session, run
 
@@ -40,11 +39,9 @@ class OutputParity:
 
 @dataclass(frozen=True)
 class Parity:
-    """Per-output comparison over ``samples`` samples in ``batches`` batches."""
+    """The comparison of every output."""
 
     outputs: dict[str, OutputParity]
-    batches: int
-    samples: int
 
     @property
     def worst_cosine(self) -> float:
@@ -58,12 +55,8 @@ class Parity:
     def nan_count(self) -> int:
         return sum(output.nan_count for output in self.outputs.values())
 
-    def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return asdict(self)
 
-
-def compare(reference: ModelProto, candidate: ModelProto, batches: Iterable[Mapping[str, NDArray[Any]]]) -> Parity:
+def compare(reference: ModelProto, candidate: ModelProto, batches: Iterable[Mapping[str, Array]]) -> Parity:
     """Run both models with ONNX Runtime on the CPU and compare every output of the reference.
 
     Args:
@@ -80,19 +73,16 @@ def compare(reference: ModelProto, candidate: ModelProto, batches: Iterable[Mapp
     if missing:
         raise ModelError(f"the prepared model lacks the output {', '.join(sorted(missing))}")
     sums = {name: _Sums() for name in names}
-    count = samples = 0
+    empty = True
     for feeds in batches:
-        results = [
-            run(session, names, feeds, what)
-            for session, what in zip(sessions, ("the model", "the prepared graph"), strict=True)
-        ]
-        for name, expected, actual in zip(names, *results, strict=True):
-            sums[name].add(name, np.asarray(expected), np.asarray(actual))
-        count += 1
-        samples += max((len(array) for array in feeds.values() if np.ndim(array)), default=1)
-    if count == 0:
+        empty = False
+        expected = run(sessions[0], names, feeds, "the model")
+        actual = run(sessions[1], names, feeds, "the prepared graph")
+        for name, *pair in zip(names, expected, actual, strict=True):
+            sums[name].add(name, *map(np.asarray, pair))
+    if empty:
         raise DataError("no batches to compare the models on", remedy="Give calibration images.")
-    return Parity({name: total.result() for name, total in sums.items()}, count, samples)
+    return Parity({name: total.result() for name, total in sums.items()})
 
 
 class _Sums:
@@ -103,7 +93,7 @@ class _Sums:
         self.finite = self.equal = self.rows = self.nan = self.count = 0
         self.kind = "cosine"
 
-    def add(self, name: str, expected: NDArray[Any], actual: NDArray[Any]) -> None:
+    def add(self, name: str, expected: Array, actual: Array) -> None:
         if expected.shape != actual.shape:
             raise ModelError(f"output {name}: shape {actual.shape} instead of {expected.shape}")
         self._compare_answers(expected, actual)
@@ -123,7 +113,7 @@ class _Sums:
         self.norm_a += float(a @ a)
         self.norm_b += float(b @ b)
 
-    def _compare_answers(self, expected: NDArray[Any], actual: NDArray[Any]) -> None:
+    def _compare_answers(self, expected: Array, actual: Array) -> None:
         if expected.dtype.kind in "biu":
             self.kind = "values"
             same = expected == actual

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ WEIGHTED_OPS = CANDIDATE_OPS | {"ConvTranspose"}
 # A rounding step before these changes decisions or positions, not just values.
 SENSITIVE_OPS = frozenset({"TopK", "NonMaxSuppression", "ArgMax", "ArgMin", "NonZero", "RoiAlign", "Log", "Exp"})
 CHANNEL_MULTIPLE = 8
+MIN_CHANNELS = 16  # input/output channels (K and N of matrix products) below which a layer does not gain
 FP8_MAX_KERNEL_VOLUME = 32
 
 
@@ -56,14 +58,7 @@ class Plan:
         return shared
 
 
-def plan_quantization(
-    model: ModelProto,
-    precision: str,
-    globs: Mapping[str, str],
-    *,
-    min_channels: int = 16,
-    depthwise: bool = True,
-) -> Plan:
+def plan_quantization(model: ModelProto, precision: str, globs: Mapping[str, str]) -> Plan:
     """Choose the nodes. ``globs``: node name or glob -> wished precision; an exact name, else the last match."""
     index = GraphIndex(model)
     candidates = [node for node in model.graph.node if node.op_type in CANDIDATE_OPS and node.domain == ""]
@@ -88,7 +83,7 @@ def plan_quantization(
             elif key in delicate:
                 reason = f"feeds {delicate[key]}"
             else:
-                reason = _small_layer_reason(index, node, precision, min_channels, depthwise, key in first)
+                reason = _small_layer_reason(index, node, precision, key in first)
         if reason is None:
             chosen.append(node)
         else:
@@ -121,8 +116,7 @@ def _structural_reason(index: GraphIndex, node: NodeProto) -> str | None:
         return "its input is not FP32"
     if _is_integral(index, node):
         return "coordinate arithmetic written as a convolution or product"
-    rank = len(index.initializers[node.input[1]].dims)
-    if node.op_type == "MatMul" and rank < 2:
+    if node.op_type == "MatMul" and len(index.initializers[node.input[1]].dims) < 2:
         return "weight is a vector"
     if node.op_type == "Gemm" and attribute(node, "transA", 0):
         return "transposed input"
@@ -134,54 +128,46 @@ def _is_integral(index: GraphIndex, node: NodeProto) -> bool:
     if not _has_constant_weight(index, node):
         return False
     dims = index.initializers[node.input[1]].dims
-    size = int(np.prod(dims, dtype=np.int64))
-    if not 4 <= size <= 256:
+    if not 4 <= math.prod(dims) <= 256:
         return False
     steps = np.diff(np.asarray(index.constant(node.input[1]), dtype=np.float64).ravel())
     return bool(np.all(steps == steps[0]) and steps[0] != 0)
 
 
-def _small_layer_reason(
-    index: GraphIndex, node: NodeProto, precision: str, min_channels: int, depthwise: bool, is_first: bool
-) -> str | None:
+def _small_layer_reason(index: GraphIndex, node: NodeProto, precision: str, is_first: bool) -> str | None:
     dims = list(index.initializers[node.input[1]].dims)
     if node.op_type != "Conv":
         transposed = node.op_type == "Gemm" and attribute(node, "transB", 0)
         depth, width = (dims[1], dims[0]) if transposed else (dims[-2], dims[-1])
-        if min(depth, width) < min_channels:
-            return f"matrix of {depth} x {width} is smaller than {min_channels}"
+        if min(depth, width) < MIN_CHANNELS:
+            return f"matrix of {depth} x {width} is smaller than {MIN_CHANNELS}"
         rows = index.shapes.get(node.input[0], ())
         if rows and all(dim == 1 for dim in rows[:-1]):
             return "matrix times vector"
         return None
-    groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
+    groups = attribute(node, "group", 1)
     outputs, inputs, kernel = dims[0], dims[1] * groups, dims[2:]
-    if precision == "fp8" and (int(np.prod(kernel)) > FP8_MAX_KERNEL_VOLUME or min(inputs, outputs) <= min_channels):
+    if precision == "fp8" and (math.prod(kernel) > FP8_MAX_KERNEL_VOLUME or min(inputs, outputs) <= MIN_CHANNELS):
         return f"convolution of {inputs} to {outputs} channels, kernel {kernel} does not gain in fp8"
     if groups > 1:
-        if not depthwise:
-            return "grouped convolution"
         if outputs % CHANNEL_MULTIPLE or any(side < 3 for side in kernel):
             return f"grouped convolution with {outputs} channels and kernel {kernel}"
         return None
-    if min(inputs, outputs) >= min_channels:
+    if min(inputs, outputs) >= MIN_CHANNELS:
         return None
     aligned = inputs % CHANNEL_MULTIPLE == 0 or outputs % CHANNEL_MULTIPLE == 0
-    if aligned and len(set(kernel)) <= 1 and (is_first or max(inputs, outputs) >= min_channels):
+    if aligned and len(set(kernel)) <= 1 and (is_first or max(inputs, outputs) >= MIN_CHANNELS):
         return None
-    return f"convolution of {inputs} to {outputs} channels is smaller than {min_channels}"
+    return f"convolution of {inputs} to {outputs} channels is smaller than {MIN_CHANNELS}"
 
 
 def _without_weighted_descendants(index: GraphIndex, weighted: set[str]) -> set[str]:
     """Weighted nodes no other weighted node comes after: the layers that write the outputs."""
-    has_weighted_after: dict[str, bool] = {}
+    before_weighted: set[str] = set()
     for node in reversed(index.graph.node):
-        followers = [consumer for name in node.output for consumer in index.consumers.get(name, ())]
-        has_weighted_after[node_key(node)] = any(
-            node_key(follower) in weighted or has_weighted_after.get(node_key(follower), False)
-            for follower in followers
-        )
-    return {key for key in weighted if not has_weighted_after.get(key, False)}
+        if any(node_key(f) in weighted or node_key(f) in before_weighted for f in index.followers(node)):
+            before_weighted.add(node_key(node))
+    return weighted - before_weighted
 
 
 def _feeding_sensitive(index: GraphIndex) -> dict[str, str]:
@@ -234,10 +220,9 @@ def _residual_skips(index: GraphIndex, chosen: set[str]) -> list[tuple[NodeProto
         branches = []
         for i, name in enumerate(add.input):
             source = index.producers.get(name)
-            if source is not None and source.op_type == "Conv" and node_key(source) in chosen:
-                alone = len(index.consumers[name]) == 1 and name not in index.outputs
-                if alone:
-                    branches.append((position_of[node_key(source)], i, node_key(source)))
+            alone = len(index.consumers[name]) == 1 and name not in index.outputs
+            if alone and source is not None and source.op_type == "Conv" and node_key(source) in chosen:
+                branches.append((position_of[node_key(source)], i, node_key(source)))
         if branches:
             # With a Conv on both sides (a projected shortcut) the later one is the main branch.
             _, i, conv_output = max(branches)

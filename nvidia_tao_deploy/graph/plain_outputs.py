@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, helper
 
-from nvidia_tao_deploy.graph.tensors import dims_of
+from nvidia_tao_deploy.graph.tensors import dims_of, fed_inputs, refill
 
 ML_DOMAIN = "ai.onnx.ml"
 SCORES = "/zipmap_scores"  # ends the names of the nodes written here
@@ -20,8 +20,7 @@ def plain_outputs(model: ModelProto) -> None:
     maps = {node.output[0]: node for node in graph.node if node.op_type == "ZipMap"}
     if not maps:
         return
-    weights = {tensor.name for tensor in graph.initializer}
-    batch = next((dims_of(value)[0] for value in graph.input if value.name not in weights), None)
+    batch = next((dims_of(value)[0] for value in fed_inputs(graph)), None)
     kept = []
     for output in graph.output:
         node = maps.get(output.name)
@@ -32,22 +31,17 @@ def plain_outputs(model: ModelProto) -> None:
             kept.append(helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [batch or "N", labels[0]]))
         elif output.type.tensor_type.elem_type not in (TensorProto.UNDEFINED, TensorProto.STRING):
             kept.append(output)
-    del graph.output[:]
-    graph.output.extend(kept)
-    _drop_unused(model)
+    refill(graph.output, kept)
+    _drop_unused(graph)
     if not any(node.domain == ML_DOMAIN for node in graph.node):
-        entries = [entry for entry in model.opset_import if entry.domain != ML_DOMAIN]
-        del model.opset_import[:]
-        model.opset_import.extend(entries)
+        refill(model.opset_import, [entry for entry in model.opset_import if entry.domain != ML_DOMAIN])
 
 
-def _drop_unused(model: ModelProto) -> None:
-    needed = {output.name for output in model.graph.output}
+def _drop_unused(graph: GraphProto) -> None:
+    needed = {output.name for output in graph.output}
     nodes = []
-    for node in reversed(model.graph.node):
+    for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)
             nodes.append(node)
-    nodes.reverse()
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    refill(graph.node, reversed(nodes))

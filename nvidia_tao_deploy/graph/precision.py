@@ -12,39 +12,29 @@ import onnx.version_converter
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nvidia_tao_deploy.errors import BuildError, SpecError
-from nvidia_tao_deploy.graph.islands import (
-    DEFAULT_KEEP_OPS,
-    close_islands,
-    node_key,
-    seed_reason,
-    touches_float,
-)
-from nvidia_tao_deploy.graph.simplify import remove_unused_initializers
+from nvidia_tao_deploy.graph.islands import close_islands, node_key, seed_reason, touches_float
 from nvidia_tao_deploy.graph.tensors import (
     INLINE_PROTO_LIMIT,
     QUANTIZE_OPS,
     SHAPE_OPS,
     GraphIndex,
-    all_nodes,
     captured_names,
     constants_to_initializers,
     copy_model,
     label,
     matches,
     opset,
+    refill,
+    remove_unused_initializers,
     serialized_size,
     subgraphs,
 )
 
-FP16_MAX = 65504.0
 LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 TYPE_STRINGS: dict[int, str] = {TensorProto.FLOAT16: "tensor(float16)", TensorProto.BFLOAT16: "tensor(bfloat16)"}
 BF16_OPSET = 22  # Conv, ConvTranspose and the pools accept bfloat16 from here on
-QDQ_OPSET = 19  # QuantizeLinear and DequantizeLinear accept 16-bit data and scales from here on
 # Inputs that must stay FP32 although the schema would allow 16 bits: TensorRT reads them as FP32 or on the host.
 FP32_INPUTS = {"Resize": {1, 2}}
-# The smallest FP16 weight scale with less than 0.4 % rounding error; smaller channels are rounded up to it.
-MIN_FP16_SCALE = 2.0**-17
 # Attributes that name the result type themselves (Cast, EyeLike, RandomNormal ..., DequantizeLinear from opset 23).
 TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 QUANTIZED = "fed by Q/DQ pairs"
@@ -72,31 +62,24 @@ def cast_float(
     model: ModelProto,
     precision: str,
     *,
-    keep_ops: Mapping[str, str] = DEFAULT_KEEP_OPS,
     keep_nodes: Sequence[str] = (),
     layers: Mapping[str, str] | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
-    data_max: float = FP16_MAX,
-    qdq_type: str = "fp32",
 ) -> CastResult:
     """Give every node that can take it ``precision``; the others, and all inputs and outputs, stay FP32.
+
+    Q/DQ pairs, the operators they feed and the activations between them stay FP32-typed too: that is valid for every
+    TensorRT and exact in ONNX Runtime, and a fused int8 kernel runs the same either way.
 
     Args:
         model: an FP32 model, with or without Q/DQ pairs.
         precision: "fp16" or "bf16".
-        keep_ops: op type -> reason, for operators that always stay FP32.
         keep_nodes: globs on node names that stay FP32.
         layers: node name or glob -> "fp32", "fp16" or "bf16"; an exact name, else the last matching glob, overrules
-            the keep lists.
-            Entries "int8"/"fp8"/"int32" are for the quantizer and ignored here.
-        ranges: tensor name -> (min, max) seen on calibration data; beyond ``data_max`` a tensor stays FP32.
-        data_max: largest magnitude allowed in 16 bits; 65504 is the largest FP16 number. It does not bind bf16,
-            whose range is that of FP32.
-        qdq_type: type of the float side of Q/DQ pairs. "fp32" leaves the pairs, the operators they feed and the
-            activations between them FP32-typed: valid for every TensorRT and exact in ONNX Runtime, and a fused
-            int8 kernel runs the same either way. "low" lowers scales and all: float operators between quantized
-            ones then run in 16 bits, which strongly typed TensorRT >= 10 prefers; ONNX Runtime (1.31 seen) rounds
-            the biases of such convolutions in FP16 unless ``session.disable_quant_qdq`` is set.
+            ``keep_nodes`` and the operators kept by default. Entries "int8"/"fp8"/"int32" are for the quantizer and
+            ignored here.
+        ranges: tensor name -> (min, max) seen on calibration data; a tensor beyond 65504, the largest FP16 number,
+            stays FP32. It does not bind bf16, whose range is that of FP32.
 
     Raises:
         SpecError: unknown precision.
@@ -105,22 +88,25 @@ def cast_float(
     if precision not in LOW_TYPES:
         raise SpecError(f"precision {precision!r} is not one of {', '.join(LOW_TYPES)}")
     low_type = LOW_TYPES[precision]
-    limit = data_max if precision == "fp16" else float("inf")
-    lower_pairs = qdq_type == "low"
-    result = _with_opset(copy_model(model), precision, lower_pairs)
+    result: ModelProto | None = copy_model(model)
+    if precision == "bf16" and opset(model) < BF16_OPSET:
+        result = convert_opset(model, BF16_OPSET)
+    if result is None:
+        raise BuildError(
+            f"bf16 needs ONNX opset {BF16_OPSET}, and the model (opset {opset(model)}) cannot be converted to it",
+            remedy=f"Export the model with opset {BF16_OPSET}, or ask for fp16.",
+        )
     constants_to_initializers(result.graph)
-    if lower_pairs:
-        _round_scales(result, low_type)
     index = GraphIndex(result)
     pins, unmatched = _pins(index, keep_nodes, layers or {})
-    kept = _choose(index, opset(result), low_type, keep_ops, ranges or {}, limit, pins, lower_pairs)
+    kept = _choose(index, opset(result), low_type, ranges or {}, pins)
     reasons = [
         (label(node), kept.get(node_key(node), ""))
         for node in index.graph.node
         if touches_float(index, node) and node.op_type not in QUANTIZE_OPS
     ]
     _rewrite(result, index, kept, low_type)
-    remove_unused_initializers(result)
+    remove_unused_initializers(result.graph)
     names = {"": precision, QUANTIZED: "quantized"}
     counts = Counter(names.get(reason, "fp32") for _, reason in reasons)
     islands = [(name, reason) for name, reason in reasons if names.get(reason) is None]
@@ -150,11 +136,8 @@ def _choose(
     index: GraphIndex,
     version: int,
     low_type: int,
-    keep_ops: Mapping[str, str],
     ranges: Mapping[str, tuple[float, float]],
-    data_max: float,
     pins: Mapping[str, tuple[bool, str]],
-    lower_pairs: bool,
 ) -> dict[str, str]:
     """Node key -> reason for every node with float data that stays FP32."""
     kept: dict[str, str] = {}
@@ -163,70 +146,25 @@ def _choose(
         if not touches_float(index, node):
             continue
         key = node_key(node)
-        reason = _impossible(index, node, version, low_type)
-        if node.op_type in QUANTIZE_OPS and not lower_pairs:
-            reason = "Q/DQ pair"
+        reason = "Q/DQ pair" if node.op_type in QUANTIZE_OPS else _impossible(index, node, version, low_type)
         if reason is None and key in pins:
             reason = None if key in pinned_low else pins[key][1]
         elif reason is None:
-            reason = seed_reason(index, node, keep_ops, ranges, data_max, low_type)
+            reason = seed_reason(index, node, ranges, low_type)
         if reason is not None:
             kept[key] = reason
-    pairs = [node for node in index.graph.node if node.op_type in QUANTIZE_OPS]
-    if not lower_pairs:
-        _keep_fed_by_pairs(index, pairs, kept)
-    close_islands(index, kept, pinned_low)
-    if lower_pairs:  # they take the type of what is around them, so they are decided last
-        _settle_pairs(index, pairs, kept)
-    return kept
-
-
-def _keep_fed_by_pairs(index: GraphIndex, pairs: list[NodeProto], kept: dict[str, str]) -> None:
-    """A Cast between DequantizeLinear and the operator it feeds would stop the fusion to an int8 kernel."""
-    for node in pairs:
+    for node in index.graph.node:
         if node.op_type == "DequantizeLinear":
-            for consumer in index.consumers.get(node.output[0], ()):
+            # A Cast between it and the operator it feeds would stop the fusion to an int8 kernel.
+            for consumer in index.followers(node):
                 if touches_float(index, consumer):
                     kept.setdefault(node_key(consumer), QUANTIZED)
-
-
-def _settle_pairs(index: GraphIndex, pairs: list[NodeProto], kept: dict[str, str]) -> None:
-    """A weighted operator and the DequantizeLinear before it share one type: a Cast between them would stop fusion."""
-    for node in pairs:
-        if node.op_type != "DequantizeLinear":
-            continue
-        consumers = [c for c in index.consumers.get(node.output[0], ()) if touches_float(index, c)]
-        if node_key(node) in kept:
-            for consumer in consumers:
-                kept.setdefault(node_key(consumer), "behind an FP32 DequantizeLinear")
-        elif consumers and all(node_key(consumer) in kept for consumer in consumers):
-            kept[node_key(node)] = "feeds FP32 nodes only"
-    for node in pairs:
-        if node.op_type == "DequantizeLinear":
-            source = index.producers.get(node.input[0])
-            if source is not None and source.op_type == "QuantizeLinear" and source.input[0] in index.initializers:
-                _follow(kept, node, source)  # weights: Q and DQ read one scale and one constant
-        elif index.producers.get(node.input[0]) is None and node.input[0] not in index.initializers:
-            kept.setdefault(node_key(node), "reads an FP32 input")
-
-
-def _follow(kept: dict[str, str], leader: NodeProto, follower: NodeProto) -> None:
-    if node_key(leader) in kept:
-        kept[node_key(follower)] = kept[node_key(leader)]
-    else:
-        kept.pop(node_key(follower), None)
+    close_islands(index, kept, pinned_low)
+    return kept
 
 
 def _impossible(index: GraphIndex, node: NodeProto, version: int, low_type: int) -> str | None:
     """Why the operator has no 16-bit form at this opset, or why its values do not allow one."""
-    if node.op_type in QUANTIZE_OPS:
-        scale = index.constant(node.input[1])
-        if scale is None:
-            return "scale is not a constant"
-        smallest = float(np.abs(scale).min()) if scale.size else 0.0
-        per_tensor_limit = 2.0**-14 if low_type == TensorProto.FLOAT16 else 0.0
-        if scale.size == 1 and smallest < per_tensor_limit:
-            return f"scale {smallest:.3g} is too small for 16 bits"
     if not onnx.defs.has(node.op_type, version, node.domain):
         return "unknown operator"
     if next(subgraphs(node), None) is not None:
@@ -317,28 +255,10 @@ def _rewrite(model: ModelProto, index: GraphIndex, kept: Mapping[str, str], low_
         nodes.append(node)
         for name in pending:
             cast(low_name[name], name, TensorProto.FLOAT)
-    del graph.node[:]
-    graph.node.extend(nodes)
+    refill(graph.node, nodes)
     for value in graph.value_info:
         if low_name.get(value.name) == value.name:
             value.type.tensor_type.elem_type = low_type
-
-
-def _round_scales(model: ModelProto, low_type: int) -> None:
-    """Make every scale a number both types hold, in place: a pair split over two types must not disagree."""
-    import ml_dtypes
-
-    scales = {node.input[1] for node in model.graph.node if node.op_type in QUANTIZE_OPS}
-    dtype = np.float16 if low_type == TensorProto.FLOAT16 else ml_dtypes.bfloat16
-    for tensor in model.graph.initializer:
-        if tensor.name not in scales or tensor.data_type != TensorProto.FLOAT:
-            continue
-        value = numpy_helper.to_array(tensor)
-        if low_type == TensorProto.FLOAT16:
-            if value.size == 1 and value.max() < 2.0**-14:
-                continue  # stays FP32, see _impossible
-            value = np.clip(value, MIN_FP16_SCALE, FP16_MAX)
-        tensor.CopyFrom(numpy_helper.from_array(value.astype(dtype).astype(np.float32), tensor.name))
 
 
 def _to_low(tensor: TensorProto, name: str, low_type: int) -> TensorProto:
@@ -349,28 +269,6 @@ def _to_low(tensor: TensorProto, name: str, low_type: int) -> TensorProto:
 
     bits = value.astype(ml_dtypes.bfloat16)
     return TensorProto(name=name, data_type=low_type, dims=list(value.shape), raw_data=bits.tobytes())
-
-
-def _with_opset(model: ModelProto, precision: str, lower_pairs: bool) -> ModelProto:
-    """The model at an opset whose operators accept the precision, converted when needed."""
-    quantized = any(node.op_type in QUANTIZE_OPS for node in all_nodes(model.graph))
-    if precision == "bf16":
-        wanted = BF16_OPSET
-    elif quantized and lower_pairs:
-        wanted = QDQ_OPSET
-    else:
-        return model
-    if opset(model) >= wanted:
-        return model
-    converted = convert_opset(model, wanted)
-    if converted is not None:
-        return converted
-    if precision == "bf16":
-        raise BuildError(
-            f"bf16 needs ONNX opset {wanted}, and the model (opset {opset(model)}) cannot be converted to it",
-            remedy=f"Export the model with opset {wanted}, or ask for fp16.",
-        )
-    return model  # Q/DQ and what they feed then stay FP32: right, but slower
 
 
 def convert_opset(model: ModelProto, version: int) -> ModelProto | None:

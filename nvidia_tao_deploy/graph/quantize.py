@@ -20,28 +20,11 @@ from nvidia_tao_deploy.errors import BuildError, ModelError, SpecError
 from nvidia_tao_deploy.graph.decompose import set_kernel_shapes
 from nvidia_tao_deploy.graph.placement import plan_quantization
 from nvidia_tao_deploy.graph.precision import convert_opset
-from nvidia_tao_deploy.graph.tensors import constants_to_initializers, copy_model, label, opset
-from nvidia_tao_deploy.graph.verify import (
-    count_precisions,
-    describe_precision,
-    is_quantized,
-    verify_precision,
-)
+from nvidia_tao_deploy.graph.tensors import attribute, constants_to_initializers, copy_model, label, opset, refill
+from nvidia_tao_deploy.graph.verify import is_quantized as is_quantized
 
 QUANTIZED_MAX = {"int8": 127.0, "fp8": 448.0}
 MIN_OPSET = {"int8": 13, "fp8": 19}  # per-axis Q/DQ; FLOAT8E4M3FN
-
-__all__ = [
-    "QUANTIZED_MAX",
-    "QuantizeResult",
-    "count_precisions",
-    "describe_precision",
-    "is_quantized",
-    "quantizable_tensors",
-    "quantize",
-    "verify_precision",
-    "weight_scales",
-]
 
 
 @dataclass(frozen=True)
@@ -69,15 +52,9 @@ def quantizable_tensors(
     precision: str = "int8",
     keep_nodes: Sequence[str] = (),
     layers: Mapping[str, str] | None = None,
-    min_channels: int = 16,
-    depthwise: bool = True,
 ) -> list[str]:
     """Activations whose scale ``quantize`` will ask for, called with the same options. In graph order."""
-    prepared = _prepare(model, precision)
-    plan = plan_quantization(
-        prepared, precision, _float_globs(keep_nodes, layers or {}), min_channels=min_channels, depthwise=depthwise
-    )
-    return plan.tensors()
+    return plan_quantization(_prepare(model, precision), precision, _float_globs(keep_nodes, layers or {})).tensors()
 
 
 def quantize(
@@ -87,8 +64,6 @@ def quantize(
     precision: str = "int8",
     keep_nodes: Sequence[str] = (),
     layers: Mapping[str, str] | None = None,
-    min_channels: int = 16,
-    depthwise: bool = True,
 ) -> QuantizeResult:
     """Insert Q/DQ pairs.
 
@@ -100,15 +75,12 @@ def quantize(
         keep_nodes: globs on node names that stay float.
         layers: node name or glob -> precision (an exact name, else the last matching glob, counts). Any float
             precision keeps the node out; "int8"/"fp8" overrules the small-layer and last-layer rules.
-        min_channels: input/output channels (K and N of matrix products) below which a layer does not gain.
-        depthwise: whether grouped convolutions may be quantized (TensorRT 8.5 fails on some).
 
     Raises:
         SpecError: unknown precision. ModelError: already quantized. BuildError: the opset cannot hold Q/DQ.
     """
     prepared = _prepare(model, precision)
-    globs = _float_globs(keep_nodes, layers or {})
-    plan = plan_quantization(prepared, precision, globs, min_channels=min_channels, depthwise=depthwise)
+    plan = plan_quantization(prepared, precision, _float_globs(keep_nodes, layers or {}))
     usable = {name: float(scale) for name, scale in scales.items() if np.isfinite(scale) and scale > 0}
     nodes, dropped = [], []
     for node in plan.nodes:
@@ -147,12 +119,9 @@ def weight_scales(weight: NDArray[np.float32], axis: int | None, precision: str 
 
 def output_axis(node: NodeProto, weight_rank: int) -> int:
     """Axis of the weight that counts output channels: Conv 0, Gemm by transB, MatMul the last."""
-    if node.op_type == "Conv":
-        return 0
     if node.op_type == "Gemm":
-        transposed = next((entry.i for entry in node.attribute if entry.name == "transB"), 0)
-        return 0 if transposed else 1
-    return weight_rank - 1
+        return 0 if attribute(node, "transB", 0) else 1
+    return 0 if node.op_type == "Conv" else weight_rank - 1
 
 
 def _prepare(model: ModelProto, precision: str) -> ModelProto:
@@ -189,8 +158,7 @@ class _Inserter:
         self.precision = precision
         self.scales = scales
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.pairs: dict[tuple[str, int | None], str] = {}
-        self.before_first: list[NodeProto] = []
+        self.pairs: set[str] = set()
         self.after: dict[str, list[NodeProto]] = {}  # tensor -> nodes to insert once it exists
 
     def quantize_input(self, node: NodeProto, position: int) -> None:
@@ -205,31 +173,20 @@ class _Inserter:
         node.input[1] = self._pair(name, axis, weight_scales(weight, axis, self.precision))
 
     def _pair(self, name: str, axis: int | None, scale: NDArray[np.float32]) -> str:
-        key = (name, axis)
-        if key in self.pairs:
-            return self.pairs[key]
+        """Name of what comes out of the pair, added at the first call."""
         stem = name if axis is None else f"{name}::axis{axis}"
-        names = {part: f"{stem}::{part}" for part in ("scale", "zero_point", "quantized", "dequantized")}
-        self.graph.initializer.append(numpy_helper.from_array(scale, names["scale"]))
-        self.graph.initializer.append(self._zero_point(names["zero_point"], scale.shape))
+        quantized, target = f"{stem}::quantized", f"{stem}::dequantized"
+        if target in self.pairs:
+            return target
+        self.pairs.add(target)
+        constants = [f"{stem}::scale", f"{stem}::zero_point"]
+        self.graph.initializer.append(numpy_helper.from_array(scale, constants[0]))
+        self.graph.initializer.append(self._zero_point(constants[1], scale.shape))
         attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
-        quantizer = helper.make_node(
-            "QuantizeLinear",
-            [name, names["scale"], names["zero_point"]],
-            [names["quantized"]],
-            name=f"{stem}::QuantizeLinear",
-            **attributes,
-        )
-        dequantizer = helper.make_node(
-            "DequantizeLinear",
-            [names["quantized"], names["scale"], names["zero_point"]],
-            [names["dequantized"]],
-            name=f"{stem}::DequantizeLinear",
-            **attributes,
-        )
-        self.after.setdefault(name, []).extend([quantizer, dequantizer])
-        self.pairs[key] = names["dequantized"]
-        return names["dequantized"]
+        for op, before, behind in (("QuantizeLinear", name, quantized), ("DequantizeLinear", quantized, target)):
+            node = helper.make_node(op, [before, *constants], [behind], name=f"{stem}::{op}", **attributes)
+            self.after.setdefault(name, []).append(node)
+        return target
 
     def _zero_point(self, name: str, shape: tuple[int, ...]) -> TensorProto:
         if self.precision == "int8":
@@ -239,14 +196,9 @@ class _Inserter:
 
     def finish(self) -> None:
         produced = {name for node in self.graph.node for name in node.output}
-        ordered: list[NodeProto] = []
-        for name, nodes in self.after.items():
-            if name not in produced:
-                ordered.extend(nodes)
+        ordered = [node for name, nodes in self.after.items() if name not in produced for node in nodes]
         for node in self.graph.node:
             ordered.append(node)
             for name in node.output:
                 ordered.extend(self.after.get(name, ()))
-        copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
-        del self.graph.node[:]
-        self.graph.node.extend(copies)
+        refill(self.graph.node, ordered)

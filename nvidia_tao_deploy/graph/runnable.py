@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nvidia_tao_deploy.graph.lower import PLUGIN_OPS, lower_plugins
-from nvidia_tao_deploy.graph.tensors import GraphIndex, all_nodes, copy_model
+from nvidia_tao_deploy.graph.tensors import GraphIndex, all_nodes, copy_model, refill
 
 
 def runnable(model: ModelProto) -> ModelProto:
@@ -56,10 +55,9 @@ def _widen(model: ModelProto) -> ModelProto:
         for name in rounded:
             nodes.append(helper.make_node("Cast", [f"{name}::wide"], [f"{name}::bits"], to=TensorProto.BFLOAT16))
             nodes.append(helper.make_node("Cast", [f"{name}::bits"], [name], to=TensorProto.FLOAT))
-    del graph.node[:]
-    graph.node.extend(nodes)
+    refill(graph.node, nodes)
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
         if value.type.tensor_type.elem_type == TensorProto.BFLOAT16:
-            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
     return result

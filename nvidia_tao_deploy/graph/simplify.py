@@ -19,53 +19,51 @@ from nvidia_tao_deploy.graph.tensors import (
     captured_names,
     constants_to_initializers,
     copy_model,
+    dims_of,
+    fed_inputs,
+    foreign_ops,
+    refill,
+    remove_unused_initializers,
     serialized_size,
 )
 
 
 @dataclass(frozen=True)
 class Simplified:
-    """The simplified model, its node counts before and after, and a note when nothing could be done."""
+    """The simplified model, and a note when nothing could be done."""
 
     model: ModelProto
-    nodes_before: int
-    nodes_after: int
     note: str | None = None
 
 
 def simplify(model: ModelProto) -> ModelProto:
-    """The same function with fewer nodes: folded constants, fused BatchNormalization, no dead nodes.
-
-    Inputs, outputs and nodes of unknown operators (plugins) stay. See ``simplify_report`` for the note when the
-    simplifier gave up and the model is returned as it was.
-    """
+    """The model of :func:`simplify_report`."""
     return simplify_report(model).model
 
 
 def simplify_report(model: ModelProto) -> Simplified:
-    """``simplify`` with node counts, and a note when the model is returned (nearly) unchanged."""
-    before = len(model.graph.node)
+    """The same function with fewer nodes: folded constants, fused BatchNormalization, no dead nodes.
+
+    Inputs, outputs and nodes of unknown operators (plugins) stay.
+    """
     note = None
-    result = onnx.inliner.inline_local_functions(model) if model.functions else copy_model(model)
-    model = result
+    result = model = onnx.inliner.inline_local_functions(model) if model.functions else copy_model(model)
     if serialized_size(model) > INLINE_PROTO_LIMIT:
         note = "not simplified: the model has more than 2 GiB of weights"
     else:
         try:
-            result = _slim(result)
+            result = _slim(model)
         except Exception as error:  # third-party pass: whatever it raises, the original model is still right
             note = f"not simplified: onnxslim failed ({type(error).__name__}: {str(error)[:160]})"
-            result = copy_model(model)
     constants_to_initializers(result.graph)
     fold_batch_norm(result)
-    remove_unused_initializers(result)
-    return Simplified(result, before, len(result.graph.node), note)
+    remove_unused_initializers(result.graph)
+    return Simplified(result, note)
 
 
 def _slim(model: ModelProto) -> ModelProto:
     import onnxslim
 
-    plugins = _foreign_nodes(model)
     # BatchNormalization is folded by fold_batch_norm, which keeps the names of the convolutions.
     with contextlib.redirect_stdout(io.StringIO()):
         slimmed = onnxslim.slim(copy_model(model), skip_fusion_patterns=["FusionConvBN"])
@@ -73,30 +71,20 @@ def _slim(model: ModelProto) -> ModelProto:
         raise ModelError("onnxslim returned no model")
     if _interface(slimmed) != _interface(model):
         raise ModelError("inputs or outputs changed")
-    if _foreign_nodes(slimmed) != plugins:
+    if foreign_ops(slimmed) != foreign_ops(model):
         raise ModelError("plugin nodes changed")
     # onnxslim may re-order or annotate the declarations; the exporter's own are the contract.
-    for field in ("input", "output"):
-        target, source = getattr(slimmed.graph, field), getattr(model.graph, field)
-        del target[:]
-        target.extend(source)
+    refill(slimmed.graph.input, model.graph.input)
+    refill(slimmed.graph.output, model.graph.output)
     # What follows a plugin is annotated without a type, which ONNX Runtime refuses once the plugin is lowered.
-    typed = [value for value in slimmed.graph.value_info if value.type.tensor_type.elem_type]
-    del slimmed.graph.value_info[:]
-    slimmed.graph.value_info.extend(typed)
+    refill(slimmed.graph.value_info, [v for v in slimmed.graph.value_info if v.type.tensor_type.elem_type])
     slimmed.ir_version = max(slimmed.ir_version, model.ir_version)
     return slimmed
 
 
 def _interface(model: ModelProto) -> tuple[list[str], list[str]]:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value.name for value in model.graph.input if value.name not in weights]
-    return sorted(inputs), sorted(value.name for value in model.graph.output)
-
-
-def _foreign_nodes(model: ModelProto) -> list[str]:
-    version = {entry.domain: entry.version for entry in model.opset_import}.get("", 1)
-    return sorted(node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, version, node.domain))
+    graph = model.graph
+    return sorted(value.name for value in fed_inputs(graph)), sorted(value.name for value in graph.output)
 
 
 def fold_batch_norm(model: ModelProto) -> int:
@@ -131,9 +119,8 @@ def _fold_one(model: ModelProto, index: GraphIndex, conv: NodeProto, norm: NodeP
     if weight is None or bias is None or any(value is None for value in parameters) or weight.dtype != np.float32:
         return False
     gamma, beta, mean, var = (np.asarray(value, dtype=np.float64) for value in parameters)
-    epsilon = float(attribute(norm, "epsilon", 1e-5))  # type: ignore[arg-type]
-    factor = gamma / np.sqrt(var + epsilon)
-    groups = int(attribute(conv, "group", 1))  # type: ignore[call-overload]
+    factor = gamma / np.sqrt(var + attribute(norm, "epsilon", 1e-5))
+    groups = attribute(conv, "group", 1)
     if conv.op_type == "Conv":
         scaled = weight.astype(np.float64) * factor.reshape(-1, *([1] * (weight.ndim - 1)))
     else:  # (C, M/group, ...): output channel g * M/group + m sits at [g's rows, m]
@@ -150,16 +137,6 @@ def _fold_one(model: ModelProto, index: GraphIndex, conv: NodeProto, norm: NodeP
     return True
 
 
-def remove_unused_initializers(model: ModelProto) -> None:
-    """Drop initializers nothing reads, in place."""
-    used = {name for node in model.graph.node for name in node.input} | captured_names(model.graph)
-    used |= {value.name for value in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    if len(kept) != len(model.graph.initializer):
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(kept)
-
-
 def set_batch(model: ModelProto, batch: int | None) -> ModelProto:
     """A copy whose inputs and outputs have ``batch`` (or a dynamic "batch" for None) as first dimension.
 
@@ -167,18 +144,17 @@ def set_batch(model: ModelProto, batch: int | None) -> ModelProto:
     old batch baked into their constant shape cannot be known to mean the batch; check with ``parity.compare``.
 
     Raises:
-        ModelError: batch < 1, or an input has no dimensions.
+        ModelError: batch < 1.
     """
     if batch is not None and batch < 1:
         raise ModelError(f"batch size {batch} is not positive")
     result = copy_model(model)
-    weights = {tensor.name for tensor in result.graph.initializer}
-    inputs = [value for value in result.graph.input if value.name not in weights]
-    old = {_first_dim(value) for value in inputs if value.type.tensor_type.shape.dim}
+    inputs = fed_inputs(result.graph)
+    old = {dims_of(value)[:1] for value in inputs} - {()}
     for value in (*inputs, *result.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if not dims or _first_dim(value) not in old:
+        if dims_of(value)[:1] not in old:
             continue
+        dims = value.type.tensor_type.shape.dim
         dims[0].Clear()
         if batch is None:
             dims[0].dim_param = "batch"
@@ -186,10 +162,3 @@ def set_batch(model: ModelProto, batch: int | None) -> ModelProto:
             dims[0].dim_value = batch
     del result.graph.value_info[:]  # the recorded shapes are of the old batch
     return result
-
-
-def _first_dim(value: onnx.ValueInfoProto) -> int | str | None:
-    dim = value.type.tensor_type.shape.dim[0]
-    if dim.HasField("dim_value") and dim.dim_value > 0:
-        return int(dim.dim_value)
-    return None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+from nvidia_tao_deploy.arrays import Array
+
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 QUANTIZE_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # They read the shape of a tensor, never its values: any element type will do.
@@ -20,6 +21,7 @@ SHAPE_OPS = frozenset({"Shape", "Size"})
 COMMUTING_OPS = frozenset(
     {"MaxPool", "Transpose", "Reshape", "Flatten", "Slice", "Squeeze", "Unsqueeze", "Gather", "Split", "Identity"}
 )
+LARGEST_SHAPE_BYTES = 4096  # constants above it are weights: no shape is read off them
 INLINE_PROTO_LIMIT = 1_900_000_000  # protobuf refuses 2 GiB; leave room for the graph itself
 
 
@@ -40,12 +42,35 @@ def matches(node: NodeProto, glob: str) -> bool:
     return bool(node.name) and (node.name == glob or fnmatchcase(node.name, glob))
 
 
-def opset(model: ModelProto, domain: str = "") -> int:
-    """Version of ``domain`` the model imports; 1 when it names none."""
-    for entry in model.opset_import:
-        if entry.domain == domain or (domain == "" and entry.domain == "ai.onnx"):
-            return int(entry.version)
-    return 1
+def opset(model: ModelProto) -> int:
+    """Version of the standard operators the model imports; 1 when it names none."""
+    return next((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 1)
+
+
+def fed_inputs(graph: GraphProto) -> list[ValueInfoProto]:
+    """Inputs that must be fed; files of IR version 3 list every weight as an input too."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def foreign_ops(model: ModelProto) -> list[str]:
+    """Op types of the top graph, sorted, that neither the ONNX standard at the model's opset nor the model defines.
+
+    Plugins such as BatchedNMSDynamic_TRT live in the default domain.
+    """
+    version, functions = opset(model), {function.name for function in model.functions}
+    return sorted(
+        node.op_type
+        for node in model.graph.node
+        if node.op_type not in functions and not onnx.defs.has(node.op_type, version, node.domain)
+    )
+
+
+def refill(field: Any, items: Iterable[Any]) -> None:
+    """Let ``items``, which may come from it, be all that a repeated field of a message holds."""
+    kept = list(items)
+    del field[:]
+    field.extend(kept)
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -68,15 +93,21 @@ def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
 def captured_names(graph: GraphProto) -> set[str]:
     """Names that subgraphs of ``graph`` read from outside themselves (a superset; inner names that collide count)."""
     names: set[str] = set()
-    for node in graph.node:
+    for node in all_nodes(graph):
         for body in subgraphs(node):
-            for inner in all_nodes(body):
-                names.update(inner.input)
+            names.update(name for inner in body.node for name in inner.input)
             names.update(output.name for output in body.output)
     return names
 
 
-def attribute(node: NodeProto, name: str, default: object = None) -> object:
+def remove_unused_initializers(graph: GraphProto) -> None:
+    """Drop initializers nothing reads, in place."""
+    used = {name for node in graph.node for name in node.input} | captured_names(graph)
+    used |= {value.name for value in (*graph.input, *graph.output)}
+    refill(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
+
+
+def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     """Value of a node attribute or ``default``."""
     for entry in node.attribute:
         if entry.name == name:
@@ -99,8 +130,7 @@ def constants_to_initializers(graph: GraphProto) -> None:
         else:
             tensor.name = node.output[0]
             graph.initializer.append(tensor)
-    del graph.node[:]
-    graph.node.extend(kept)
+    refill(graph.node, kept)
 
 
 def _constant_value(node: NodeProto) -> TensorProto | None:
@@ -142,7 +172,7 @@ class GraphIndex:
                 if name:
                     self.consumers[name].append(node)
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
-        self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
+        self.inputs = [value.name for value in fed_inputs(graph)]
         self.outputs = {value.name for value in graph.output}
         self.elem_types: dict[str, int] = {}
         self.shapes: dict[str, tuple[int | None, ...]] = {}
@@ -157,16 +187,20 @@ class GraphIndex:
             self.elem_types[tensor.name] = tensor.data_type
             self.shapes[tensor.name] = tuple(tensor.dims)
 
+    def followers(self, node: NodeProto) -> list[NodeProto]:
+        """Nodes of the top graph that read what ``node`` writes."""
+        return [reader for name in node.output for reader in self.consumers.get(name, ())]
+
     def is_float(self, name: str) -> bool:
         return self.elem_types.get(name) == TensorProto.FLOAT
 
-    def constant(self, name: str) -> NDArray[np.generic] | None:
+    def constant(self, name: str) -> Array | None:
         """Value of an initializer, or None when ``name`` is computed."""
         tensor = self.initializers.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
 
-def dims_of(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+def dims_of(value: ValueInfoProto) -> tuple[int | None, ...]:
     """Dims of a value; None for symbolic, absent or non-positive ones."""
     return tuple(
         int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None
@@ -174,21 +208,15 @@ def dims_of(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     )
 
 
-def infer_shapes(model: ModelProto) -> ModelProto:
+def infer_shapes(model: ModelProto, distrusted: Collection[str] = ()) -> ModelProto:
     """The model with inferred value_info; inference failures leave what is already there.
 
-    The weights are left out of the call: only small constants (shapes, axes) influence the result, and protobuf
-    could not carry more than 2 GiB into the native library anyway.
+    Weights become inputs of the same type and shape: only small constants (shapes, axes) influence the result, and
+    protobuf could not carry more than 2 GiB into the native library anyway.
+
+    Args:
+        distrusted: tensors whose annotation in the file is left out.
     """
-    light = light_copy(model)
-    try:
-        return onnx.shape_inference.infer_shapes(light, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return light
-
-
-def light_copy(model: ModelProto, limit: int = 4096) -> ModelProto:
-    """A copy whose initializers larger than ``limit`` bytes became graph inputs of the same type and shape."""
     light = ModelProto(ir_version=max(model.ir_version, 4), producer_name=model.producer_name)
     light.opset_import.extend(model.opset_import)
     light.functions.extend(model.functions)
@@ -197,12 +225,14 @@ def light_copy(model: ModelProto, limit: int = 4096) -> ModelProto:
     graph.node.extend(model.graph.node)
     graph.input.extend(model.graph.input)
     graph.output.extend(model.graph.output)
-    graph.value_info.extend(model.graph.value_info)
+    graph.value_info.extend(value for value in model.graph.value_info if value.name not in distrusted)
     declared = {value.name for value in graph.input}
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) + 4 * len(tensor.float_data) > limit:
-            if tensor.name not in declared:
-                graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-        else:
+        if len(tensor.raw_data) + 4 * len(tensor.float_data) <= LARGEST_SHAPE_BYTES:
             graph.initializer.append(tensor)
-    return light
+        elif tensor.name not in declared:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    try:
+        return onnx.shape_inference.infer_shapes(light, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return light

@@ -13,13 +13,8 @@ from nvidia_tao_deploy.graph.tensors import QUANTIZE_OPS, GraphIndex, all_nodes,
 COUNTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 LEGACY_QUANTIZED_OPS = frozenset(
     {
-        "QLinearConv",
-        "QLinearMatMul",
-        "QLinearAdd",
-        "QLinearMul",
-        "ConvInteger",
-        "MatMulInteger",
-        "DynamicQuantizeLinear",
+        *("QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearMul"),
+        *("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"),
     }
 )
 PRECISIONS = ("int8", "fp8", "bf16", "fp16", "fp32")
@@ -49,9 +44,8 @@ def count_precisions(model: ModelProto) -> dict[str, int]:
     otherwise by the type of its data input. Subgraphs are included; precisions that do not occur are left out.
     """
     index = GraphIndex(model)
-    types = dict(index.elem_types)
     counts: Counter[str] = Counter()
-    _count(model.graph, types, index.producers, counts)
+    _count(model.graph, index.elem_types, index.producers, counts)
     return {name: counts[name] for name in (*PRECISIONS, "unknown") if counts[name]} | {"total": counts.total()}
 
 
@@ -78,10 +72,8 @@ def _precision_of(node: NodeProto, producers: Mapping[str, NodeProto], types: Ma
     ]
     if len(quantized) == 2 and quantized[0] is not None and quantized[0] == quantized[1]:
         return quantized[0]
-    for name in node.input[:2]:
-        if name in types and types[name] in FLOAT_NAMES:
-            return FLOAT_NAMES[types[name]]
-    return "unknown"
+    kinds = [types.get(name, TensorProto.UNDEFINED) for name in node.input[:2]]
+    return next((FLOAT_NAMES[kind] for kind in kinds if kind in FLOAT_NAMES), "unknown")
 
 
 def _quantized_type(node: NodeProto, producers: Mapping[str, NodeProto], types: Mapping[str, int]) -> int:
@@ -97,10 +89,8 @@ def describe_precision(counts: Mapping[str, int]) -> str:
     total = counts.get("total", 0)
     if total == 0:
         return "no convolutions or matmuls"
-    present = [(name, counts[name]) for name in (*PRECISIONS, "unknown") if counts.get(name)]
-    first, *rest = present
-    parts = [f"{first[0]}: {first[1]} of {total} convolutions and matmuls"]
-    return ", ".join(parts + [f"{name}: {count}" for name, count in rest])
+    first, *rest = [f"{name}: {counts[name]}" for name in (*PRECISIONS, "unknown") if counts.get(name)]
+    return ", ".join([f"{first} of {total} convolutions and matmuls", *rest])
 
 
 def verify_precision(model: ModelProto, asked: str) -> dict[str, int]:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from graph_models import Builder, detector, feeds, residual_cnn, transformer_block
 from onnx import TensorProto, helper, numpy_helper
 
-from nvidia_tao_deploy.calibration.ranges import collect, to_scales
+from nvidia_tao_deploy.calibration.ranges import collect
 from nvidia_tao_deploy.errors import BuildError, ModelError, SpecError
 from nvidia_tao_deploy.graph.parity import compare
 from nvidia_tao_deploy.graph.precision import cast_float
-from nvidia_tao_deploy.graph.quantize import is_quantized, quantizable_tensors, quantize, weight_scales
+from nvidia_tao_deploy.graph.quantize import QUANTIZED_MAX, is_quantized, quantizable_tensors, quantize, weight_scales
 from nvidia_tao_deploy.graph.verify import count_precisions, describe_precision, verify_precision
 
 
 def quantized(model, precision="int8", **options):
     tensors = quantizable_tensors(model, precision=precision, **options)
-    scales = to_scales(collect(model, feeds(model), tensors, "minmax"), precision)
+    largest = collect(model, feeds(model), tensors, "minmax")
+    scales = {name: amax / QUANTIZED_MAX[precision] for name, amax in largest.items()}
     return quantize(model, scales, precision=precision, **options)
 
 
@@ -154,19 +154,16 @@ def test_weights_come_back_within_half_a_step():
     assert (np.abs(rounded * scale - source["block1.w"]) <= scale / 2 + 1e-7).all()
 
 
-@pytest.mark.parametrize("qdq_type", ["fp32", "low"])
 @pytest.mark.parametrize("build", [residual_cnn, transformer_block, detector])
-def test_int8_is_near_fp32_also_with_an_fp16_rest(build, qdq_type):
+def test_int8_is_near_fp32_also_with_an_fp16_rest(build):
     model = build()
     result = quantized(model).model
     assert compare(model, result, feeds(model)).worst_cosine > 0.999
-    mixed = cast_float(result, "fp16", qdq_type=qdq_type).model
+    mixed = cast_float(result, "fp16").model
     onnx.checker.check_model(mixed, full_check=True)
     counts = count_precisions(mixed)
     assert counts["int8"] == count_precisions(result)["int8"]
     assert "fp32" not in counts
-    if qdq_type == "low" and tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 30):
-        pytest.skip("ONNX Runtime 1.23 computes pairs with FP16 scales less exactly (cosine 0.998 to 0.9998)")
     assert compare(result, mixed, feeds(model)).worst_cosine > 0.9999
 
 
@@ -207,8 +204,6 @@ def test_small_layers_are_skipped_by_threshold():
     b.conv(x, "y", 12, 4)
     model = b.model({"x": ["b", 3, 8, 8]}, {"y": ["b", 4, 8, 8]})
     assert quantized(model).quantized_nodes == ["first", "depthwise"]
-    assert quantized(model, depthwise=False).quantized_nodes == ["first"]
-    assert quantized(model, min_channels=8).quantized_nodes == ["first", "middle", "depthwise", "odd"]
 
 
 def test_distribution_boxes_are_decode_not_a_layer():

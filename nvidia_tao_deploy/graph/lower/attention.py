@@ -15,8 +15,6 @@ def lower_deformable_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
     sampling_locations (N, Lq, M, L, P, 2) x and y in 0..1, attention_weights (N, Lq, M, L, P).
     """
     node.expect_inputs(5)
-    if g.opset < 16:
-        raise CannotLowerError(f"GridSample needs opset 16, the model has {g.opset}")
     value, shapes_name, starts_name, locations, weights = node.inputs
     shapes, starts = node.constants(shapes_name), node.constants(starts_name)
     if shapes is None:
@@ -38,14 +36,7 @@ def lower_deformable_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
         rows = g.slice(value, 1, int(begin), int(begin) + area)
         feature = g.reshape(g.transpose(rows, 0, 2, 3, 1), -1, dim, height, width)
         where = g.reshape(g.slice(grid, 2, level, level + 1), -1, queries, points, 2)
-        sampled = g(
-            "GridSample",
-            feature,
-            where,
-            mode="linear" if g.opset >= 20 else "bilinear",
-            padding_mode="zeros",
-            align_corners=0,
-        )  # (N*M, D, Lq, P)
+        sampled = _sampled(g, feature, where)  # (N*M, D, Lq, P)
         weighted = g("Mul", sampled, g.reshape(g.slice(weights, 2, level, level + 1), -1, 1, queries, points))
         part = g.reduce("ReduceSum", weighted, [3], keepdims=False)
         total = part if total is None else g("Add", total, part)
@@ -62,8 +53,6 @@ def lower_multi_camera_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
     of G groups of channels. Only locations with 0 < x < 1 and 0 < y < 1 count; NaN and infinities do not.
     """
     node.expect_inputs(5)
-    if g.opset < 16:
-        raise CannotLowerError(f"GridSample needs opset 16, the model has {g.opset}")
     features, shapes_name, starts_name, locations, weights = node.inputs
     shapes, starts = node.constants(shapes_name), node.constants(starts_name)
     if shapes is None or starts is None:
@@ -87,14 +76,7 @@ def lower_multi_camera_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
         begins = starts[:, level].tolist()
         rows = g.concat([g.slice(features, 1, begin, begin + height * width) for begin in begins], 1)
         maps = g.transpose(g.reshape(rows, -1, height * width, channels), 0, 2, 1)
-        sampled = g(
-            "GridSample",
-            g.reshape(maps, -1, channels, height, width),
-            grid,
-            mode="linear" if g.opset >= 20 else "bilinear",
-            padding_mode="zeros",
-            align_corners=0,
-        )  # (B*C, E, Q, P)
+        sampled = _sampled(g, g.reshape(maps, -1, channels, height, width), grid)  # (B*C, E, Q, P)
         share = g.reshape(g.slice(shares, 2, level, level + 1), -1, groups, 1, queries, points)
         weighted = g("Mul", g.reshape(sampled, -1, groups, channels // groups, queries, points), share)
         part = g.reduce("ReduceSum", weighted, [4], keepdims=False)
@@ -103,3 +85,11 @@ def lower_multi_camera_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
         raise CannotLowerError("it has no levels")
     merged = g.reduce("ReduceSum", g.reshape(total, -1, len(shapes), channels, queries), [1], keepdims=False)
     return [g.transpose(merged, 0, 2, 1)]
+
+
+def _sampled(g: Emitter, feature: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear samples (N, C, Q, P) of a map (N, C, H, W) at x and y in -1..1 (N, Q, P, 2), zero outside."""
+    if g.opset < 16:
+        raise CannotLowerError(f"GridSample needs opset 16, the model has {g.opset}")
+    mode = "linear" if g.opset >= 20 else "bilinear"
+    return g("GridSample", feature, grid, mode=mode, padding_mode="zeros", align_corners=0)

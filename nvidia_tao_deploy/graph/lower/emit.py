@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-Array = npt.NDArray[Any]
+from nvidia_tao_deploy.arrays import Array
+
 Dim = int | None
 Tensor = str
 Operand = str | float | int | Array
@@ -46,8 +45,8 @@ class Emitter:
         if opset < MIN_OPSET:
             raise CannotLowerError(f"the model has opset {opset}, at least {MIN_OPSET} is needed")
         self.prefix, self.opset, self.batch_source = prefix, opset, batch_source
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
         self._shapes = shapes
         self._counter = itertools.count()
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}

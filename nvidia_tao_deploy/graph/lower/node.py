@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from nvidia_tao_deploy.graph.lower.emit import Array, CannotLowerError, Emitter, Tensor
+from nvidia_tao_deploy.arrays import Array
+from nvidia_tao_deploy.graph.lower.emit import CannotLowerError, Emitter, Tensor
 
 
 @dataclass(frozen=True)

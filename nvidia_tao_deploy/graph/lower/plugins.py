@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-import onnx
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.graph.lower.attention import lower_deformable_attention, lower_multi_camera_attention
-from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT32, NAME_PREFIX, Array, CannotLowerError, Dim, Emitter
+from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT32, NAME_PREFIX, CannotLowerError, Dim, Emitter
 from nvidia_tao_deploy.graph.lower.nms import (
     lower_batched_nms,
     lower_detection_output,
@@ -27,6 +27,18 @@ from nvidia_tao_deploy.graph.lower.roi import (
     lower_multilevel_propose,
     lower_proposal,
 )
+from nvidia_tao_deploy.graph.tensors import (
+    captured_names,
+    copy_model,
+    dims_of,
+    infer_shapes,
+    opset,
+    refill,
+    remove_unused_initializers,
+)
+
+# Tensor name -> element type and shape, None where its rank is not known.
+Types = dict[str, tuple[int, tuple[Dim, ...] | None]]
 
 
 @dataclass(frozen=True)
@@ -78,9 +90,6 @@ PLUGIN_OPS: dict[str, PluginOp] = {
     "DecodeBbox3DPlugin": PluginOp(lower_decode_boxes, (FLOAT, INT32)),
 }
 
-# Initializers above this size take no part in shape inference: their values never are shapes.
-_SMALL = 256
-
 
 @dataclass(frozen=True)
 class LowerResult:
@@ -92,12 +101,12 @@ class LowerResult:
         unsupported: (node name, op type, reason) of plugin nodes left in the graph against the caller's wish.
     """
 
-    model: onnx.ModelProto
-    lowered: list[tuple[str, str]] = field(default_factory=list)
-    unsupported: list[tuple[str, str, str]] = field(default_factory=list)
+    model: ModelProto
+    lowered: list[tuple[str, str]]
+    unsupported: list[tuple[str, str, str]]
 
 
-def lower_plugins(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> LowerResult:
+def lower_plugins(model: ModelProto, *, keep: Collection[str] = ()) -> LowerResult:
     """Replace TensorRT plugin nodes by standard ONNX operators.
 
     The replacement holds no plugin, no NonMaxSuppression and no other operator that TensorRT-RTX cannot build. Every
@@ -108,10 +117,8 @@ def lower_plugins(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> Lowe
         model: any ONNX model of opset 11 or later; sizes other than the batch must be fixed around the plugins.
         keep: op types to leave as they are.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy_model(model)
     graph = result.graph
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
     lowered: list[tuple[str, str]] = []
     reasons: dict[int, tuple[str, str, str]] = {}
     # What one replacement makes known may be what the next plugin needs: infer again until nothing changes.
@@ -122,38 +129,33 @@ def lower_plugins(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> Lowe
         types = infer_types(result)
         constants = _Constants(graph)
         reasons = {}
-        replacements: dict[int, tuple[list[onnx.NodeProto], list[onnx.TensorProto]]] = {}
+        replacements: dict[int, Emitter] = {}
         for index in pending:
             node = graph.node[index]
             name = node.name or (node.output[0] if node.output else node.op_type)
             try:
-                replacements[index] = _lower(node, name, opset, types, constants)
+                replacements[index] = _lower(node, name, opset(model), types, constants)
                 lowered.append((name, node.op_type))
             except CannotLowerError as error:
                 reasons[index] = (name, node.op_type, str(error))
         if not replacements:
             break
         _replace(graph, replacements)
-    _prune(result)
+    _prune(graph)
     return LowerResult(result, lowered, list(reasons.values()))
 
 
-def _lower(
-    node: onnx.NodeProto, name: str, opset: int, types: _Types, constants: _Constants
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def _lower(node: NodeProto, name: str, version: int, types: Types, constants: _Constants) -> Emitter:
     entry = PLUGIN_OPS[node.op_type]
     inputs = [i for i in node.input if i]
     if not inputs:
         raise CannotLowerError("it has no inputs")
     shapes = {tensor: shape for tensor, (_, shape) in types.items() if shape is not None}
-    g = Emitter(f"{NAME_PREFIX}{node.op_type}/{name}", opset, shapes, inputs[0])
-    kinds = {types[i][0] for i in inputs if i in types}
-    half = TensorProto.FLOAT16 in kinds
-    if half:
-        cast = {i: g.cast(i, FLOAT) for i in inputs if types.get(i, (0, None))[0] == TensorProto.FLOAT16}
-        shapes.update({new: shapes[old] for old, new in cast.items() if old in shapes})
-        inputs = [cast.get(i, i) for i in inputs]
-        g.batch_source = inputs[0]
+    g = Emitter(f"{NAME_PREFIX}{node.op_type}/{name}", version, shapes, inputs[0])
+    half = {i: g.cast(i, FLOAT) for i in inputs if i in types and types[i][0] == TensorProto.FLOAT16}
+    shapes.update({new: shapes[old] for old, new in half.items() if old in shapes})
+    inputs = [half.get(i, i) for i in inputs]
+    g.batch_source = inputs[0]
     attrs = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     outputs = entry.lower(g, PluginNode(name, node.op_type, tuple(inputs), attrs, constants.value))
     for target, source, kind in zip(node.output, outputs, entry.outputs, strict=False):
@@ -161,53 +163,25 @@ def _lower(
             if half and kind == FLOAT:
                 source = g.cast(source, TensorProto.FLOAT16)
             g.nodes.append(helper.make_node("Identity", [source], [target], name=f"{g.prefix}/{target}"))
-    return g.nodes, g.constants
+    return g
 
 
-_Types = dict[str, tuple[int, "tuple[Dim, ...] | None"]]
-
-
-def infer_types(model: onnx.ModelProto) -> _Types:
-    """Element type and shape of every tensor that ONNX's inference can reach, without copying large weights."""
-    light = onnx.ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    light.graph.name = model.graph.name
-    light.graph.node.extend(model.graph.node)
-    light.graph.input.extend(model.graph.input)
-    light.graph.output.extend(model.graph.output)
-    plugin_outputs = {o for node in model.graph.node if node.op_type in PLUGIN_OPS for o in node.output}
-    light.graph.value_info.extend(v for v in model.graph.value_info if v.name not in plugin_outputs)
-    given = {value.name for value in model.graph.input}
-    types: _Types = {}
-    for tensor in model.graph.initializer:
-        types[tensor.name] = (tensor.data_type, tuple(tensor.dims))
-        size = 1
-        for dim in tensor.dims:
-            size *= dim
-        if size <= _SMALL and not tensor.external_data:
-            light.graph.initializer.append(tensor)
-        elif tensor.name not in given:
-            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    inferred = shape_inference.infer_shapes(light, data_prop=True).graph
+def infer_types(model: ModelProto) -> Types:
+    """Element type and shape of every tensor that ONNX's inference can reach; plugins' own annotations do not count."""
+    plugin_outputs = {name for node in model.graph.node if node.op_type in PLUGIN_OPS for name in node.output}
+    types: Types = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in model.graph.initializer}
+    inferred = infer_shapes(model, distrusted=plugin_outputs).graph
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        tensor_type = value.type.tensor_type
-        if value.name in types or not value.type.HasField("tensor_type"):
-            continue
-        dims: tuple[Dim, ...] | None = None
-        if tensor_type.HasField("shape"):
-            dims = tuple(
-                d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor_type.shape.dim
-            )
-        types[value.name] = (tensor_type.elem_type, dims)
+        kind = value.type.tensor_type
+        if value.name not in types and value.type.HasField("tensor_type"):
+            types[value.name] = (kind.elem_type, dims_of(value) if kind.HasField("shape") else None)
     return types
 
 
 class _Constants:
     """Values of tensors that do not depend on the graph's inputs, followed through casts and the like."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: GraphProto) -> None:
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers = {output: node for node in graph.node for output in node.output}
 
@@ -226,50 +200,31 @@ class _Constants:
         return None
 
 
-def _replace(
-    graph: onnx.GraphProto, replacements: dict[int, tuple[list[onnx.NodeProto], list[onnx.TensorProto]]]
-) -> None:
-    nodes: list[onnx.NodeProto] = []
+def _replace(graph: GraphProto, replacements: Mapping[int, Emitter]) -> None:
+    nodes: list[NodeProto] = []
     retyped: dict[str, int] = {}
     for index, node in enumerate(graph.node):
         if index in replacements:
-            new_nodes, constants = replacements[index]
-            nodes.extend(new_nodes)
-            graph.initializer.extend(constants)
+            nodes.extend(replacements[index].nodes)
+            graph.initializer.extend(replacements[index].constants)
             retyped.update(zip(node.output, PLUGIN_OPS[node.op_type].outputs, strict=False))
         else:
             nodes.append(node)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+    refill(graph.node, nodes)
     for value in graph.output:
         if retyped.get(value.name) == INT32:
             value.type.tensor_type.elem_type = INT32
-    stale = [value for value in graph.value_info if value.name not in retyped]
-    del graph.value_info[:]
-    graph.value_info.extend(stale)
+    refill(graph.value_info, [value for value in graph.value_info if value.name not in retyped])
 
 
-def _prune(model: onnx.ModelProto) -> None:
+def _prune(graph: GraphProto) -> None:
     """Drop the constants and nodes that only a replaced plugin used."""
-    graph = model.graph
     while True:
-        used = {name for node in graph.node for name in _consumed(node)} | {value.name for value in graph.output}
+        used = {name for node in graph.node for name in node.input} | captured_names(graph)
+        used |= {value.name for value in graph.output}
         dead = [n for n in graph.node if n.op_type in ("Constant", "Cast", "Identity") and not used & set(n.output)]
         if not dead:
             break
         for node in dead:
             graph.node.remove(node)
-    given = {value.name for value in graph.input}
-    for tensor in [t for t in graph.initializer if t.name not in used and t.name not in given]:
-        graph.initializer.remove(tensor)
-
-
-def _consumed(node: onnx.NodeProto) -> set[str]:
-    names = set(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                names |= _consumed(inner)
-            names |= {value.name for value in graph.output}
-    return names
+    remove_unused_initializers(graph)

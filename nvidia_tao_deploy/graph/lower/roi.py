@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT64, Array, CannotLowerError, Emitter, Operand, Tensor
+from nvidia_tao_deploy.arrays import Array
+from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT64, CannotLowerError, Emitter, Operand, Tensor
 from nvidia_tao_deploy.graph.lower.node import PluginNode
 from nvidia_tao_deploy.graph.lower.sample import bilinear, outer, per_roi, pyramid_rows, sample_rois
 from nvidia_tao_deploy.graph.lower.suppress import NOTHING, Overlap, greedy
