@@ -135,6 +135,18 @@ def plain_jpeg(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[bytes, t
         raise DataError(f"cannot decode image: {_reason(error, path)}", where=str(path)) from error
 
 
+def decode_bytes(data: bytes) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB of a JPEG or PNG file's bytes.
+
+    Raises:
+        DataError: they cannot be decoded.
+    """
+    pixels = _decode_opencv(data, "RGB")
+    if pixels is None:
+        raise DataError("an image cannot be decoded", remedy="It is corrupt; runtime.image_backend=opencv names it.")
+    return pixels
+
+
 def image_size(path: Path | str) -> tuple[int, int]:
     """(width, height) by the file's header.
 

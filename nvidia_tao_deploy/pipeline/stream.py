@@ -277,8 +277,12 @@ def _run(batch: _Batch, session: Session, strict: bool, feeds: Feeds) -> _Done:
     done.waited = ready - mark
     if done.samples:
         rows = max(len(done.samples), session.batch.minimum)  # a fixed-batch model runs whole, with rows to drop later
-        with feeds(batch.buffers, rows) as arrays:
-            done.raw = session.run(arrays)
+        try:
+            with feeds(batch.buffers, rows) as arrays:
+                done.raw = session.run(arrays)
+        except DataError as error:  # a file that only the GPU was asked to decode
+            names = f"{done.samples[0].path} to {done.samples[-1].path}"
+            raise DataError(error.what, where=names, remedy=error.remedy) from error
         done.ran = time.perf_counter() - ready
     return done
 

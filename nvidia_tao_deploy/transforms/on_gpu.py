@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.gpu_decode import decode_on_device
-from nvidia_tao_deploy.data.image import image_size, plain_jpeg
+from nvidia_tao_deploy.data.image import decode_bytes, image_size, plain_jpeg
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.runtime import driver
@@ -36,7 +36,6 @@ _PRECISION = 22  # bits after the point of Pillow's weights
 _SAMPLED = 32  # images whose headers say how large a row must be
 _MOST_TABLES = 4096
 _BLOCK = (32, 8, 1)
-_NOT_DECODED = "Use runtime.image_backend=opencv, or remove the file."
 
 
 class PixelRows:
@@ -227,8 +226,15 @@ class Finisher:
         files = np.flatnonzero(encoded).tolist()
         if files:
             data = [buffers[PIXELS][index, : encoded[index]] for index in files]
-            staging.images = self._decoded(data, stream, staging.images)
-            rows["pixels"][files] = [image.__cuda_array_interface__["data"][0] for image in staging.images]
+            staging.images = decode_on_device(data, stream, staging.images)
+            for index, file, image in zip(files, data, staging.images, strict=True):
+                if image is not None and tuple(image.shape)[2] == self._channels:
+                    rows["pixels"][index] = image.__cuda_array_interface__["data"][0]
+                else:
+                    pixels = decode_bytes(file.tobytes())
+                    driver.upload(int(rows["pixels"][index]), pixels.ctypes.data, pixels.nbytes, stream)
+            if None in staging.images:
+                staging.images = []
         for index in np.flatnonzero(width == 0).tolist():  # finished by the worker
             rows["pixels"][index] = 0
             to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
@@ -243,14 +249,6 @@ class Finisher:
         wide, high = self._place(source, self._canvas).resized
         shrinks = source[1] - high
         return self._rows_may_be_first and shrinks > 0 and shrinks > 2 * (source[0] - wide)
-
-    def _decoded(self, files: list[NDArray[np.uint8]], stream: int, before: list[Any]) -> list[Any]:
-        """The files decoded on the device, in ``stream``'s order; ``before``: the last batch's images, to use again."""
-        images = decode_on_device(files, stream, before)
-        for index, image in enumerate(images):
-            if image is None or tuple(image.shape)[2] != self._channels:
-                raise DataError(f"nvimgcodec cannot decode file {index + 1} of a batch", remedy=_NOT_DECODED)
-        return images
 
     def _tables_of(self, source: Size) -> tuple[int, int]:
         """Device addresses of the tables of columns and rows for sources of this size."""
