@@ -8,6 +8,7 @@ larger than a row of the ring, or of more than 8 bits, is finished by the worker
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -187,6 +188,7 @@ class Finisher:
         )
         self._channels = channels
         self._rows_may_be_first = int(version("pillow").split(".")[0]) >= 13
+        self._lock = threading.Lock()  # of the tables, from looking one up to the launch that reads it
         self._tables: dict[Size, tuple[driver.Memory, int]] = {}
         self._free: SimpleQueue[_Staging] = SimpleQueue()
         self._staging = [
@@ -210,6 +212,12 @@ class Finisher:
     ) -> None:
         """Copy the rows' bytes over and fill the network's input at device address ``pointer``."""
         driver.make_current(self._gpu)
+        with self._lock:
+            self._enqueue(pointer, stream, staging, buffers, count)
+
+    def _enqueue(
+        self, pointer: int, stream: int, staging: _Staging, buffers: Mapping[str, NDArray[Any]], count: int
+    ) -> None:
         host, sizes = buffers[PIXELS].ctypes.data, buffers[SIZES][:count]
         width, height, encoded = sizes.T
         raw = np.where(encoded == 0, width.astype(np.int64) * height * self._channels, 0)
@@ -262,6 +270,7 @@ class Finisher:
             joined = np.concatenate(tables)
             memory = driver.Memory(joined.nbytes)
             driver.upload(memory.pointer, joined.ctypes.data, joined.nbytes)
+            driver.call("cuStreamSynchronize", None)  # it may be under way still, and two streams will read it
             self._tables[source] = memory, memory.pointer + tables[0].nbytes
         memory, down = self._tables[source]
         return memory.pointer, down
