@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -73,12 +74,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command, with ``overrides`` holding every word that is neither an option nor its value."""
+    """The command; its ``overrides`` are the ``key=value`` words, its ``given`` the same as a dict."""
     name, words = argv[0], list(argv[1:])
     network = None if name == "model_agnostic" else canonical(name)
     if network is None and name != "model_agnostic":
         raise UsageError(f"there is no network '{name}'", remedy=f"Known: {', '.join(COMMANDS)}.")
-    parser = _Parser(prog=name, description=_describe(network))
+    about = "Any network, named by model_name in its spec."
+    if network is not None:
+        about = f"{NETWORKS[network].title}. Every key of the spec can be overridden with key=value."
+    parser = _Parser(prog=name, description=about)
     parser.add_argument("--version", action="version", version=f"nvidia_tao_deploy {__version__}")
     # Flags of this group are accepted before the action and after it; SUPPRESS keeps one from undoing the other.
     common = _common_flags(_Parser(add_help=False))
@@ -97,14 +101,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             raise UsageError(f"unknown option {word.partition('=')[0]}", remedy=remedy)
         if "=" not in word:
             raise UsageError(f"'{word}' is not an override", remedy="Overrides are key=value: results_dir=/tmp/out.")
-    command.overrides = overrides
+    command.overrides, command.given = overrides, dict(word.split("=", 1) for word in overrides)
     return command
-
-
-def _describe(network: str | None) -> str:
-    if network is None:
-        return "Any network, named by model_name in its spec."
-    return f"{NETWORKS[network].title}. Every key of the spec can be overridden with key=value."
 
 
 def _common_flags(parser: _Parser) -> _Parser:
@@ -172,8 +170,6 @@ def _leads() -> bool:
 
 
 def _run_action(command: argparse.Namespace) -> Any:
-    from importlib import import_module
-
     network = command.network or _named_network(command)
     if command.action not in NETWORKS[network].actions:
         raise UsageError(f"{network} has no action {command.action}", remedy=f"It has {NETWORKS[network].actions}.")
@@ -193,8 +189,7 @@ def _run_action(command: argparse.Namespace) -> Any:
             return {}
         adopt(Team())  # a report is made by one process: mpirun's others leave
         return report_verb(module.NETWORK, command.action)(source, overrides, flags=flags)
-    action = getattr(module, command.action)
-    return action(source, overrides, flags=flags)
+    return getattr(module, command.action)(source, overrides, flags=flags)
 
 
 def _source(command: argparse.Namespace, network: str) -> Path | dict[str, Any]:
@@ -236,8 +231,7 @@ def _gpu_overrides(action: str, index: str) -> list[str]:
 
 def _named_network(command: argparse.Namespace) -> str:
     """The network a model_agnostic command means: override, else -m, else the spec's model_name."""
-    overrides = dict(word.split("=", 1) for word in command.overrides if "=" in word)
-    name = overrides.get("model_name") or command.model_name
+    name = command.given.get("model_name") or command.model_name
     where = "model_name"
     if not name and command.action != "default_specs":
         from nvidia_tao_deploy.spec.read import read_file
@@ -253,8 +247,6 @@ def _named_network(command: argparse.Namespace) -> str:
 
 
 def _default_specs(command: argparse.Namespace) -> None:
-    from importlib import import_module
-
     from nvidia_tao_deploy.files import write_text
     from nvidia_tao_deploy.spec.default_specs import default_specs, json_schema
 
@@ -264,14 +256,13 @@ def _default_specs(command: argparse.Namespace) -> None:
         print(json.dumps(json_schema(model), indent=2))
         return
     text = default_specs(model, network)
-    given = dict(word.split("=", 1) for word in command.overrides if "=" in word)
-    unknown = [key for key in given if key not in ("results_dir", "model_name")]
+    unknown = [key for key in command.given if key not in ("results_dir", "model_name")]
     if unknown:
         raise UsageError(f"default_specs takes results_dir=DIR only, not {unknown[0]}=")
-    if "results_dir" not in given:
+    if "results_dir" not in command.given:
         print(text, end="")
         return
-    path = Path(given["results_dir"]) / "experiment.yaml"
+    path = Path(command.given["results_dir"]) / "experiment.yaml"
     replaced = path.exists()
     write_text(path, text)
     print(f"{'Replaced' if replaced else 'Written'}: {path}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
@@ -99,16 +100,12 @@ def choose_runtime(wanted: str = "auto") -> Backend:
         if module is not None:
             return describe("tensorrt_rtx", module)
         reasons.append(f"TensorRT-RTX: {reason}")
-    options = [INSTALL["tensorrt_rtx"]] if not cuda.gpu_available() else [INSTALL["tensorrt"], INSTALL["tensorrt_rtx"]]
-    if wanted != "auto":
-        options = (
-            [INSTALL[wanted]]
-            if cuda.gpu_available() or wanted == "tensorrt_rtx"
-            else ["set gen_trt_engine.tensorrt.runtime to tensorrt_rtx, or run on the GPU machine with TensorRT"]
-        )
-    raise RuntimeUnavailableError(
-        "no engine builder can be used: " + "; ".join(reasons), remedy="Remedy: " + ", or ".join(options) + "."
-    )
+    remedy = INSTALL["tensorrt_rtx"]
+    if wanted != "tensorrt_rtx" and cuda.gpu_available():
+        remedy = INSTALL["tensorrt"] + (f", or {remedy}" if wanted == "auto" else "")
+    elif wanted == "tensorrt":
+        remedy = "set gen_trt_engine.tensorrt.runtime to tensorrt_rtx, or run on the GPU machine with TensorRT"
+    raise RuntimeUnavailableError("no engine builder can be used: " + "; ".join(reasons), remedy=f"Remedy: {remedy}.")
 
 
 def load(name: str) -> Backend:
@@ -126,13 +123,10 @@ def load(name: str) -> Backend:
 def _import(name: str) -> tuple[ModuleType | None, str | None]:
     try:
         return importlib.import_module(name), None
-    except ModuleNotFoundError as error:
-        if error.name == name:
-            return None, "not installed"
-        return None, f"cannot be imported: {error}"
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         # A wheel whose CUDA or cuDNN libraries are missing fails in one of these ways.
-        return None, f"cannot be imported: {error}"
+        absent = isinstance(error, ModuleNotFoundError) and error.name == name
+        return None, "not installed" if absent else f"cannot be imported: {error}"
 
 
 def describe(name: RuntimeName, module: Any) -> Backend:
@@ -143,26 +137,21 @@ def describe(name: RuntimeName, module: Any) -> Backend:
 def _features(name: RuntimeName, trt: Any) -> Features:
     rtx = name == "tensorrt_rtx"
     version = version_tuple(str(trt.__version__))
-    flag = _has(trt, "BuilderFlag")
-    config = _has(trt, "IBuilderConfig")
-    creation = _has(trt, "NetworkDefinitionCreationFlag")
-    typing: Typing
+
+    def has(group: str, attribute: str) -> bool:
+        return hasattr(getattr(trt, group, None), attribute)
+
+    flag, config = partial(has, "BuilderFlag"), partial(has, "IBuilderConfig")
+    typing: Typing = "optional" if has("NetworkDefinitionCreationFlag", "STRONGLY_TYPED") else "weak"
     # RTX 1.4 still shows the names of the precision flags, so the surface alone would mislead there.
     if rtx or not flag("FP16"):
         typing = "strong"
-    elif creation("STRONGLY_TYPED"):
-        typing = "optional"
-    else:
-        typing = "weak"
-    precisions = ["fp32", "fp16", "int8"]
-    if rtx or _has(trt, "DataType")("BF16"):
-        precisions.append("bf16")
-        # The FP8 flag of 8.6 serves plugins only; BF16 in DataType marks 10.0.
-        precisions.append("fp8")
-    levels = getattr(trt, "HardwareCompatibilityLevel", None)
+    # The FP8 flag of 8.6 serves plugins only; BF16 in DataType marks 10.0.
+    newer = ("bf16", "fp8") if rtx or has("DataType", "BF16") else ()
+    levels = ("AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY")
     return Features(
         typing=typing,
-        precisions=tuple(precisions),
+        precisions=("fp32", "fp16", "int8", *newer),
         int8_convolution=not rtx or version >= (1, 7),
         float16_scales=rtx or version >= (10, 0),
         plugins=not rtx,
@@ -172,7 +161,7 @@ def _features(name: RuntimeName, trt: Any) -> Features:
         # DeviceType.DLA is a name that every release has; 11.0 to 11.3 have no DLA behind it.
         dla=not rtx and version < (11, 0),
         version_compatible=not rtx and flag("VERSION_COMPATIBLE"),
-        hardware_compatibility=() if rtx or levels is None else _levels(levels),
+        hardware_compatibility=tuple(x for x in levels if not rtx and has("HardwareCompatibilityLevel", x)),
         optimization_level=config("builder_optimization_level"),
         max_aux_streams=config("max_aux_streams"),
         sparse_weights=flag("SPARSE_WEIGHTS"),
@@ -181,29 +170,17 @@ def _features(name: RuntimeName, trt: Any) -> Features:
         weight_streaming=flag("WEIGHT_STREAMING"),
         progress_monitor=hasattr(trt, "IProgressMonitor"),
         # 8.6 only: on by default from 10.0.
-        native_instance_norm_flag=_has(trt, "OnnxParserFlag")("NATIVE_INSTANCENORM"),
-        layer_normalization=rtx or _has(trt, "INetworkDefinition")("add_normalization"),
+        native_instance_norm_flag=has("OnnxParserFlag", "NATIVE_INSTANCENORM"),
+        layer_normalization=rtx or has("INetworkDefinition", "add_normalization"),
         targets=_targets(trt) if rtx else (),
         max_opset=_max_opset(rtx, version),
     )
 
 
-def _has(trt: Any, group: str) -> Any:
-    holder = getattr(trt, group, None)
-    return lambda attribute: holder is not None and hasattr(holder, attribute)
-
-
-def _levels(levels: Any) -> tuple[str, ...]:
-    return tuple(name for name in ("AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY") if hasattr(levels, name))
-
-
 def _targets(trt: Any) -> tuple[tuple[int, int], ...]:
-    found = []
-    for name in dir(getattr(trt, "ComputeCapability", object)):
-        match = re.fullmatch(r"SM(\d+)(\d)", name)
-        if match:
-            found.append((int(match[1]), int(match[2])))
-    return tuple(sorted(found))
+    names = dir(getattr(trt, "ComputeCapability", object))
+    found = [match for name in names if (match := re.fullmatch(r"SM(\d+)(\d)", name))]
+    return tuple(sorted((int(match[1]), int(match[2])) for match in found))
 
 
 def _max_opset(rtx: bool, version: tuple[int, ...]) -> int:
@@ -232,8 +209,13 @@ def known_plugins(backend: Backend) -> frozenset[str]:
         return frozenset()
     trt = backend.module
     trt.init_libnvinfer_plugins(trt.Logger(trt.Logger.ERROR), "")
+    return registered_plugins(trt)
+
+
+def registered_plugins(trt: Any) -> frozenset[str]:
+    """Names of the plugins in the registry as it is."""
     registry = trt.get_plugin_registry()
-    creators = registry.all_creators if hasattr(registry, "all_creators") else registry.plugin_creator_list
+    creators = getattr(registry, "all_creators", None) or getattr(registry, "plugin_creator_list", None) or []
     return frozenset(creator.name for creator in creators)
 
 

@@ -84,7 +84,7 @@ def build(
         BuildError: an option, the graph or the builder itself refused, or ``options.timeout_s`` passed.
     """
     options = options or BuildOptions()
-    progress = progress or _silent
+    progress = progress or (lambda _: None)
     facts = read(Path(model_path))
     backend = backend or choose_runtime(options.runtime)
     plan = plan_build(Path(model_path), facts, options, backend, shown_as=shown_as)
@@ -113,10 +113,6 @@ def build(
         opaque_layers=talk.opaque,
     )
     return BuiltEngine(data, info, facts)
-
-
-def _silent(line: str) -> None:
-    del line
 
 
 def _for_targets(plan: BuildPlan, options: BuildOptions) -> str:
@@ -190,12 +186,12 @@ class _Conversation:
         if event["event"] == "batch":
             self._send_batch()
             return False
+        if event["event"] == "layers":
+            self.layers, self.opaque = event["counts"], event["opaque"]
+            return False
         if event["event"] == "progress":
             self._progress(f"{event['phase']}: {event['step']} of {event['steps']}")
             return True
-        if event["event"] == "layers":
-            self.layers, self.opaque = event["counts"], event.get("opaque", 0)
-            return False
         if event["event"] == "warning":
             self.warnings.append(event["text"])
             self._progress(f"Warning: {event['text']}")

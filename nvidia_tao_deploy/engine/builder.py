@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nvidia_tao_deploy.engine import implicit, inspector
-from nvidia_tao_deploy.engine.backend import Backend, network_flags
+from nvidia_tao_deploy.engine.backend import Backend, network_flags, registered_plugins
 from nvidia_tao_deploy.engine.facts import NodeRef
 from nvidia_tao_deploy.engine.known_errors import explain, is_harmless
 from nvidia_tao_deploy.engine.options import BuildPlan
@@ -79,8 +79,8 @@ def build_plan(plan: BuildPlan, backend: Backend, emit: Emit, batches: implicit.
     try:
         builder = trt.Builder(logger)
     except TypeError as error:  # what the binding makes of a factory that returned nothing
-        reason = _reason(log.errors)
-        raise BuildError(f"{backend.title} could not start: {reason}", remedy=_advice(log.errors)) from error
+        what = f"{backend.title} could not start: {_reason(log.errors)}"
+        raise BuildError(what, remedy=_advice(log.errors)) from error
     network = builder.create_network(network_flags(backend, strongly_typed=plan.strongly_typed))
     parser = trt.OnnxParser(network, logger)
     parse(trt, parser, plan)
@@ -97,7 +97,8 @@ def build_plan(plan: BuildPlan, backend: Backend, emit: Emit, batches: implicit.
     if serialized is None and _relax_constraints(trt, config, log, emit):
         serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise build_failure(log.errors, plan.shown_as, backend.title)
+        what = f"{backend.title} could not build the engine: {_reason(log.errors)}"
+        raise BuildError(what, where=plan.shown_as, remedy=_advice(log.errors))
     if cache is not None:
         _save_timing_cache(config, Path(plan.timing_cache or ""), emit)
     if calibrator is not None:
@@ -169,10 +170,7 @@ def _missing_from(trt: Any, parser: Any, model: str) -> tuple[list[NodeRef], lis
     except (OSError, DecodeError):
         return [], []
     refs = [NodeRef(node.name, node.op_type) for node in nodes]
-    registry = trt.get_plugin_registry()
-    creators = getattr(registry, "all_creators", None) or getattr(registry, "plugin_creator_list", None) or []
-    plugins = {creator.name for creator in creators}
-    unknown = {ref.op_type for ref in refs if not parser.supports_operator(ref.op_type)} - plugins
+    unknown = {ref.op_type for ref in refs if not parser.supports_operator(ref.op_type)} - registered_plugins(trt)
     return refs, [ref for ref in refs if ref.op_type in unknown]
 
 
@@ -190,26 +188,21 @@ def parser_failure(
 
 def _parser_line(error: Any, nodes: Sequence[NodeRef]) -> str:
     description = str(error.desc()).strip()
-    operator = _call(error, "node_operator")
-    name = _call(error, "node_name")
+    operator, name = (
+        str(getattr(error, method)()) if hasattr(error, method) else "" for method in ("node_operator", "node_name")
+    )
     index = error.node()
     if not operator and 0 <= index < len(nodes):
         operator, name = nodes[index].op_type, nodes[index].name
     code = getattr(error.code(), "name", str(error.code()))
-    if code == "UNSUPPORTED_NODE" and operator:
-        # The text is the failed check's source ("false"), of use to nobody.
-        reason = "this operator or this form of it is not supported"
-        if len(description) > 12 and description.lower() != "false":
-            reason += f" ({description})"
-    else:
-        reason = description or code
-    if operator:
-        return f"{NodeRef(name, operator)}: {reason}"
-    return f"{reason} ({code})"
-
-
-def _call(error: Any, method: str) -> str:
-    return str(getattr(error, method)()) if hasattr(error, method) else ""
+    if not operator:
+        return f"{description or code} ({code})"
+    reason = description or code
+    if code == "UNSUPPORTED_NODE":
+        # A short text is the failed check's source ("false"), of use to nobody.
+        said = f" ({description})" if len(description) > 12 else ""
+        reason = f"this operator or this form of it is not supported{said}"
+    return f"{NodeRef(name, operator)}: {reason}"
 
 
 def configure(backend: Backend, builder: Any, network: Any, plan: BuildPlan, log: BuildLog, emit: Emit) -> Any:
@@ -250,11 +243,8 @@ def configure(backend: Backend, builder: Any, network: Any, plan: BuildPlan, log
 
 
 def _check_platform(builder: Any, plan: BuildPlan) -> None:
-    for flag, query, precision in (
-        ("FP16", "platform_has_fast_fp16", "fp16"),
-        ("INT8", "platform_has_fast_int8", "int8"),
-    ):
-        if flag in plan.set_flags and not getattr(builder, query, True):
+    for precision in ("fp16", "int8"):
+        if precision.upper() in plan.set_flags and not getattr(builder, f"platform_has_fast_{precision}", True):
             raise BuildError(f"this GPU has no fast {precision}", remedy="Choose another data_type.")
     if plan.dla_core is not None and plan.dla_core >= builder.num_DLA_cores:
         raise BuildError(
@@ -396,24 +386,13 @@ def _save_timing_cache(config: Any, path: Path, emit: Emit) -> None:
         emit({"event": "warning", "text": f"the timing cache was not saved: {error}"})
 
 
-def build_failure(errors: list[str], model: str, title: str) -> BuildError:
-    """One error from the messages of a builder that returned nothing."""
-    reason = _reason(errors)
-    return BuildError(f"{title} could not build the engine: {reason}", where=model, remedy=_advice(errors))
-
-
 def _reason(errors: list[str]) -> str:
-    if not errors:
-        return "it gave no reason"
+    """Of what a library reported, the line that says why."""
     known = explain(errors)
-    if known is not None:
-        matching = [line for line in errors if re.search(known.pattern, line)]
-        return (matching or errors)[0]
-    return errors[0]
+    matching = [line for line in errors if known is not None and re.search(known.pattern, line)]
+    return next(iter(matching or errors), "it gave no reason")
 
 
 def _advice(lines: list[str]) -> str:
     known = explain(lines)
-    if known is not None:
-        return f"{known.cause} {known.remedy}"
-    return "Run again with --verbose for the builder's own log."
+    return f"{known.cause} {known.remedy}" if known else "Run again with --verbose for the builder's own log."

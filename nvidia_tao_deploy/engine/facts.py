@@ -41,7 +41,6 @@ class GraphFacts:
     opset: int
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-    op_counts: dict[str, int]
     float_types: frozenset[str]
     quantized_types: frozenset[str]
     quantize_nodes: int
@@ -99,19 +98,17 @@ _AGAIN = "Export it again, or copy it again: it may be truncated."
 def from_model(model: Any) -> GraphFacts:
     """The facts of an ``onnx.ModelProto``."""
     reader = _Reader(model)
-    nodes = list(_all_nodes(model.graph))
-    refs = [(node, NodeRef(node.name, node.op_type)) for node in nodes]
-    counts = Counter(node.op_type for node in nodes)
-    quantized = [node for node in nodes if node.op_type in _WEIGHTED and _from_dequantize(reader, node)]
-    fp32_nodes, fp32_tensors = reader.fp32_islands(nodes)
-    faults, missing, scale_types = reader.quantizer_faults(nodes)
+    refs = [(node, NodeRef(node.name, node.op_type)) for node in reader.nodes]
+    counts = Counter(node.op_type for node in reader.nodes)
+    quantized = [node for node in reader.nodes if node.op_type in _WEIGHTED and reader.is_dequantized(node.input[0])]
+    fp32_nodes, fp32_tensors = reader.fp32_islands()
+    faults, missing, scale_types = reader.quantizer_faults()
     return GraphFacts(
         opset=next((entry.version for entry in model.opset_import if entry.domain in _STANDARD_DOMAINS), 0),
         inputs=tuple(_tensor_info(value) for value in model.graph.input if value.name not in reader.initializers),
         outputs=tuple(_tensor_info(value) for value in model.graph.output),
-        op_counts=dict(counts),
         float_types=frozenset(reader.float_types),
-        quantized_types=frozenset(reader.quantized_types(nodes)),
+        quantized_types=frozenset(reader.quantized_types()),
         quantize_nodes=counts[_QUANTIZE],
         dequantize_nodes=counts[_DEQUANTIZE],
         quantized_layers=len(quantized),
@@ -145,11 +142,6 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
                 yield from _all_nodes(subgraph)
 
 
-def _from_dequantize(reader: _Reader, node: Any) -> bool:
-    producer = reader.producers.get(node.input[0])
-    return producer is not None and producer.op_type == _DEQUANTIZE
-
-
 def _tensor_info(value: Any) -> TensorInfo:
     import onnx
 
@@ -171,7 +163,8 @@ class _Reader:
             inferred = onnx.shape_inference.infer_shapes(model).graph
         except (onnx.shape_inference.InferenceError, ValueError):
             inferred = model.graph  # plugin nodes and files over 2 GB: what is declared must do
-        self.producers = {output: node for node in _all_nodes(model.graph) for output in node.output}
+        self.nodes = list(_all_nodes(model.graph))
+        self.producers = {output: node for node in self.nodes for output in node.output}
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._types: dict[str, str] = {
             value.name: self._names[value.type.tensor_type.elem_type]
@@ -202,8 +195,13 @@ class _Reader:
             return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
         return None
 
-    def quantized_types(self, nodes: list[Any]) -> set[str]:
-        return {self._quantized_type(node) for node in nodes if node.op_type in (_QUANTIZE, _DEQUANTIZE)}
+    def is_dequantized(self, name: str) -> bool:
+        """Whether a DequantizeLinear computes the tensor."""
+        node = self.producers.get(name)
+        return node is not None and node.op_type == _DEQUANTIZE
+
+    def quantized_types(self) -> set[str]:
+        return {self._quantized_type(node) for node in self.nodes if node.op_type in (_QUANTIZE, _DEQUANTIZE)}
 
     def _quantized_type(self, node: Any) -> str:
         if len(node.input) > 2 and node.input[2]:
@@ -213,11 +211,11 @@ class _Reader:
         declared = next((a.i for a in node.attribute if a.name == "output_dtype" and a.i), None)
         return self._names[declared] if declared else "uint8"
 
-    def quantizer_faults(self, nodes: list[Any]) -> tuple[list[str], int, set[str]]:
+    def quantizer_faults(self) -> tuple[list[str], int, set[str]]:
         """Sentences about Q/DQ nodes no TensorRT takes, the count without a zero point, the types of the scales."""
         faults: list[str] = []
         missing, scale_types = 0, set()
-        for node in nodes:
+        for node in self.nodes:
             if node.op_type not in (_QUANTIZE, _DEQUANTIZE):
                 continue
             ref = NodeRef(node.name, node.op_type)
@@ -245,21 +243,17 @@ class _Reader:
             return False
         return bool(test(onnx.numpy_helper.to_array(tensor).astype(np.float32)))
 
-    def fp32_islands(self, nodes: list[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def fp32_islands(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the nodes, and of the tensors they compute, that are float32 by choice in a half-precision graph."""
         if not self.float_types & {"float16", "bfloat16"}:
             return (), ()
         names, tensors = [], []
-        for node in nodes:
-            if node.op_type in _NOT_ARITHMETIC or any(self._is_quantized_output(name) for name in node.input):
+        for node in self.nodes:
+            # What stands between DequantizeLinear nodes runs in int8; pinning it would undo the quantization.
+            if node.op_type in _NOT_ARITHMETIC or any(map(self.is_dequantized, node.input)):
                 continue
             outputs = [name for name in node.output if self._types.get(name) == "float"]
             if outputs:
                 names.append(node.name)
                 tensors.extend(outputs)
         return tuple(name for name in names if name), tuple(tensors)
-
-    def _is_quantized_output(self, name: str) -> bool:
-        # What stands between DequantizeLinear nodes runs in int8; pinning it to float32 would undo the quantization.
-        node = self.producers.get(name)
-        return node is not None and node.op_type == _DEQUANTIZE

@@ -42,24 +42,22 @@ def count_precisions(text: str) -> dict[str, int]:
 
     A quantized layer reads and multiplies int8 and may write another type, so its input decides.
     """
-    layers = json.loads(text).get("Layers", [])
-    counts = Counter(_precision(layer) for layer in layers if isinstance(layer, Mapping) and _is_weighted(layer))
-    return dict(counts)
+    return dict(Counter(_precision(layer) for layer in _layers(text) if _is_weighted(layer)))
 
 
 def opaque_layers(text: str) -> int:
     """Layers that hold many operators compiled as one, whose precisions the inspector does not tell."""
-    layers = json.loads(text).get("Layers", [])
-    return sum(isinstance(layer, Mapping) and _is_opaque(layer) for layer in layers)
-
-
-def _is_opaque(layer: Mapping[str, Any]) -> bool:
-    return "ForeignNode" in str(layer.get("Name", "")) or "Myelin" in str(layer.get("LayerType", ""))
+    names = [(str(layer.get("Name", "")), str(layer.get("LayerType", ""))) for layer in _layers(text)]
+    return sum("ForeignNode" in name or "Myelin" in kind for name, kind in names)
 
 
 def mentions_int8(text: str) -> bool:
     """Whether any tensor or weight of the engine is int8."""
     return re.search(r"int8", text, re.IGNORECASE) is not None
+
+
+def _layers(text: str) -> list[Mapping[str, Any]]:
+    return [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, Mapping)]
 
 
 def _is_weighted(layer: Mapping[str, Any]) -> bool:

@@ -58,9 +58,7 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
         "Prepare the graph again with this command, or add the missing Cast; layers_precision may have split it.",
     ),
     KnownError(
-        r"HW-specific datatypes: b16",
-        "bf16 needs compute capability 8.0.",
-        "Drop the older target or use fp16.",
+        r"HW-specific datatypes: b16", "bf16 needs compute capability 8.0.", "Drop the older target or use fp16."
     ),
     KnownError(
         r"HW-specific datatypes: fp8",
@@ -72,11 +70,7 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
         "Compute capability 7.5 has no fp32 matrix products in TensorRT-RTX.",
         "Use fp16, or drop 7.5 from compute_capabilities.",
     ),
-    KnownError(
-        r"DequantizeLinear node has type Int32",
-        "A bias was quantized to int32.",
-        "Quantize without biases.",
-    ),
+    KnownError(r"DequantizeLinear node has type Int32", "A bias was quantized to int32.", "Quantize without biases."),
     KnownError(
         r"Non-zero zero point|zero point is not supported|zero-point.*(zero|0)",
         "The graph is quantized asymmetrically.",

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from nvidia_tao_deploy.engine.backend import INSTALL, TITLES, version_tuple
+from nvidia_tao_deploy.engine.backend import INSTALL, TITLES, load, version_tuple
 from nvidia_tao_deploy.engine.build import BuiltEngine
 from nvidia_tao_deploy.engine.profiles import Profile
 from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError
@@ -227,12 +227,12 @@ def _version_problems(runtime: str, manifest: Manifest | None) -> list[str]:
     installed = installed_version(runtime)
     if installed is None:
         return [f"it is a {TITLES[runtime]} engine and {TITLES[runtime]} is not installed ({INSTALL[runtime]})"]
-    if manifest is None or version_tuple(installed) == version_tuple(manifest.runtime_version):
+    if manifest is None:
         return []
     built, now = version_tuple(manifest.runtime_version), version_tuple(installed)
     portable = "VERSION_COMPATIBLE" in manifest.build_options.get("flags", [])
     # A version compatible plan loads on its own and the next major release, never on an older one.
-    if portable and built <= now and _generation(now) - _generation(built) in (0, 1):
+    if built == now or (portable and built <= now and _generation(now) - _generation(built) in (0, 1)):
         return []
     return [f"it was built by {TITLES[runtime]} {manifest.runtime_version}, installed is {installed}"]
 
@@ -243,8 +243,6 @@ def _generation(version: tuple[int, ...]) -> int:
 
 def installed_version(runtime: str) -> str | None:
     """The version of the installed ``tensorrt`` or ``tensorrt_rtx``, None if it cannot be imported."""
-    from nvidia_tao_deploy.engine.backend import load
-
     try:
         return load(runtime).version
     except RuntimeUnavailableError:
@@ -265,12 +263,8 @@ def _capability_problems(manifest: Manifest | None, device: int) -> list[str]:
 
 
 def _ways_out(engine: Path, manifest: Manifest | None) -> str:
-    ways = []
-    onnx = engine.parent / manifest.prepared_onnx if manifest and manifest.prepared_onnx else prepared_onnx_path(engine)
-    if onnx.is_file():
-        ways.append(f"Use the same graph with ONNX Runtime: {onnx}")
+    way = "Run it where it was built, or build it again here with gen_trt_engine"
     if manifest is not None:
-        ways.append(f"Build it for this machine: {rebuild_command(manifest)}")
-    else:
-        ways.append("Run it where it was built, or build it again here with gen_trt_engine")
-    return ".\n  ".join(ways)
+        way = f"Build it for this machine: {rebuild_command(manifest)}"
+    onnx = engine.parent / manifest.prepared_onnx if manifest and manifest.prepared_onnx else prepared_onnx_path(engine)
+    return f"Use the same graph with ONNX Runtime: {onnx}.\n  {way}" if onnx.is_file() else way

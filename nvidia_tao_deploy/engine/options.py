@@ -28,7 +28,10 @@ CALIBRATORS = {
     "legacy": "IInt8LegacyCalibrator",
 }
 _HARDWARE_LEVELS = {"ampere_plus": "AMPERE_PLUS", "same_compute_capability": "SAME_COMPUTE_CAPABILITY"}
+_LOWER = "Lower them to standard operators (gen_trt_engine.tensorrt.plugins: lower)."
+_FP16 = "Use fp16, or drop that target."
 BatchFactory = Callable[[], Iterable[Mapping[str, NDArray[Any]]]]
+Problem = tuple[str, str | None]  # what is wrong, and the remedy
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,14 @@ def plan_build(
         BuildError: an option, the precision or the graph itself is not for this builder; all reasons are listed.
     """
     notes: list[str] = []
-    check_profiles(facts.inputs, {**_static_profiles(facts), **options.profiles})
-    weak = _is_weak(options, backend)
+    profiles = {**_static_profiles(facts), **options.profiles}
+    check_profiles(facts.inputs, profiles)
+    implicit, typing = options.implicit, backend.features.typing
+    # On 10.x the calibrator and the DLA exist only in weakly typed networks.
+    weak = typing == "weak" or (typing == "optional" and (implicit is not None or options.dla_core is not None))
     problems = [
         *_precision_problems(facts, options, backend),
-        *_graph_problems(facts, backend, weak, notes),
+        *_graph_problems(facts, backend, notes),
         *_option_problems(options, backend, weak, notes),
     ]
     targets, target_problems = _targets(facts, options, backend, notes)
@@ -139,7 +145,9 @@ def plan_build(
             where=str(shown_as or model_path),
         )  # fmt: skip
     set_flags, clear_flags = _flags(facts, options, weak, notes)
-    pinned_nodes, pinned_tensors = _constraints(facts, options, weak)
+    # A strongly typed network has its precisions in the graph.
+    pinned_nodes = {**dict.fromkeys(facts.fp32_nodes, "fp32"), **options.layer_precisions} if weak else {}
+    pinned_tensors = facts.fp32_tensors if weak else ()
     if pinned_nodes or pinned_tensors:
         set_flags.append("OBEY_PRECISION_CONSTRAINTS")
     return BuildPlan(
@@ -158,15 +166,15 @@ def plan_build(
         targets=targets,
         optimization_level=options.optimization_level,
         max_aux_streams=options.max_aux_streams,
-        hardware_compatibility=_hardware_level(options),
+        hardware_compatibility=_HARDWARE_LEVELS.get(options.hardware_compatibility or ""),
         dla_core=options.dla_core,
         native_instance_norm=options.version_compatible and backend.features.native_instance_norm_flag,
         quantized_to=facts.precision if facts.quantized_layers else None,
-        calibrator=CALIBRATORS[options.implicit.algorithm] if options.implicit else None,
-        calibration_cache=str(options.implicit.cache_file)
-        if options.implicit and options.implicit.cache_file
-        else None,
-        calibration_inputs=_calibration_inputs(facts, options) if options.implicit else {},
+        calibrator=CALIBRATORS[implicit.algorithm] if implicit else None,
+        calibration_cache=str(implicit.cache_file) if implicit and implicit.cache_file else None,
+        calibration_inputs={
+            info.name: [list(profiles[info.name].opt), info.dtype.name] for info in (facts.inputs if implicit else ())
+        },
         no_external_tactics=os.environ.get("TRT_NO_EXTERNAL_TACTICS") == "1" and backend.name == "tensorrt",
         device=options.device,
         verbose=options.verbose,
@@ -174,28 +182,9 @@ def plan_build(
     )
 
 
-Problem = tuple[str, str | None]
-
-
-def _calibration_inputs(facts: GraphFacts, options: BuildOptions) -> dict[str, Any]:
-    profiles = {**_static_profiles(facts), **options.profiles}
-    return {info.name: [list(profiles[info.name].opt), info.dtype.name] for info in facts.inputs}
-
-
 def _static_profiles(facts: GraphFacts) -> dict[str, Profile]:
     fixed = {info.name: tuple(size for size in info.shape if size is not None) for info in facts.inputs}
-    return {
-        info.name: Profile(fixed[info.name], fixed[info.name], fixed[info.name])
-        for info in facts.inputs
-        if len(fixed[info.name]) == len(info.shape)
-    }
-
-
-def _is_weak(options: BuildOptions, backend: Backend) -> bool:
-    if backend.features.typing == "weak":
-        return True
-    # On 10.x the calibrator and the DLA exist only in weakly typed networks.
-    return backend.features.typing == "optional" and (options.implicit is not None or options.dla_core is not None)
+    return {info.name: Profile(*[fixed[info.name]] * 3) for info in facts.inputs if fixed[info.name] == info.shape}
 
 
 def _precision_problems(facts: GraphFacts, options: BuildOptions, backend: Backend) -> list[Problem]:
@@ -215,7 +204,7 @@ def _precision_problems(facts: GraphFacts, options: BuildOptions, backend: Backe
     return []
 
 
-def _graph_problems(facts: GraphFacts, backend: Backend, weak: bool, notes: list[str]) -> list[Problem]:
+def _graph_problems(facts: GraphFacts, backend: Backend, notes: list[str]) -> list[Problem]:
     features = backend.features
     problems: list[Problem] = [(f"{fault}.", None) for fault in facts.faulty_quantizers]
     if facts.opset > features.max_opset:
@@ -234,12 +223,9 @@ def _graph_problems(facts: GraphFacts, backend: Backend, weak: bool, notes: list
         problems.append(("int8 convolutions need TensorRT-RTX 1.7 or newer.", "Upgrade it or use fp16."))
     if facts.is_quantized and not features.float16_scales and facts.scale_types - {"float"}:
         problems.append(("Q/DQ scales must be float32 here and some are not.", "Keep the scales in float32."))
-    if facts.is_quantized and weak and features.typing == "weak" and facts.missing_zero_points:
+    if facts.is_quantized and features.typing == "weak" and facts.missing_zero_points:
         problems.append((f"{facts.missing_zero_points} Q/DQ nodes have no zero point.", "Give them an int8 zero."))
     return problems
-
-
-_LOWER = "Lower them to standard operators (gen_trt_engine.tensorrt.plugins: lower)."
 
 
 def _listing(nodes: tuple[Any, ...], limit: int = 8) -> str:
@@ -317,10 +303,6 @@ def _implicit_problems(options: BuildOptions) -> list[Problem]:
     return []
 
 
-def _hardware_level(options: BuildOptions) -> str | None:
-    return _HARDWARE_LEVELS[options.hardware_compatibility] if options.hardware_compatibility else None
-
-
 def _targets(
     facts: GraphFacts, options: BuildOptions, backend: Backend, notes: list[str]
 ) -> tuple[tuple[tuple[int, int], ...], list[Problem]]:
@@ -360,9 +342,6 @@ def _target_problem(
     return None
 
 
-_FP16 = "Use fp16, or drop that target."
-
-
 def _dot(cc: tuple[int, int]) -> str:
     return f"{cc[0]}.{cc[1]}"
 
@@ -391,11 +370,3 @@ def _flags(facts: GraphFacts, options: BuildOptions, weak: bool, notes: list[str
         if int8 and fp16 and "float16" not in facts.float_types:
             notes.append("int8 on a weakly typed TensorRT: what is not quantized may run in fp16")
     return chosen, [] if options.tf32 else ["TF32"]
-
-
-def _constraints(facts: GraphFacts, options: BuildOptions, weak: bool) -> tuple[dict[str, str], tuple[str, ...]]:
-    if not weak:
-        return {}, ()
-    pinned = dict.fromkeys(facts.fp32_nodes, "fp32")
-    pinned.update(options.layer_precisions)
-    return pinned, facts.fp32_tensors

@@ -13,6 +13,16 @@ from nvidia_tao_deploy.runtime.session import TensorInfo
 
 Shape = tuple[int, ...]
 Triple = tuple[int, int, int]
+_ORT_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
 
 
 class Profile(NamedTuple):
@@ -125,6 +135,27 @@ def check_profiles(inputs: Sequence[TensorInfo], profiles: Mapping[str, Profile]
         _check_one(info, Profile(*(tuple(shape) for shape in profile)))
 
 
+def _check_one(info: TensorInfo, profile: Profile) -> None:
+    for which, shape in profile._asdict().items():
+        if len(shape) != len(info.shape):
+            raise BuildError(
+                f"input {info.name!r} has {len(info.shape)} axes, its {which} shape {shape} has {len(shape)}",
+                remedy=f"The model's input is {info}.",
+            )
+    for axis, size in enumerate(info.shape):
+        triple = (profile.min[axis], profile.opt[axis], profile.max[axis])
+        if size is not None and set(triple) != {size}:
+            raise BuildError(
+                f"input {info.name!r}: axis {axis} is fixed at {size} in the model, the profile has {triple}",
+                remedy="Fixed axes must keep their size in min, opt and max.",
+            )
+        if not 0 < triple[0] <= triple[1] <= triple[2]:
+            raise BuildError(
+                f"input {info.name!r}: axis {axis} is not 1 <= min <= opt <= max but {triple}",
+                remedy="Order the three shapes of this input.",
+            )
+
+
 def try_shapes(
     model: Path | bytes, profiles: Mapping[str, Profile], *, shown_as: Path | None = None, plain_pairs: bool = False
 ) -> None:
@@ -165,36 +196,3 @@ def try_shapes(
                 where=str(shown_as or (model if isinstance(model, Path) else "")) or None,
                 remedy="Change the profile (batch size, height, width) to shapes the model takes.",
             ) from error
-
-
-_ORT_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-}
-
-
-def _check_one(info: TensorInfo, profile: Profile) -> None:
-    for which, shape in profile._asdict().items():
-        if len(shape) != len(info.shape):
-            raise BuildError(
-                f"input {info.name!r} has {len(info.shape)} axes, its {which} shape {shape} has {len(shape)}",
-                remedy=f"The model's input is {info}.",
-            )
-    for axis, size in enumerate(info.shape):
-        triple = (profile.min[axis], profile.opt[axis], profile.max[axis])
-        if size is not None and set(triple) != {size}:
-            raise BuildError(
-                f"input {info.name!r}: axis {axis} is fixed at {size} in the model, the profile has {triple}",
-                remedy="Fixed axes must keep their size in min, opt and max.",
-            )
-        if not 0 < triple[0] <= triple[1] <= triple[2]:
-            raise BuildError(
-                f"input {info.name!r}: axis {axis} is not 1 <= min <= opt <= max but {triple}",
-                remedy="Order the three shapes of this input.",
-            )
