@@ -80,10 +80,11 @@ class MatchedCocoMetric(CocoMetric):
             DataError: no image was evaluated, or no predicted class is a category of the annotation file.
         """
         known = self._dataset.categories
-        if self._seen and not self._seen & set(known):
+        predicted = self.predicted()
+        if predicted and not predicted & set(known):
             raise DataError(
                 f"no predicted class is a category of the annotation file: the model gives classes "
-                f"{some(sorted(self._seen))}, the file has category ids {some(known)}",
+                f"{some(sorted(predicted))}, the file has category ids {some(known)}",
                 where=str(self._dataset.json_file),
                 remedy="Was the model trained with other category ids, or with contiguous labels?",
             )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.arrays import Bools, Floats, Ints
+from nvidia_tao_deploy.arrays import Floats, Ints
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.metrics.coco_evaluation import ALL, Boxes, CocoEvaluation, evaluate, mean_defined
@@ -18,6 +18,7 @@ from nvidia_tao_deploy.predictions.types import Detections
 if TYPE_CHECKING:
     from nvidia_tao_deploy.data.coco import CocoDetection
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "ARmax1", "ARmax10", "ARmax100", "ARs", "ARm", "ARl")
 
 
@@ -51,8 +52,8 @@ class CocoMetric:
         self._category_ids = sorted(set(dataset.categories if eval_class_ids is None else eval_class_ids))
         self._max_dets = max_dets
         self._image_ids: list[int] = []
-        self._seen: set[int] = set()  # category ids (negative: none) that were predicted
-        self._rows: list[Floats] = []
+        # Per image: its id, corners, scores and category ids (negative: none). Put together when all are there.
+        self._found: list[tuple[int, Floats, Floats, Ints]] = []
         self._evaluation: CocoEvaluation | None = None
         where = str(dataset.json_file)
         unknown = [i for i in self._category_ids if i not in dataset.categories]
@@ -79,20 +80,18 @@ class CocoMetric:
                     remedy="Model and spec (or annotation file) do not belong together.",
                 )
             categories = self._map[categories]
-        rows = np.empty((len(prediction), 7), np.float64)
-        rows[:, 0] = sample.id
-        rows[:, 1:3] = prediction.boxes_xyxy[:, :2]
-        rows[:, 3:5] = prediction.boxes_xyxy[:, 2:] - prediction.boxes_xyxy[:, :2]
-        rows[:, 5] = prediction.scores
-        rows[:, 6] = categories
         self._image_ids.append(int(sample.id))
-        self._seen.update(np.unique(categories).tolist())
-        self._take(sample, prediction, rows, np.asarray(categories >= 0))
+        corners, scores = _owned(prediction.boxes_xyxy), _owned(prediction.scores)
+        self._found.append((int(sample.id), corners, scores, _owned(categories)))
+        self._take(sample, prediction, categories)
         self._evaluation = None
 
-    def _take(self, _sample: Sample, _prediction: Detections, rows: Floats, known: Bools) -> None:
-        """Keep an image's rows, of which ``known`` have a category."""
-        self._rows.append(rows[known])
+    def _take(self, _sample: Sample, _prediction: Detections, _categories: Ints) -> None:
+        """What a metric keeps besides of an image, whose detections have these category ids (negative: none)."""
+
+    def predicted(self) -> set[int]:
+        """The category ids that were predicted; negative: none."""
+        return set(np.unique(np.concatenate([np.zeros(0, np.int64), *(row[3] for row in self._found)])).tolist())
 
     def compute(self) -> dict[str, float]:
         """:data:`KEYS` in order, rounded to float32 (the contract's results.json).
@@ -136,20 +135,28 @@ class CocoMetric:
         return self._evaluation
 
     def _detections(self) -> Boxes:
-        """Every row taken so far, with image ids and category ids."""
-        rows = np.concatenate(self._rows)
-        return Boxes(
-            image=rows[:, 0].astype(np.int64),
-            category=rows[:, 6].astype(np.int64),
-            boxes_xywh=rows[:, 1:5],
-            area=rows[:, 3] * rows[:, 4],
-            score=rows[:, 5],
-            crowd=np.zeros(len(rows), bool),
+        """Every detection with a category, with image ids and category ids."""
+        ids, corners, scores, categories = zip(*self._found, strict=True)
+        xyxy = np.concatenate(corners)
+        size = xyxy[:, 2:] - xyxy[:, :2]
+        found = Boxes(
+            image=np.repeat(np.array(ids, np.int64), [len(score) for score in scores]),
+            category=np.concatenate(categories).astype(np.int64),
+            boxes_xywh=np.concatenate([xyxy[:, :2], size], axis=1),
+            area=size[:, 0] * size[:, 1],
+            score=np.concatenate(scores),
+            crowd=np.zeros(len(xyxy), bool),
         )
+        return found[found.category >= 0]
 
     def _truth(self) -> Boxes:
         """Every annotation, with image ids and category ids."""
         return truth_boxes(self._dataset.raw["annotations"])
+
+
+def _owned(array: NDArray[Scalar]) -> NDArray[Scalar]:
+    """The array, or a copy of what would keep the whole batch that it looks at."""
+    return array if array.base is None else array.copy()
 
 
 def truth_boxes(annotations: Sequence[Mapping[str, Any]]) -> Boxes:

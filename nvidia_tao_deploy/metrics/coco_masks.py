@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nvidia_tao_deploy.arrays import Bools, Floats
+from nvidia_tao_deploy.arrays import Bools, Floats, Ints
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.metrics.coco import CocoMetric, truth_boxes
@@ -125,13 +125,13 @@ class CocoMaskMetric(CocoMetric):
                 remedy="Give every annotation a mask, or none to evaluate boxes only.",
             )
 
-    def _take(self, sample: Sample, prediction: Detections, rows: Floats, known: Bools) -> None:
-        """Keep an image's rows and codes, and code its truth in the size of the masks.
+    def _take(self, sample: Sample, prediction: Detections, categories: Ints) -> None:
+        """Keep the codes of an image's masks, and code its truth in their size.
 
         Raises:
             DataError: a segmentation cannot be read, or is of another size than the image.
         """
-        prediction = prediction[known]
+        prediction = prediction[np.asarray(categories >= 0)]
         size = prediction.size if isinstance(prediction, RoiMaskDetections) else _size(prediction)
         try:
             codes = [encode_segmentation(a["segmentation"], size) for a in sample.target.annotations]
@@ -140,7 +140,6 @@ class CocoMaskMetric(CocoMetric):
         self._annotations += sample.target.annotations
         self._truth_codes += codes
         self._codes += encode_masks(prediction)
-        self._rows.append(rows[known])
 
     def _detections(self) -> Boxes:
         return replace(_masked(super()._detections(), self._codes), area=_areas(self._codes))
