@@ -52,9 +52,8 @@ def _model(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     what = (
         f"{len(models)} ONNX files" if models else "no ONNX file (a PyTorch checkpoint, or an export of another kind?)"
     )
-    raise ModelError(
-        f"the zip archive holds {what}: {held}", where=str(path), remedy="Export the model as ONNX, one in an archive."
-    )
+    remedy = "Export the model as ONNX, one in an archive."
+    raise ModelError(f"the zip archive holds {what}: {held}", where=str(path), remedy=remedy)
 
 
 @contextmanager
@@ -64,14 +63,12 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             problem = _problem(archive.infolist())
             if problem:
-                raise ModelError(
-                    f"the zip archive is refused: {problem}", where=str(path), remedy="Download the export again."
-                )
+                problem, remedy = f"the zip archive is refused: {problem}", "Download the export again."
+                raise ModelError(problem, where=str(path), remedy=remedy)
             yield archive
     except _UNREADABLE as error:
-        raise ModelError(
-            f"the zip archive cannot be read: {error}", where=str(path), remedy="Is the download complete?"
-        ) from error
+        problem, remedy = f"the zip archive cannot be read: {error}", "Is the download complete?"
+        raise ModelError(problem, where=str(path), remedy=remedy) from error
 
 
 def _problem(entries: list[zipfile.ZipInfo]) -> str | None:

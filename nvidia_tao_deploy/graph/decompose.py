@@ -186,18 +186,15 @@ class _Writer:
         return name
 
 
-def set_kernel_shapes(model: ModelProto) -> int:
-    """Give every Conv and ConvTranspose its ``kernel_shape``, in place; returns how many lacked it.
+def set_kernel_shapes(model: ModelProto) -> None:
+    """Give every Conv and ConvTranspose its ``kernel_shape``, in place.
 
     ONNX reads it off the weight; TensorRT 8.5 does so only where the weight is a plain constant, not behind Q/DQ.
     """
     index = GraphIndex(model)
-    changed = 0
     for node in model.graph.node:
         if node.op_type not in {"Conv", "ConvTranspose"} or attribute(node, "kernel_shape") is not None:
             continue
         dims = index.shapes.get(node.input[1])
         if dims is not None and None not in dims:
             node.attribute.append(helper.make_attribute("kernel_shape", list(dims[2:])))
-            changed += 1
-    return changed

@@ -55,17 +55,17 @@ def load_model(path: Path) -> ModelProto:
     try:
         model = onnx.load_model_from_string(content) if content else onnx.load(str(path), load_external_data=False)
     except Exception as error:  # the protobuf runtimes raise unrelated types for the same broken file
+        kind = "zip archive" if path.suffix.lower() == ".zip" else "ONNX file"
         raise ModelError(
-            f"not a readable ONNX file: it is truncated or of another kind ({_one_line(error)})",
+            f"not a readable {kind}: it is truncated or of another kind ({_one_line(error)})",
             where=where,
             remedy=EXPORT_REMEDY,
         ) from error
     if not model.graph.node and not model.graph.output:
         raise ModelError("the file holds no ONNX graph", where=where, remedy=EXPORT_REMEDY)
     if not model.opset_import:
-        raise ModelError(
-            "the file names no ONNX opset, so it is not a complete model", where=where, remedy=EXPORT_REMEDY
-        )
+        problem = "the file names no ONNX opset, so it is not a complete model"
+        raise ModelError(problem, where=where, remedy=EXPORT_REMEDY)
     _load_weights(model, path)
     _check(model, where)
     _drop_initializer_inputs(model)
@@ -98,9 +98,8 @@ def _read_head(path: Path) -> bytes:
     if not path.exists():
         raise ModelError("no such ONNX file", where=str(path), remedy="Check gen_trt_engine.onnx_file.")
     if path.is_dir():
-        raise ModelError(
-            "this is a folder, an ONNX file is needed", where=str(path), remedy="Name the .onnx file in it."
-        )
+        problem = "this is a folder, an ONNX file is needed"
+        raise ModelError(problem, where=str(path), remedy="Name the .onnx file in it.")
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -112,30 +111,24 @@ def _read_head(path: Path) -> bytes:
 
 
 def _refuse_other_kinds(path: Path, head: bytes) -> None:
-    where, suffix = str(path), path.suffix.lower()
+    suffix = path.suffix.lower()
     if suffix == ".etlt":
-        raise ModelError(
-            f"an encrypted .etlt model ({_etlt_payload(head)}) needs NVIDIA's closed decryption package",
-            where=where,
-            remedy="Export it again as .onnx (the default since TAO 5), or decrypt it once where the vendor package is "
-            "installed and give the .onnx file here.",
+        problem = f"an encrypted .etlt model ({_etlt_payload(head)}) needs NVIDIA's closed decryption package"
+        remedy = (
+            "Export it again as .onnx (the default since TAO 5), or decrypt it once where the vendor package is "
+            "installed and give the .onnx file here."
         )
-    if suffix == ".uff":
-        raise ModelError(
-            "UFF models were dropped by TensorRT after version 8",
-            where=where,
-            remedy="Export the model to ONNX instead.",
-        )
-    if head[:4] in ENGINE_MAGIC or suffix in ENGINE_SUFFIXES:
-        raise ModelError(
-            "this is a TensorRT engine, an ONNX model is needed here",
-            where=where,
-            remedy="Give the ONNX file it was built from; gen_trt_engine leaves the prepared one beside the engine.",
-        )
-    if head.startswith(HDF5_MAGIC):
-        raise ModelError(
-            "this is an HDF5 file, not an ONNX model", where=where, remedy="Export the model to ONNX first."
-        )
+    elif suffix == ".uff":
+        problem = "UFF models were dropped by TensorRT after version 8"
+        remedy = "Export the model to ONNX instead."
+    elif head[:4] in ENGINE_MAGIC or suffix in ENGINE_SUFFIXES:
+        problem = "this is a TensorRT engine, an ONNX model is needed here"
+        remedy = "Give the ONNX file it was built from; gen_trt_engine leaves the prepared one beside the engine."
+    elif head.startswith(HDF5_MAGIC):
+        problem, remedy = "this is an HDF5 file, not an ONNX model", "Export the model to ONNX first."
+    else:
+        return
+    raise ModelError(problem, where=str(path), remedy=remedy)
 
 
 def _etlt_payload(head: bytes) -> str:

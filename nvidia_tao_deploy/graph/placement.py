@@ -240,28 +240,18 @@ def _scale_groups(index: GraphIndex, tensors: set[str]) -> list[set[str]]:
             name = parent[name]
         return name
 
-    def sources(name: str) -> set[str]:
-        """Quantized tensors ``name`` is made of by moving data only; itself excluded."""
-        found: set[str] = set()
-        pending = [name]
-        seen = {name}
+    for name in tensors:
+        pending, seen = [name], {name}
         while pending:
             node = index.producers.get(pending.pop())
             if node is None or node.op_type not in COMMUTING_OPS | {"Concat"}:
                 continue
             for source in node.input if node.op_type == "Concat" else node.input[:1]:
-                if source in seen:
-                    continue
-                seen.add(source)
                 if source in tensors:
-                    found.add(source)
-                else:
+                    parent[root(source)] = root(name)
+                elif source not in seen:
+                    seen.add(source)
                     pending.append(source)
-        return found
-
-    for name in tensors:
-        for source in sources(name):
-            parent[root(source)] = root(name)
     groups: dict[str, set[str]] = {}
     for name in tensors:
         groups.setdefault(root(name), set()).add(name)

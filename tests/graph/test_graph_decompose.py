@@ -141,9 +141,10 @@ def test_convolutions_get_their_kernel_shape() -> None:
         del node.attribute[:]
         node.attribute.extend(kept)
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    assert set_kernel_shapes(model) == len(convolutions)
-    assert set_kernel_shapes(model) == 0
+    set_kernel_shapes(model)
+    set_kernel_shapes(model)  # what has one is left alone
     assert [attribute(node, "kernel_shape") for node in convolutions[:2]] == [[3, 3], [3, 3]]
+    assert all([a.name for a in node.attribute].count("kernel_shape") == 1 for node in convolutions)
     bare = residual_cnn()
     for node in bare.graph.node:
         if node.op_type == "Conv":

@@ -31,7 +31,7 @@ def lower_deformable_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
 
     grid = g("Sub", g("Mul", g.transpose(locations, 0, 2, 3, 1, 4, 5), 2.0), 1.0)  # (N, M, L, Lq, P, 2)
     weights = g.transpose(weights, 0, 2, 3, 1, 4)  # (N, M, L, Lq, P)
-    total: Tensor | None = None
+    total = ""
     for level, ((height, width), area, begin) in enumerate(zip(sizes, areas, begins, strict=True)):
         rows = g.slice(value, 1, int(begin), int(begin) + area)
         feature = g.reshape(g.transpose(rows, 0, 2, 3, 1), -1, dim, height, width)
@@ -39,9 +39,7 @@ def lower_deformable_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
         sampled = _sampled(g, feature, where)  # (N*M, D, Lq, P)
         weighted = g("Mul", sampled, g.reshape(g.slice(weights, 2, level, level + 1), -1, 1, queries, points))
         part = g.reduce("ReduceSum", weighted, [3], keepdims=False)
-        total = part if total is None else g("Add", total, part)
-    if total is None:
-        raise CannotLowerError("it has no levels")
+        total = g("Add", total, part) if total else part
     return [g.transpose(g.reshape(total, -1, heads, dim, queries), 0, 3, 1, 2)]
 
 
@@ -71,7 +69,7 @@ def lower_multi_camera_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
     placed = g("Sub", g("Mul", g("Where", within, locations, 0.5), 2.0), 1.0)
     grid = g.reshape(g.transpose(placed, 0, 3, 1, 2, 4), -1, queries, points, 2)
     shares = g.transpose(g("Mul", weights, g.unsqueeze(counted, 4, 5)), 0, 3, 4, 5, 1, 2)  # (B, C, L, G, Q, P)
-    total: Tensor | None = None
+    total = ""
     for level, (height, width) in enumerate(shapes[0].tolist()):
         begins = starts[:, level].tolist()
         rows = g.concat([g.slice(features, 1, begin, begin + height * width) for begin in begins], 1)
@@ -80,9 +78,7 @@ def lower_multi_camera_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
         share = g.reshape(g.slice(shares, 2, level, level + 1), -1, groups, 1, queries, points)
         weighted = g("Mul", g.reshape(sampled, -1, groups, channels // groups, queries, points), share)
         part = g.reduce("ReduceSum", weighted, [4], keepdims=False)
-        total = part if total is None else g("Add", total, part)
-    if total is None:
-        raise CannotLowerError("it has no levels")
+        total = g("Add", total, part) if total else part
     merged = g.reduce("ReduceSum", g.reshape(total, -1, len(shapes), channels, queries), [1], keepdims=False)
     return [g.transpose(merged, 0, 2, 1)]
 

@@ -144,7 +144,7 @@ class Emitter:
         if batch is not None:
             return self.const(np.arange(batch, dtype=np.int64)[:, None])
         # Range needs scalars, which some parsers handle badly; a running sum of ones does not.
-        total = self("CumSum", self.batched(1, value=1.0), np.asarray(0), exclusive=1)
+        total = self("CumSum", self.batched(1, value=1.0), 0, exclusive=1)
         return self.cast(total, INT64)
 
     def _batch(self) -> Dim:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT32, INT64, CannotLowerError, Emitter, Operand, Tensor
 from nvidia_tao_deploy.graph.lower.node import PluginNode
 from nvidia_tao_deploy.graph.lower.suppress import NOTHING, Overlap, Selection, greedy
@@ -24,18 +25,11 @@ def lower_batched_nms(g: Emitter, node: PluginNode) -> list[Tensor]:
     _, anchors, sets, _ = g.fixed(boxes, 4)
     keep = node.integer("keepTopK")
     classes = node.integer("numClasses")
+    scores = g.reshape(scores, -1, anchors, classes)
     candidates = _candidates_per_class(
-        g,
-        boxes,
-        g.reshape(scores, -1, anchors, classes),
-        (anchors, sets, classes),
-        threshold=node.number("scoreThreshold", 0.0),
-        background=node.integer("backgroundLabelId", -1),
-        top_k=node.integer("topK"),
+        g, node, boxes, scores, (anchors, sets, classes), node.number("scoreThreshold", 0.0)
     )
-    overlap = _caffe_overlap(
-        node.number("iouThreshold"), node.flag("isNormalized", 1), caffe=node.flag("caffeSemantics", 1)
-    )
+    overlap = _caffe_overlap(node, node.number("iouThreshold"), caffe=node.flag("caffeSemantics", 1))
     chosen, picked = _choose(g, candidates, keep, overlap)
     if node.flag("clipBoxes", 1):
         picked = g.clamp(picked, 0.0, 1.0)
@@ -43,7 +37,7 @@ def lower_batched_nms(g: Emitter, node: PluginNode) -> list[Tensor]:
     return [
         _count(g, chosen),
         g("Where", g.unsqueeze(chosen.valid, 2), picked, 0.0),
-        g("Where", chosen.valid, chosen.score, 0.0),
+        chosen.scores(g),
         g("Where", chosen.valid, labels, -1.0),
     ]
 
@@ -77,19 +71,13 @@ def lower_detection_output(g: Emitter, node: PluginNode) -> list[Tensor]:
         variance_in_target=node.flag("varianceEncodedInTarget", 0),
     )
     candidates = _candidates_per_class(
-        g,
-        boxes,
-        scores,
-        (anchors, sets, classes),
-        threshold=node.number("confidenceThreshold", 0.0),
-        background=node.integer("backgroundLabelId", -1),
-        top_k=node.integer("topK"),
+        g, node, boxes, scores, (anchors, sets, classes), node.number("confidenceThreshold", 0.0)
     )
-    overlap = _caffe_overlap(node.number("nmsThreshold"), node.flag("isNormalized", 1), caffe=True)
+    overlap = _caffe_overlap(node, node.number("nmsThreshold"), caffe=True)
     chosen, picked = _choose(g, candidates, keep, overlap)
     picked = g("Where", g.unsqueeze(chosen.valid, 2), g.clamp(picked, 0.0, 1.0), 0.0)
     labels = g("Where", chosen.valid, g("Gather", candidates.label_table, chosen.index, axis=0), -1.0)
-    score = g("Where", chosen.valid, chosen.score, 0.0)
+    score = chosen.scores(g)
     image = g("Add", g.cast(g.batch_index(), FLOAT), np.zeros((1, keep), np.float32))
     columns = [g.reshape(column, -1, keep, 1) for column in (image, labels, score)]
     rows = g.concat([*columns, picked], 2)
@@ -106,19 +94,7 @@ def lower_efficient_nms(g: Emitter, node: PluginNode) -> list[Tensor]:
     """
     node.expect_inputs(2, 3)
     keep = node.integer("max_output_boxes", 100)
-    boxes, scores = node.inputs[:2]
-    chosen, picked, labels = _efficient(
-        g,
-        node,
-        boxes,
-        scores,
-        node.inputs[2] if len(node.inputs) == 3 else None,
-        keep,
-        coding=node.integer("box_coding", 0),
-        agnostic=node.flag("class_agnostic", 0),
-        sigmoid=node.flag("score_activation", 0),
-        background=node.integer("background_class", -1),
-    )[:3]
+    chosen, picked, labels, _ = _efficient(g, node, keep, node.integer("box_coding", 0))
     score = g("Sigmoid", chosen.score) if node.flag("score_activation", 0) else chosen.score
     return [
         _count(g, chosen),
@@ -136,39 +112,23 @@ def lower_efficient_nms_onnx(g: Emitter, node: PluginNode) -> list[Tensor]:
     use the plugin for that op transpose them first (seen in what TensorRT 8.5.3.1 computes).
     """
     node.expect_inputs(2)
-    boxes, scores = node.inputs
     keep = node.integer("max_output_boxes_per_class", 100)
-    chosen, _, labels, anchor = _efficient(
-        g,
-        node,
-        boxes,
-        scores,
-        None,
-        keep,
-        coding=node.integer("center_point_box", 0),
-        agnostic=False,
-        sigmoid=False,
-        background=-1,
-    )
+    chosen, _, labels, anchor = _efficient(g, node, keep, node.integer("center_point_box", 0))
     images = g("Add", g.batch_index(), np.zeros((1, keep), np.int64))
     columns = [images, g.cast(labels, INT64), anchor]
     rows = g.reshape(g.concat([g.reshape(column, -1, keep, 1) for column in columns], 2), -1, 3)
     # Valid rows of every image first, in order: a stable compaction by running count.
     found = g.cast(g.reshape(chosen.valid, -1), FLOAT)
-    position = g.cast(g("Sub", g("CumSum", found, np.asarray(0)), 1.0), INT64)
+    position = g.cast(g("Sub", g("CumSum", found, 0), 1.0), INT64)
     total = g.cast(g.reduce("ReduceSum", found, [0]), INT64)
     spare = g("Shape", found)
     target = g("Where", g.reshape(chosen.valid, -1), position, spare)
     blank = g("Expand", np.asarray([[-1]], np.int64), g.concat([g("Add", spare, np.asarray([1])), np.asarray([3])], 0))
     compact = g("ScatterND", blank, g.unsqueeze(target, 1), rows)
-    count_up = g.cast(g("CumSum", g("Add", g("Mul", found, 0.0), 1.0), np.asarray(0), exclusive=1), INT64)
+    count_up = g.cast(g("CumSum", g("Add", g("Mul", found, 0.0), 1.0), 0, exclusive=1), INT64)
     last = g("Sub", total, np.asarray([1]))
-    at = g(
-        "Where",
-        g("Less", count_up, total),
-        count_up,
-        g("Where", g("Less", last, np.asarray([0])), np.asarray([0]), last),
-    )
+    within = g("Less", count_up, total)
+    at = g("Where", within, count_up, g("Where", g("Less", last, np.asarray([0])), np.asarray([0]), last))
     return [g.cast(g("Gather", compact, at, axis=0), INT32)]
 
 
@@ -178,35 +138,24 @@ class _Candidates:
 
     boxes: Tensor
     scores: Tensor
-    label_table: np.ndarray
-    count: int
+    label_table: Array
 
 
 def _candidates_per_class(
-    g: Emitter,
-    boxes: Tensor,
-    scores: Tensor,
-    sizes: tuple[int, int, int],
-    *,
-    threshold: float,
-    background: int,
-    top_k: int,
+    g: Emitter, node: PluginNode, boxes: Tensor, scores: Tensor, sizes: tuple[int, int, int], threshold: float
 ) -> _Candidates:
-    """The ``top_k`` best boxes of every class, class-major, from boxes (B, N, 1 or C, 4) and scores (B, N, C)."""
+    """The ``topK`` best boxes of every class, class-major, from boxes (B, N, 1 or C, 4) and scores (B, N, C)."""
     anchors, sets, classes = sizes
+    background, top_k = node.integer("backgroundLabelId", -1), node.integer("topK")
     if sets not in (1, classes):
         raise CannotLowerError(f"it has {sets} sets of boxes for {classes} classes")
     by_class = g.transpose(scores, 0, 2, 1)
-    wanted = g("Greater", by_class, float(np.float32(threshold)))
+    wanted = g("Greater", by_class, threshold)
     if 0 <= background < classes:
-        foreground = (np.arange(classes) != background)[None, :, None]
-        wanted = g("And", wanted, foreground)
+        wanted = g("And", wanted, (np.arange(classes) != background)[None, :, None])
     by_class = g("Where", wanted, by_class, NOTHING)
 
-    if sets == 1:
-        source = g.reshape(boxes, -1, anchors, 4)
-    else:
-        source = g.reshape(g.transpose(boxes, 0, 2, 1, 3), -1, classes * anchors, 4)
+    source = g.reshape(g.transpose(boxes, 0, 2, 1, 3) if sets > 1 else boxes, -1, sets * anchors, 4)
     if top_k < anchors:
         by_class, index = g.top_k(by_class, top_k, NOTHING)
         if sets > 1:
@@ -214,18 +163,15 @@ def _candidates_per_class(
         source = g.take_rows(source, g.reshape(index, -1, classes * top_k), 4)
     elif sets == 1 and classes > 1:
         source = g("Tile", source, np.asarray([1, classes, 1], np.int64))
-    per_class = min(top_k, anchors)
-    count = classes * per_class
-    table = np.repeat(np.arange(classes, dtype=np.float32), per_class)
-    return _Candidates(source, g.reshape(by_class, -1, count), table, count)
+    table = np.repeat(np.arange(classes, dtype=np.float32), min(top_k, anchors))
+    return _Candidates(source, g.reshape(by_class, -1, len(table)), table)
 
 
 def _choose(g: Emitter, candidates: _Candidates, keep: int, overlap: Overlap) -> tuple[Selection, Tensor]:
     """The selection and its raw boxes (B, keep, 4)."""
     classes = candidates.label_table[None] if candidates.label_table[-1] > 0 else None
-    chosen = greedy(
-        g, _ordered_corners(g, candidates.boxes), candidates.scores, candidates.count, keep, overlap, classes
-    )
+    corners = _ordered_corners(g, candidates.boxes)
+    chosen = greedy(g, corners, candidates.scores, len(candidates.label_table), keep, overlap, classes)
     return chosen, g.take_rows(candidates.boxes, chosen.index, 4)
 
 
@@ -234,12 +180,10 @@ def _ordered_corners(g: Emitter, boxes: Tensor) -> Tensor:
     return g.concat([g("Min", first, second), g("Max", first, second)], -1)
 
 
-def _caffe_overlap(threshold: float, normalized: bool, caffe: bool) -> Overlap:
+def _caffe_overlap(node: PluginNode, threshold: float, caffe: bool) -> Overlap:
+    pixels = not node.flag("isNormalized", 1)
     return Overlap(
-        float(np.float32(threshold)),
-        plus_one=not normalized,
-        plus_one_intersection=not normalized and caffe,
-        disjoint_as_point=not normalized and caffe,
+        threshold, plus_one=pixels, plus_one_intersection=pixels and caffe, disjoint_as_point=pixels and caffe
     )
 
 
@@ -273,20 +217,12 @@ def _decode_ssd(
     return g.concat([g("Sub", centre, half), g("Add", centre, half)], 3)
 
 
-def _efficient(
-    g: Emitter,
-    node: PluginNode,
-    boxes: Tensor,
-    scores: Tensor,
-    anchors: Tensor | None,
-    keep: int,
-    *,
-    coding: int,
-    agnostic: bool,
-    sigmoid: bool,
-    background: int,
-) -> tuple[Selection, Tensor, Tensor, Tensor]:
-    """Selection, its corner boxes (B, K, 4), classes (B, K) float32 and box indices (B, K) int64."""
+def _efficient(g: Emitter, node: PluginNode, keep: int, coding: int) -> tuple[Selection, Tensor, Tensor, Tensor]:
+    """Selection, its corner boxes (B, K, 4), classes (B, K) float32 and box indices (B, K) int64.
+
+    EfficientNMS_ONNX_TRT has neither anchors nor the attributes of the other plugin that have a default here.
+    """
+    boxes, scores, *anchors = node.inputs
     if coding not in (0, 1):
         raise CannotLowerError(f"its box coding {coding} is neither 0 nor 1")
     _, count, classes = g.fixed(scores, 3)
@@ -295,10 +231,11 @@ def _efficient(
     if box_shape[1] != count or sets not in (1, classes):
         raise CannotLowerError(f"its boxes {box_shape} do not go with its scores: {count} boxes, {classes} classes")
     threshold = np.float32(node.number("score_threshold", 0.5))
-    if sigmoid:
+    if node.flag("score_activation", 0):
         threshold = np.float32(np.log(threshold / (1 - threshold)) if threshold > 0 else -32768)
     flat = g.reshape(scores, -1, count * classes)
     wanted = g.at_least(flat, np.asarray(threshold))
+    background = node.integer("background_class", -1)
     if 0 <= background < classes:
         wanted = g("And", wanted, np.tile(np.arange(classes) != background, count)[None])
     flat = g("Where", wanted, flat, NOTHING)
@@ -309,8 +246,8 @@ def _efficient(
     if total > EFFICIENT_NMS_CANDIDATES:
         total = EFFICIENT_NMS_CANDIDATES
         flat, index = g.top_k(flat, total, NOTHING)
-        anchor = g("Div", index, np.asarray(classes))
-        labels: Operand = g.cast(g("Sub", index, g("Mul", anchor, np.asarray(classes))), FLOAT)
+        anchor = g("Div", index, classes)
+        labels: Operand = g.cast(g("Sub", index, g("Mul", anchor, classes)), FLOAT)
         corners = g.take_rows(flat_boxes, index if sets > 1 else anchor, 4)
         table = None
     else:
@@ -318,21 +255,22 @@ def _efficient(
         labels = (np.arange(total) % classes).astype(np.float32)[None]
         corners = flat_boxes if sets == classes else g("Gather", flat_boxes, table, axis=1)
         anchor = ""
-    if anchors is not None:
-        anchor_shape = g.fixed(anchors, 3)
-        if anchor_shape[0] == 1:
-            rows = g("Gather", g.reshape(anchors, count, 4), table if table is not None else anchor, axis=0)
+    if anchors:
+        if g.fixed(anchors[0], 3)[0] == 1:
+            rows = g("Gather", g.reshape(anchors[0], count, 4), table if table is not None else anchor, axis=0)
         elif table is not None:
-            rows = g("Gather", anchors, table, axis=1)
+            rows = g("Gather", anchors[0], table, axis=1)
         else:
-            rows = g.take_rows(anchors, anchor, 4)
+            rows = g.take_rows(anchors[0], anchor, 4)
         corners = _apply_anchors(g, corners, rows, coding)
     if coding == 1:
         centre, size = g.slice(corners, -1, 0, 2), g("Mul", g.slice(corners, -1, 2, 4), 0.5)
         corners = g.concat([g("Sub", centre, size), g("Add", centre, size)], 2)
-    overlap = Overlap(float(np.float32(node.number("iou_threshold", 0.5))), inclusive=True)
+    overlap = Overlap(node.number("iou_threshold", 0.5), inclusive=True)
     ordered = _ordered_corners(g, corners)
-    chosen = greedy(g, ordered, flat, total, keep, overlap, None if agnostic or classes == 1 else labels)
+    chosen = greedy(
+        g, ordered, flat, total, keep, overlap, None if node.flag("class_agnostic", 0) or classes == 1 else labels
+    )
     if table is None:
         picked_anchor = g("GatherElements", anchor, chosen.index, axis=1)
         picked_label = g("GatherElements", labels, chosen.index, axis=1)

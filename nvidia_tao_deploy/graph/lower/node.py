@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.graph.lower.emit import CannotLowerError, Emitter, Tensor
@@ -26,14 +26,7 @@ class PluginNode:
     constants: Callable[[str], Array | None]
 
     def number(self, name: str, default: float | None = None) -> float:
-        value = self.attrs.get(name, default)
-        if value is None:
-            raise CannotLowerError(f"its attribute {name!r} is missing")
-        if isinstance(value, (list, tuple)):
-            if len(value) != 1:
-                raise CannotLowerError(f"its attribute {name!r} must be one number, not {value}")
-            value = value[0]
-        return cast(float, value)
+        return float(self.numbers(name, 1, default)[0])
 
     def integer(self, name: str, default: int | None = None) -> int:
         return int(self.number(name, default))
@@ -41,13 +34,13 @@ class PluginNode:
     def flag(self, name: str, default: int | None = None) -> bool:
         return bool(self.number(name, default))
 
-    def numbers(self, name: str, count: int | None = None, default: list[float] | None = None) -> list[float]:
+    def numbers(self, name: str, count: int | None = None, default: Any = None) -> list[float]:
         value = self.attrs.get(name, default)
         if value is None:
             raise CannotLowerError(f"its attribute {name!r} is missing")
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         if count is not None and len(values) != count:
-            raise CannotLowerError(f"its attribute {name!r} must hold {count} numbers, not {values}")
+            raise CannotLowerError(f"its attribute {name!r} must hold {count} number(s), not {values}")
         return values
 
     def expect_inputs(self, *allowed: int) -> None:

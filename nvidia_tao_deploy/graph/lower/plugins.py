@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -28,6 +28,7 @@ from nvidia_tao_deploy.graph.lower.roi import (
     lower_proposal,
 )
 from nvidia_tao_deploy.graph.tensors import (
+    attribute,
     captured_names,
     copy_model,
     dims_of,
@@ -127,7 +128,7 @@ def lower_plugins(model: ModelProto, *, keep: Collection[str] = ()) -> LowerResu
         if not pending:
             break
         types = infer_types(result)
-        constants = _Constants(graph)
+        constants = _constants(graph)
         reasons = {}
         replacements: dict[int, Emitter] = {}
         for index in pending:
@@ -145,7 +146,7 @@ def lower_plugins(model: ModelProto, *, keep: Collection[str] = ()) -> LowerResu
     return LowerResult(result, lowered, list(reasons.values()))
 
 
-def _lower(node: NodeProto, name: str, version: int, types: Types, constants: _Constants) -> Emitter:
+def _lower(node: NodeProto, name: str, version: int, types: Types, constants: Callable[[str], Array | None]) -> Emitter:
     entry = PLUGIN_OPS[node.op_type]
     inputs = [i for i in node.input if i]
     if not inputs:
@@ -156,8 +157,8 @@ def _lower(node: NodeProto, name: str, version: int, types: Types, constants: _C
     shapes.update({new: shapes[old] for old, new in half.items() if old in shapes})
     inputs = [half.get(i, i) for i in inputs]
     g.batch_source = inputs[0]
-    attrs = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    outputs = entry.lower(g, PluginNode(name, node.op_type, tuple(inputs), attrs, constants.value))
+    attrs = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    outputs = entry.lower(g, PluginNode(name, node.op_type, tuple(inputs), attrs, constants))
     for target, source, kind in zip(node.output, outputs, entry.outputs, strict=False):
         if target:
             if half and kind == FLOAT:
@@ -178,26 +179,21 @@ def infer_types(model: ModelProto) -> Types:
     return types
 
 
-class _Constants:
-    """Values of tensors that do not depend on the graph's inputs, followed through casts and the like."""
+def _constants(graph: GraphProto) -> Callable[[str], Array | None]:
+    """Values of tensors that do not depend on the graph's inputs, followed through casts; None for the others."""
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
 
-    def __init__(self, graph: GraphProto) -> None:
-        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
-        self._producers = {output: node for node in graph.node for output in node.output}
+    def value(name: str) -> Array | None:
+        if name in initializers:
+            return numpy_helper.to_array(initializers[name])
+        node = producers.get(name)
+        if node is not None and node.op_type == "Constant":
+            tensor = attribute(node, "value")
+            return None if tensor is None else numpy_helper.to_array(tensor)
+        return value(node.input[0]) if node is not None and node.op_type in ("Cast", "Identity") else None
 
-    def value(self, name: str) -> Array | None:
-        if name in self._initializers:
-            return numpy_helper.to_array(self._initializers[name])
-        node = self._producers.get(name)
-        if node is None:
-            return None
-        if node.op_type == "Constant":
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    return numpy_helper.to_array(attribute.t)
-        if node.op_type in ("Cast", "Identity"):
-            return self.value(node.input[0])
-        return None
+    return value
 
 
 def _replace(graph: GraphProto, replacements: Mapping[int, Emitter]) -> None:

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.graph.lower.emit import BOOL, FLOAT, INT32, INT64, CannotLowerError, Emitter, Tensor
 from nvidia_tao_deploy.graph.lower.node import PluginNode
 
@@ -23,10 +24,10 @@ def lower_pillar_scatter(g: Emitter, node: PluginNode) -> list[Tensor]:
     height, width = (int(v) for v in node.numbers("dense_shape", 2))
     _, pillars, channels = g.fixed(features, 3)
     y, x = g.slice(coords, 2, 2, 3), g.slice(coords, 2, 3, 4)
-    cell = g("Add", g("Mul", g.cast(y, INT64), np.asarray(width)), g.cast(x, INT64))
+    cell = g("Add", g("Mul", g.cast(y, INT64), width), g.cast(x, INT64))
     cell = g.reshape(cell, -1, pillars)
     real = _below_count(g, pillars, counts)
-    target = g("Where", real, cell, np.asarray(height * width))
+    target = g("Where", real, cell, height * width)
     rows = _scatter_rows(g, features, target, height * width, channels)
     return [g.reshape(g.transpose(rows, 0, 2, 1), -1, channels, height, width)]
 
@@ -63,20 +64,20 @@ def lower_decode_boxes(g: Emitter, node: PluginNode) -> list[Tensor]:
     rotation = g("Add", t[6], np.tile(anchors[:, 3:], (rows * columns, 1))[None])
     first, second = g.columns(g.reshape(direction, -1, total, 2), 2, axis=2)
     backwards = g.cast(g("Not", g("Greater", first, second)), FLOAT)
-    period = np.float32(2 * math.pi / bins)
-    turned = g("Sub", rotation, float(offset))
-    turns = g("Floor", g("Add", g("Div", turned, np.asarray(period)), float(node.number("dir_limit_offset"))))
-    yaw = g("Add", g("Sub", turned, g("Mul", turns, np.asarray(period))), float(offset))
-    yaw = g("Add", yaw, g("Mul", backwards, np.asarray(period)))
+    period = 2 * math.pi / bins
+    turned = g("Sub", rotation, offset)
+    turns = g("Floor", g("Add", g("Div", turned, period), node.number("dir_limit_offset")))
+    yaw = g("Add", g("Sub", turned, g("Mul", turns, period)), offset)
+    yaw = g("Add", yaw, g("Mul", backwards, period))
     table = g.concat([position, extent, yaw, label, score], 2)
 
-    good = g.reshape(g.at_least(score, float(np.float32(node.number("score_thresh")))), -1, total)
+    good = g.reshape(g.at_least(score, node.number("score_thresh")), -1, total)
     rank, count = _running_count(g, good, total)
-    target = g("Where", good, rank, np.asarray(total))
+    target = g("Where", good, rank, total)
     return [_scatter_rows(g, table, target, total, 9), g.cast(g.reshape(count, -1), INT32)]
 
 
-def _anchor_centres(area: list[float], rows: int, columns: int, anchors: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+def _anchor_centres(area: list[float], rows: int, columns: int, anchors: Array, bottom: Array) -> Array:
     """(1, rows * columns * A, 3) float32 x, y, z of the anchors' centres."""
     x_step = (area[3] - area[0]) / max(columns - 1, 1)
     y_step = (area[4] - area[1]) / max(rows - 1, 1)
@@ -122,8 +123,8 @@ def lower_voxel_generator(g: Emitter, node: PluginNode) -> list[Tensor]:
     # plugin counts them to the next row).
     column, row = g.reshape(column, -1, total), g.reshape(row, -1, total)
     inside = g("And", inside, g("And", g("Less", column, float(columns)), g("Less", row, float(rows))))
-    cell = g("Add", g("Mul", g.cast(row, INT64), np.asarray(columns)), g.cast(column, INT64))
-    cell = g("Where", inside, cell, np.asarray(cells))
+    cell = g("Add", g("Mul", g.cast(row, INT64), columns), g.cast(column, INT64))
+    cell = g("Where", inside, cell, cells)
     slot = _arrival_slots(g, cell, inside, total, cells, per_voxel)
 
     ones = g("Add", g.batched(total, 1, value=0.0), 1.0)
@@ -132,22 +133,15 @@ def lower_voxel_generator(g: Emitter, node: PluginNode) -> list[Tensor]:
     # Point -> pillar: the dummy cell behind the last belongs to no pillar.
     padded = g.concat([number, g.batched(1, value=limit)], 1)
     pillar = g("GatherElements", padded, cell, axis=1)
-    fits = g("And", g("And", inside, g("Less", pillar, np.asarray(limit))), g("Less", slot, np.asarray(per_voxel)))
-    place = g("Add", g("Mul", pillar, np.asarray(per_voxel)), slot)
-    place = g("Where", fits, place, np.asarray(limit * per_voxel))
+    fits = g("And", g("And", inside, g("Less", pillar, limit)), g("Less", slot, per_voxel))
+    place = g("Add", g("Mul", pillar, per_voxel), slot)
+    place = g("Where", fits, place, limit * per_voxel)
     centre_x, centre_y = (
         g("Add", g("Mul", g("Add", index, 0.5), float(size[axis])), float(area[axis]))
         for axis, index in ((0, column), (1, row))
     )
     centre_z = float(area[2] + size[2] / 2)
-    centres = g.concat(
-        [
-            g.unsqueeze(centre_x, 2),
-            g.unsqueeze(centre_y, 2),
-            g("Add", g("Mul", ones, 0.0), centre_z),
-        ],
-        2,
-    )
+    centres = g.concat([g.unsqueeze(centre_x, 2), g.unsqueeze(centre_y, 2), g("Add", g("Mul", ones, 0.0), centre_z)], 2)
     full = g.concat([points, g("Sub", xyz, centres), ones], 2)
     grouped = _scatter_rows(g, full, place, limit * per_voxel, depth + 4)
     grouped = g.reshape(grouped, -1, limit, per_voxel, depth + 4)
@@ -160,20 +154,15 @@ def lower_voxel_generator(g: Emitter, node: PluginNode) -> list[Tensor]:
 
     grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(1, cells, 2)
     grid = np.concatenate([np.zeros_like(grid), grid], -1).astype(np.float32)
-    target = g(
-        "Where",
-        g("And", g.reshape(occupied, -1, cells), g("Less", number, np.asarray(limit))),
-        number,
-        np.asarray(limit),
-    )
+    target = g("Where", g("And", g.reshape(occupied, -1, cells), g("Less", number, limit)), number, limit)
     coords = _scatter_rows(g, g("Add", g.batched(1, 1, value=0.0), grid), target, limit, 4)
-    count = g("Where", g("Less", pillars, np.asarray(limit)), pillars, np.asarray(limit))
+    count = g("Where", g("Less", pillars, limit), pillars, limit)
     return [voxels, g.cast(coords, INT32), g.cast(g.reshape(count, -1), INT32)]
 
 
 def _arrival_slots(g: Emitter, cell: Tensor, inside: Tensor, total: int, cells: int, rounds: int) -> Tensor:
     """(B, total) int64: place of each point within its cell, ``rounds`` where there is none left."""
-    image = g("Mul", g.batch_index(), np.asarray(cells + 1))
+    image = g("Mul", g.batch_index(), cells + 1)
     address = g.unsqueeze(g.reshape(g("Add", cell, image), -1), 1)
     ids = np.arange(total, dtype=np.int64)[None]
     blank = g.reshape(g.batched(cells + 1, value=-1), -1)
@@ -184,7 +173,7 @@ def _arrival_slots(g: Emitter, cell: Tensor, inside: Tensor, total: int, cells: 
         dummy = g("Add", image, np.full((1, total), cells))
         own = g("Where", waiting, g.reshape(address, -1, total), dummy)
         own_flat = g.reshape(own, -1)
-        names = g.reshape(g("Where", waiting, ids, np.asarray(-1)), -1)
+        names = g.reshape(g("Where", waiting, ids, -1), -1)
         winner = g("ScatterND", blank, g.unsqueeze(own_flat, 1), names)
         won = g("Equal", g.reshape(g("Gather", winner, own_flat, axis=0), -1, total), ids)
         won = g("And", won, waiting)
@@ -205,7 +194,7 @@ def _below_count(g: Emitter, total: int, counts: Tensor, backwards: bool = False
 
 def _scatter_rows(g: Emitter, rows: Tensor, target: Tensor, size: int, width: int) -> Tensor:
     """(B, size, width) zeros with rows (B, count, width) written at target (B, count); target ``size`` drops a row."""
-    image = g("Mul", g.batch_index(), np.asarray(size + 1))
+    image = g("Mul", g.batch_index(), size + 1)
     address = g.unsqueeze(g.reshape(g("Add", target, image), -1), 1)
     blank = g.reshape(g.batched(size + 1, width, value=0.0), -1, width)
     filled = g("ScatterND", blank, address, g.reshape(rows, -1, width))

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT64, CannotLowerError, Emitter, Tensor
+from nvidia_tao_deploy.graph.lower.emit import FLOAT, CannotLowerError, Emitter, Tensor
 from nvidia_tao_deploy.graph.lower.node import PluginNode
-from nvidia_tao_deploy.graph.lower.sample import per_roi, pyramid_rows, sample_rois
+from nvidia_tao_deploy.graph.lower.sample import level_by_area, per_roi, pyramid_rows, sample_rois
 
 LEVELS = 4
 LEGACY = {
@@ -48,7 +48,9 @@ def lower_pyramid_roi_align(g: Emitter, node: PluginNode) -> list[Tensor]:
     ends = _relative_ends(
         g, rois, image_h, image_w, bool(setting("roi_coords_swap", 0)), bool(setting("roi_coords_absolute", 1))
     )
-    level = _level(g, ends, fpn_scale, image_h, image_w, bool(setting("roi_coords_plusone", 0)), count)
+    area = _area(g, ends, image_h, image_w, bool(setting("roi_coords_plusone", 0)))
+    # The first level takes rois of up to (fpn_scale / 2)^2 pixels.
+    level = level_by_area(g, area, fpn_scale * fpn_scale / 4 / (image_h * image_w), LEVELS, count)
     y, x = (
         _Axis(g, level, low, high, [size[axis] for size in pyramid.sizes], pooled, ratio, transform)
         for axis, (low, high) in enumerate((ends[0::2], ends[1::2]))
@@ -88,19 +90,13 @@ def _relative_ends(
     return relative(low, y, height), relative(low, x, width), relative(high, y, height), relative(high, x, width)
 
 
-def _level(
-    g: Emitter, ends: tuple[Tensor, ...], fpn_scale: float, height: float, width: float, plus_one: bool, count: int
-) -> Tensor:
-    """(N, R) int64 level by the area: the first up to (fpn_scale / 2)^2 pixels, then four times as much each."""
+def _area(g: Emitter, ends: tuple[Tensor, ...], height: float, width: float, plus_one: bool) -> Tensor:
+    """(N, R, 1) share of the image."""
     y1, x1, y2, x2 = ends
     roi_h, roi_w = g("Sub", y2, y1), g("Sub", x2, x1)
     if plus_one:
         roi_h, roi_w = g("Add", roi_h, 1 / height), g("Add", roi_w, 1 / width)
-    area = g("Mul", roi_h, roi_w)
-    first = fpn_scale * fpn_scale / 4 / (height * width)
-    limits = np.asarray([first * 4**step for step in range(LEVELS - 1)], np.float32)
-    level = g.reduce("ReduceSum", g.cast(g("Greater", area, limits), INT64), [2])
-    return g.reshape(level, -1, count)
+    return g("Mul", roi_h, roi_w)
 
 
 class _Axis:

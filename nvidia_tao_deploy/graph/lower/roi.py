@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from nvidia_tao_deploy.arrays import Array
-from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT64, CannotLowerError, Emitter, Operand, Tensor
+from nvidia_tao_deploy.graph.lower.emit import FLOAT, CannotLowerError, Emitter, Operand, Tensor
 from nvidia_tao_deploy.graph.lower.node import PluginNode
-from nvidia_tao_deploy.graph.lower.sample import bilinear, outer, per_roi, pyramid_rows, sample_rois
+from nvidia_tao_deploy.graph.lower.sample import bilinear, level_by_area, outer, per_roi, pyramid_rows, sample_rois
 from nvidia_tao_deploy.graph.lower.suppress import NOTHING, Overlap, greedy
 
 # The score of a proposal that is too small: below every real one, but still a candidate.
@@ -35,16 +35,16 @@ def lower_proposal(g: Emitter, node: PluginNode) -> list[Tensor]:
     x, y = g("Add", g("Mul", tx, anchor_w), centre_x), g("Add", g("Mul", ty, anchor_h), centre_y)
     half_w = g("Mul", g("Mul", g("Exp", tw), anchor_w), 0.5)
     half_h = g("Mul", g("Mul", g("Exp", th), anchor_h), 0.5)
-    x1, x2 = (g.clamp(g(op, x, half_w), 0.0, float(width - 1)) for op in ("Sub", "Add"))
-    y1, y2 = (g.clamp(g(op, y, half_h), 0.0, float(height - 1)) for op in ("Sub", "Add"))
-    smallest = float(node.number("roi_min_size"))
+    x1, x2 = (g.clamp(g(op, x, half_w), 0.0, width - 1) for op in ("Sub", "Add"))
+    y1, y2 = (g.clamp(g(op, y, half_h), 0.0, height - 1) for op in ("Sub", "Add"))
+    smallest = node.number("roi_min_size")
     large = g("And", g("Greater", g("Sub", x2, x1), smallest), g("Greater", g("Sub", y2, y1), smallest))
     ranked, index = g.top_k(g("Where", large, g.reshape(scores, -1, total), LAST_RESORT), wanted, NOTHING)
     boxes = g.concat([g.reshape(part, -1, total, 1) for part in (x1, y1, x2, y2)], 2)
     boxes = g.take_rows(boxes, index, 4)
-    overlap = Overlap(_float32(node.number("nms_iou_threshold")), plus_one=True, plus_one_intersection=True)
+    overlap = Overlap(node.number("nms_iou_threshold"), plus_one=True, plus_one_intersection=True)
     chosen = greedy(g, boxes, ranked, wanted, keep, overlap)
-    picked = g("Where", g.unsqueeze(chosen.valid, 2), g.take_rows(boxes, chosen.index, 4), 0.0)
+    picked = chosen.rows(g, boxes)
     relative = g("Div", picked, np.asarray([width - 1, height - 1, width - 1, height - 1], np.float32))
     swapped = g("Gather", relative, np.asarray([1, 0, 3, 2]), axis=2)
     return [g.reshape(swapped, -1, keep, 4, 1)]
@@ -83,7 +83,7 @@ def lower_crop_and_resize(g: Emitter, node: PluginNode) -> list[Tensor]:
     y_all, x_all = outer(
         g, g.clamp(y, 0.0, float(height - 1)), g.clamp(x, 0.0, float(width - 1)), count, crop_h, crop_w
     )
-    samples = bilinear(g, pyramid, y_all, x_all, np.asarray(0), np.asarray(width), float(height - 1), float(width - 1))
+    samples = bilinear(g, pyramid, y_all, x_all, 0, width, float(height - 1), float(width - 1))
     samples = g.reshape(samples, -1, count, crop_h * crop_w, pyramid.channels)
     kept = g("Where", g.reshape(inside, -1, count, crop_h * crop_w, 1), samples, 0.0)
     return [g.reshape(g.transpose(kept, 0, 1, 3, 2), -1, count, pyramid.channels, crop_h, crop_w)]
@@ -106,7 +106,7 @@ def lower_multilevel_propose(g: Emitter, node: PluginNode) -> list[Tensor]:
     node.expect_inputs(2 * len(MASK_RCNN_LEVELS))
     _, height, width = (int(v) for v in node.numbers("image_size", 3))
     keep, limit = node.integer("keep_topk"), node.integer("prenms_topk")
-    threshold = _float32(node.number("fg_threshold"))
+    threshold = node.number("fg_threshold")
     all_boxes, all_scores, levels = [], [], []
     for level, (delta, score) in zip(MASK_RCNN_LEVELS, _pairs(node.inputs), strict=True):
         anchors = _mask_rcnn_anchors(level, height, width)
@@ -128,9 +128,9 @@ def lower_multilevel_propose(g: Emitter, node: PluginNode) -> list[Tensor]:
     # One list with the levels kept apart like classes: the keep_topk best of all levels are the same as the best of
     # what keep_topk per level would leave.
     level_of = np.concatenate(levels)
-    overlap = Overlap(_float32(node.number("iou_threshold")))
+    overlap = Overlap(node.number("iou_threshold"))
     chosen = greedy(g, boxes, scores, len(level_of), keep, overlap, level_of[None])
-    return [g("Where", g.unsqueeze(chosen.valid, 2), g.take_rows(boxes, chosen.index, 4), 0.0)]
+    return [chosen.rows(g, boxes)]
 
 
 def _pairs(inputs: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -179,9 +179,7 @@ def lower_multilevel_crop(g: Emitter, node: PluginNode) -> list[Tensor]:
     y1, x1, y2, x2 = g.columns(rois, 4, axis=2)  # (N, R, 1)
     roi_h, roi_w = g("Sub", y2, y1), g("Sub", x2, x1)
     area = g("Mul", roi_h, roi_w)
-    limits = [224.0 * 224.0 / 4 * 4**step for step in range(len(maps) - 1)]
-    level = g.reduce("ReduceSum", g.cast(g("Greater", area, np.asarray(limits, np.float32)), INT64), [2])
-    level = g.reshape(level, -1, count)
+    level = level_by_area(g, area, 224.0 * 224.0 / 4, len(maps), count)
 
     scale = per_roi(g, level, [1.0 / 2**step for step in MASK_RCNN_LEVELS], np.float32)
     bins = (np.arange(pooled, dtype=np.float32) + 0.5)[None, None]
@@ -209,28 +207,15 @@ def lower_generate_detection(g: Emitter, node: PluginNode) -> list[Tensor]:
     # One class per roi, the best but the background.
     foreground = g.slice(g.reshape(scores, -1, count, classes), 2, 1, classes)
     best = g.reshape(g.reduce("ReduceMax", foreground, [2]), -1, count)
-    label = g("Add", g("ArgMax", foreground, axis=2, keepdims=0), np.asarray(1))
-    row = g("Add", g("Mul", np.arange(count)[None], np.asarray(classes)), label)
+    label = g("Add", g("ArgMax", foreground, axis=2, keepdims=0), 1)
+    row = g("Add", g("Mul", np.arange(count)[None], classes), label)
     own = g.take_rows(g.reshape(deltas, -1, count * classes, 4), row, 4)
     boxes = _decode_mask_rcnn(g, own, rois, (10.0, 10.0, 5.0, 5.0), height, width)
-    good = g(
-        "And", g.at_least(best, _float32(node.number("score_threshold"))), g("Greater", best, MINIMUM_DETECTION_SCORE)
-    )
+    good = g("And", g.at_least(best, node.number("score_threshold")), g("Greater", best, MINIMUM_DETECTION_SCORE))
     label = g.cast(label, FLOAT)
-    chosen = greedy(
-        g,
-        boxes,
-        g("Where", good, best, NOTHING),
-        count,
-        keep,
-        Overlap(_float32(node.number("iou_threshold"))),
-        label,
-    )
-    picked = g("Where", g.unsqueeze(chosen.valid, 2), g.take_rows(boxes, chosen.index, 4), 0.0)
+    overlap = Overlap(node.number("iou_threshold"))
+    chosen = greedy(g, boxes, g("Where", good, best, NOTHING), count, keep, overlap, label)
+    picked = chosen.rows(g, boxes)
     own_label = g("Where", chosen.valid, g("GatherElements", label, chosen.index, axis=1), -1.0)
-    score = g("Where", chosen.valid, chosen.score, 0.0)
+    score = chosen.scores(g)
     return [g.concat([picked, g.unsqueeze(own_label, 2), g.unsqueeze(score, 2)], 2)]
-
-
-def _float32(value: float) -> float:
-    return float(np.float32(value))

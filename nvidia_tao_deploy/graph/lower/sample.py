@@ -62,7 +62,7 @@ def bilinear(
     # Beyond the last pixel the weight is zero; stay on it.
     bottom, right = g("Min", g("Add", top, 1.0), last_y), g("Min", g("Add", left, 1.0), last_x)
     down, across = g.unsqueeze(g("Sub", y, top), 2), g.unsqueeze(g("Sub", x, left), 2)
-    image = g("Mul", g.batch_index(), np.asarray(pyramid.positions))
+    image = g("Mul", g.batch_index(), pyramid.positions)
     start = g("Add", image, base)
 
     def corner(row: Tensor, column: Tensor) -> Tensor:
@@ -80,6 +80,12 @@ def bilinear(
 def per_roi(g: Emitter, level: Tensor, values: Sequence[float] | Sequence[int], kind: type) -> Tensor:
     """(B, R, 1): the entry of a table over levels for each roi's level (B, R)."""
     return g.unsqueeze(g("Gather", np.asarray(values, kind), level, axis=0), 2)
+
+
+def level_by_area(g: Emitter, area: Tensor, first: float, levels: int, count: int) -> Tensor:
+    """(B, R) int64 level of each roi by its area (B, R, 1): the first up to ``first``, then four times as much each."""
+    limits = np.asarray([first * 4**step for step in range(levels - 1)], np.float32)
+    return g.reshape(g.reduce("ReduceSum", g.cast(g("Greater", area, limits), INT64), [2]), -1, count)
 
 
 def sample_rois(

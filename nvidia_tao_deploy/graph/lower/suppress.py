@@ -47,6 +47,14 @@ class Selection:
     score: Tensor
     valid: Tensor
 
+    def rows(self, g: Emitter, boxes: Tensor) -> Tensor:
+        """The chosen ones of boxes (B, M, 4) as (B, K, 4), zero where none was."""
+        return g("Where", g.unsqueeze(self.valid, 2), g.take_rows(boxes, self.index, 4), 0.0)
+
+    def scores(self, g: Emitter) -> Tensor:
+        """Their scores (B, K), zero where none was."""
+        return g("Where", self.valid, self.score, 0.0)
+
 
 def greedy(
     g: Emitter,
@@ -76,7 +84,7 @@ def greedy(
         found = g("Greater", best, NOTHING)
         # The lowest position holding the maximum: an ArgMax leaves ties open on some runtimes.
         is_best = g("Equal", standing, best)
-        index = g.reduce("ReduceMin", g("Where", is_best, positions, np.asarray(candidates)), [1])
+        index = g.reduce("ReduceMin", g("Where", is_best, positions, candidates), [1])
         bx1, by1, bx2, by2, best_area = (g("GatherElements", field, index, axis=1) for field in fields)
         struck = _overlaps(g, overlap, (x1, y1, x2, y2, area), (bx1, by1, bx2, by2, best_area))
         if classes is not None:
