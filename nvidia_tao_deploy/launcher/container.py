@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import NamedTuple
 
 from nvidia_tao_deploy.launcher import guard
 from nvidia_tao_deploy.launcher.engine import Engine
@@ -31,17 +31,11 @@ _CREATE_S = 5.0
 _Event = signal.Signals | None
 
 
-@dataclass(frozen=True)
-class _Forced:
-    """The container has to be removed by force.
+class _Forced(NamedTuple):
+    """The container has to be removed by force."""
 
-    Attributes:
-        signal: the first signal that asked for the end.
-        started: a signal reached the container, so it exists.
-    """
-
-    signal: int
-    started: bool
+    signal: int  # the first that asked for the end
+    started: bool  # a signal reached the container, so it exists
 
 
 def run_container(
@@ -91,7 +85,7 @@ def _follow(events: SimpleQueue[_Event], engine: Engine, name: str) -> _Forced |
     first, started = 0, False
     while True:
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-        wait = remaining if pending is None else min(_RETRY_S, remaining if remaining is not None else _RETRY_S)
+        wait = remaining if pending is None else min(_RETRY_S, _RETRY_S if remaining is None else remaining)
         try:
             event = events.get(timeout=wait)
         except Empty:
@@ -107,7 +101,7 @@ def _follow(events: SimpleQueue[_Event], engine: Engine, name: str) -> _Forced |
             pending = event
         if (
             pending is not None
-            and engine.ask("kill", "--signal", pending.name.removeprefix("SIG"), name).returncode == 0
+            and not engine.ask("kill", "--signal", pending.name.removeprefix("SIG"), name).returncode
         ):
             pending, started = None, True
 

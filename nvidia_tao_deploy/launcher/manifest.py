@@ -18,6 +18,7 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REGISTRY = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?", re.IGNORECASE)
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*")
+_USAGE = "MANIFEST x86|arm|x86,arm sha256:<64 hex> [registry/repository]"
 _KEYS = ("registry", "repository", "tag", "digest", "digests")
 _BUILD = "Build and publish one with docker/build.sh --build --push --write, or name a local image with --tag."
 
@@ -131,7 +132,7 @@ def write_digest(path: Path, architectures: list[str], digest: str, name: str | 
     """
     before = read_manifest(path) if path.exists() or name is None else Manifest(path, name, {}, None)
     if not _DIGEST.fullmatch(digest) or set(architectures) - {"x86", "arm"}:
-        raise UsageError("usage: ... MANIFEST x86|arm|x86,arm sha256:<64 hex> [registry/repository]")
+        raise UsageError(f"usage: ... {_USAGE}")
     name = name or before.name
     registry, _, repository = name.partition("/")
     kept = {key: value for key, value in before.digests.items() if key and name == before.name}
@@ -146,8 +147,8 @@ def main(argv: list[str]) -> int:
     """``MANIFEST x86|arm|x86,arm DIGEST [NAME]``: what docker/build.sh --write calls."""
     try:
         if len(argv) not in (3, 4):
-            raise UsageError("usage: MANIFEST x86|arm|x86,arm sha256:<64 hex> [registry/repository]")
-        write_digest(Path(argv[0]), argv[1].split(","), argv[2], argv[3] if len(argv) == 4 else None)
+            raise UsageError(f"usage: {_USAGE}")
+        write_digest(Path(argv[0]), argv[1].split(","), *argv[2:])
     except TaoDeployError as error:
         print(f"manifest: error: {error}", file=sys.stderr)
         return error.exit_code

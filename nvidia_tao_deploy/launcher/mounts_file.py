@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,19 +63,13 @@ def read_mounts_file(path: Path) -> FileSettings:
         raise UsageError(f"the mounts file is not JSON: {error}", where=where, remedy="Correct it there.") from error
     _check_keys(data, ("Mounts", "Envs", "DockerOptions"), where)
     mounts = []
-    for number, entry in enumerate(_items(data, "Mounts", where)):
-        here = f"{where}: Mounts[{number}]"
-        _check_keys(entry, ("source", "destination", "mode"), here)
-        source, target, mode = (entry.get(key) for key in ("source", "destination", "mode"))
+    for here, (source, target, mode) in _entries(data, "Mounts", ("source", "destination", "mode"), where):
         if not isinstance(source, str) or not isinstance(target, str) or not isinstance(mode, str | None):
             what = "source and destination must both be given, as text"
             raise UsageError(what, where=here, remedy="Add what is missing.")
         mounts.append(make_mount(source, target, mode, here))
     env = {}
-    for number, entry in enumerate(_items(data, "Envs", where)):
-        here = f"{where}: Envs[{number}]"
-        _check_keys(entry, ("variable", "value"), here)
-        name, value = entry.get("variable"), entry.get("value")
+    for here, (name, value) in _entries(data, "Envs", ("variable", "value"), where):
         if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, str | int | float):
             what = "variable and value must both be given, as text"
             raise UsageError(what, where=here, remedy="Add what is missing.")
@@ -133,10 +127,12 @@ def _check_keys(entry: Any, names: tuple[str, ...], where: str) -> None:
             raise UsageError(f"unknown key {key!r}", where=where, remedy=remedy)
 
 
-def _items(data: dict[str, Any], key: str, where: str) -> list[Any]:
-    value = data.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
+def _entries(data: dict[str, Any], key: str, names: tuple[str, ...], where: str) -> Iterator[tuple[str, list[Any]]]:
+    """Of each object of the list at ``key``: its place, and its values in the order of ``names``."""
+    entries = data.get(key)
+    if not isinstance(entries, list | None):
         raise UsageError(f"{key} must be a list", where=where, remedy="See docs/launcher.md.")
-    return value
+    for number, entry in enumerate(entries or []):
+        here = f"{where}: {key}[{number}]"
+        _check_keys(entry, names, here)
+        yield here, [entry.get(name) for name in names]

@@ -46,6 +46,7 @@ class Flag:
         key: dotted spec key that it sets.
         type: of the value on the command line; ``bool`` is a flag without a value.
         help: one line, with the unit.
+        networks: those that have it, None for all.
         choices: allowed values, None for any.
         factor: what a number is multiplied with to get the spec's unit (1024 for GiB to MiB).
     """
@@ -54,6 +55,7 @@ class Flag:
     key: str
     type: type
     help: str
+    networks: tuple[str, ...] | None = None
     choices: tuple[str, ...] | None = None
     factor: int = 1
 
@@ -67,86 +69,71 @@ class Flag:
         return given * self.factor if self.factor != 1 else given
 
 
-_TENSORRT = "gen_trt_engine.tensorrt"
-_CALIBRATION = f"{_TENSORRT}.calibration"
+_TRT = "gen_trt_engine.tensorrt"
+_CAL = f"{_TRT}.calibration"
 _WITH_QAT_JSON = ("detectnet_v2", "faster_rcnn", "retinanet", "ssd", "unet", "yolo_v3", "yolo_v4")
 _WITH_LABELS = _WITH_QAT_JSON
 _NO_GEN_SPEC = ("efficientdet_tf1", "lprnet", "mask_rcnn", "multitask_classification")
-
-# Each row: the flag, and the networks that have it (None: all).
-_Row = tuple[Flag, tuple[str, ...] | None]
 
 
 def _but(*networks: str) -> tuple[str, ...]:
     return tuple(name for name in (*PROTO_NETWORKS, *WITHOUT_SPEC) if name not in networks)
 
 
-_GEN: tuple[_Row, ...] = (
-    (Flag(("-m", "--model_path"), "gen_trt_engine.onnx_file", str, "the .onnx model to build"), None),
-    (Flag(("-k", "--key"), "encryption_key", str, "key of an encrypted (.etlt) model"), _but("custom_vision")),
-    (
-        Flag(("-cm", "--class_map"), "gen_trt_engine.class_map", str, "JSON file of tasks and classes"),
-        ("multitask_classification",),
-    ),
-    (Flag(("--data_type",), f"{_TENSORRT}.data_type", str, "precision", ("fp32", "fp16", "int8")), _but("lprnet")),
-    (Flag(("--data_type",), f"{_TENSORRT}.data_type", str, "precision", ("fp32", "fp16")), ("lprnet",)),
-    (Flag(("--cal_image_dir",), f"{_CALIBRATION}.cal_image_dir", str, "folder of calibration images"), _but("lprnet")),
-    (
-        Flag(("--cal_data_file",), f"{_CALIBRATION}.cal_data_file", str, "tensorfile of calibration batches"),
-        _but("lprnet", "efficientdet_tf1"),
-    ),
-    (Flag(("--cal_cache_file",), f"{_CALIBRATION}.cal_cache_file", str, "TensorRT calibration cache"), _but("lprnet")),
-    (
-        Flag(("--cal_json_file",), f"{_CALIBRATION}.cal_json_file", str, "JSON of tensor scales of a QAT model"),
-        _WITH_QAT_JSON,
-    ),
-    (Flag(("--engine_file",), "gen_trt_engine.trt_engine", str, "the engine file to write"), None),
-    (Flag(("--max_batch_size",), f"{_TENSORRT}.max_batch_size", int, "largest batch of the profile"), None),
-    (Flag(("--min_batch_size",), f"{_TENSORRT}.min_batch_size", int, "smallest batch of the profile"), None),
-    (Flag(("--opt_batch_size",), f"{_TENSORRT}.opt_batch_size", int, "batch the engine is tuned for"), None),
-    (Flag(("--batch_size",), f"{_CALIBRATION}.cal_batch_size", int, "images per calibration batch"), _but("lprnet")),
-    (Flag(("--batches",), f"{_CALIBRATION}.cal_batches", int, "number of calibration batches"), _but("lprnet")),
-    (
-        Flag(("--max_workspace_size",), f"{_TENSORRT}.workspace_size", int, "builder workspace in GiB", factor=1024),
-        None,
-    ),
-    (
-        Flag(("-s", "--strict_type_constraints"), f"{_TENSORRT}.strict_types", bool, "keep the precision everywhere"),
-        _but("lprnet"),
-    ),
-    (
-        Flag(("--force_ptq",), f"{_CALIBRATION}.force_ptq", bool, "calibrate even if the model was trained with QAT"),
-        _WITH_QAT_JSON,
-    ),
-    (Flag(("-v", "--verbose"), "gen_trt_engine.verbose", bool, "show everything the builder says"), None),
-    (Flag(("-r", "--results_dir"), "gen_trt_engine.results_dir", str, "folder of the results"), None),
+_NOT_LPRNET = _but("lprnet")
+_MULTITASK = ("multitask_classification",)
+_WITH_TENSORFILE = _but("lprnet", "efficientdet_tf1")
+_WITH_BATCH = _but("efficientdet_tf1", "mask_rcnn", "multitask_classification")
+_WITH_THRESHOLD = ("custom_vision", "efficientdet_tf1", "mask_rcnn", "retinanet", "ssd", "yolo_v3", "yolo_v4")
+
+
+def _flag(names: str, *rest: Any, **more: Any) -> Flag:
+    """A `Flag`, its names in one text."""
+    return Flag(tuple(names.split()), *rest, **more)
+
+
+_GEN: tuple[Flag, ...] = (
+    _flag("-m --model_path", "gen_trt_engine.onnx_file", str, "the .onnx model to build"),
+    _flag("-k --key", "encryption_key", str, "key of an encrypted (.etlt) model", _but("custom_vision")),
+    _flag("-cm --class_map", "gen_trt_engine.class_map", str, "JSON file of tasks and classes", _MULTITASK),
+    _flag("--data_type", f"{_TRT}.data_type", str, "precision", _NOT_LPRNET, ("fp32", "fp16", "int8")),
+    _flag("--data_type", f"{_TRT}.data_type", str, "precision", ("lprnet",), ("fp32", "fp16")),
+    _flag("--cal_image_dir", f"{_CAL}.cal_image_dir", str, "folder of calibration images", _NOT_LPRNET),
+    _flag("--cal_data_file", f"{_CAL}.cal_data_file", str, "tensorfile of calibration batches", _WITH_TENSORFILE),
+    _flag("--cal_cache_file", f"{_CAL}.cal_cache_file", str, "TensorRT calibration cache", _NOT_LPRNET),
+    _flag("--cal_json_file", f"{_CAL}.cal_json_file", str, "JSON of tensor scales of a QAT model", _WITH_QAT_JSON),
+    _flag("--engine_file", "gen_trt_engine.trt_engine", str, "the engine file to write"),
+    _flag("--max_batch_size", f"{_TRT}.max_batch_size", int, "largest batch of the profile"),
+    _flag("--min_batch_size", f"{_TRT}.min_batch_size", int, "smallest batch of the profile"),
+    _flag("--opt_batch_size", f"{_TRT}.opt_batch_size", int, "batch the engine is tuned for"),
+    _flag("--batch_size", f"{_CAL}.cal_batch_size", int, "images per calibration batch", _NOT_LPRNET),
+    _flag("--batches", f"{_CAL}.cal_batches", int, "number of calibration batches", _NOT_LPRNET),
+    _flag("--max_workspace_size", f"{_TRT}.workspace_size", int, "builder workspace in GiB", factor=1024),
+    _flag("-s --strict_type_constraints", f"{_TRT}.strict_types", bool, "keep the precision everywhere", _NOT_LPRNET),
+    _flag("--force_ptq", f"{_CAL}.force_ptq", bool, "calibrate even if the model was trained with QAT", _WITH_QAT_JSON),
+    _flag("-v --verbose", "gen_trt_engine.verbose", bool, "show everything the builder says"),
+    _flag("-r --results_dir", "gen_trt_engine.results_dir", str, "folder of the results"),
 )
 
-_EVALUATE: tuple[_Row, ...] = (
-    (Flag(("-m", "--model_path"), "evaluate.trt_engine", str, "the .engine, .plan or .onnx file to evaluate"), None),
-    (Flag(("-i", "--image_dir"), "evaluate.image_dir", str, "folder of images"), _but("lprnet")),
-    (Flag(("-l", "--label_dir"), "evaluate.label_dir", str, "folder of labels"), _WITH_LABELS),
-    (Flag(("-l", "--label_file"), "evaluate.label_file", str, "COCO annotation file of a detector"), WITHOUT_SPEC),
-    (Flag(("-b", "--batch_size"), "evaluate.batch_size", int, "images per batch"), _but("efficientdet_tf1")),
-    (Flag(("-c", "--classmap"), "evaluate.class_map", str, "JSON file of class names"), ("classification_tf1",)),
-    (Flag(("-r", "--results_dir"), "evaluate.results_dir", str, "folder of the results"), None),
+_EVALUATE: tuple[Flag, ...] = (
+    _flag("-m --model_path", "evaluate.trt_engine", str, "the .engine, .plan or .onnx file to evaluate"),
+    _flag("-i --image_dir", "evaluate.image_dir", str, "folder of images", _NOT_LPRNET),
+    _flag("-l --label_dir", "evaluate.label_dir", str, "folder of labels", _WITH_LABELS),
+    _flag("-l --label_file", "evaluate.label_file", str, "COCO annotation file of a detector", WITHOUT_SPEC),
+    _flag("-b --batch_size", "evaluate.batch_size", int, "images per batch", _but("efficientdet_tf1")),
+    _flag("-c --classmap", "evaluate.class_map", str, "JSON file of class names", ("classification_tf1",)),
+    _flag("-r --results_dir", "evaluate.results_dir", str, "folder of the results"),
 )
 
-_INFERENCE: tuple[_Row, ...] = (
-    (Flag(("-m", "--model_path"), "inference.trt_engine", str, "the .engine, .plan or .onnx file to run"), None),
-    (Flag(("-i", "--image_dir"), "inference.image_dir", str, "folder of images"), None),
-    (
-        Flag(("-b", "--batch_size"), "inference.batch_size", int, "images per batch"),
-        _but("efficientdet_tf1", "mask_rcnn", "multitask_classification"),
-    ),
-    (Flag(("-c", "--classmap"), "inference.class_map", str, "JSON file of class names"), ("classification_tf1",)),
-    (Flag(("-c", "--class_map"), "inference.class_map", str, "file of class names"), ("efficientdet_tf1", "mask_rcnn")),
-    (
-        Flag(("-t", "--threshold"), "inference.threshold", float, "least score of a detection"),
-        ("custom_vision", "efficientdet_tf1", "mask_rcnn", "retinanet", "ssd", "yolo_v3", "yolo_v4"),
-    ),
-    (Flag(("--include_mask",), "inference.include_mask", bool, "draw masks"), ("mask_rcnn",)),
-    (Flag(("-r", "--results_dir"), "inference.results_dir", str, "folder of the results"), None),
+_INFERENCE: tuple[Flag, ...] = (
+    _flag("-m --model_path", "inference.trt_engine", str, "the .engine, .plan or .onnx file to run"),
+    _flag("-i --image_dir", "inference.image_dir", str, "folder of images"),
+    _flag("-b --batch_size", "inference.batch_size", int, "images per batch", _WITH_BATCH),
+    _flag("-c --classmap", "inference.class_map", str, "JSON file of class names", ("classification_tf1",)),
+    _flag("-c --class_map", "inference.class_map", str, "file of class names", ("efficientdet_tf1", "mask_rcnn")),
+    _flag("-t --threshold", "inference.threshold", float, "least score of a detection", _WITH_THRESHOLD),
+    _flag("--include_mask", "inference.include_mask", bool, "draw masks", ("mask_rcnn",)),
+    _flag("-r --results_dir", "inference.results_dir", str, "folder of the results"),
 )
 
 _TABLES = {GEN: _GEN, EVALUATE: _EVALUATE, INFERENCE: _INFERENCE}
@@ -160,7 +147,7 @@ def flags_for(network: str, action: str) -> tuple[Flag, ...]:
     base = ALIASES.get(network, network)
     if base not in (*PROTO_NETWORKS, *WITHOUT_SPEC):
         return ()
-    return tuple(flag for flag, networks in _TABLES.get(action, ()) if networks is None or base in networks)
+    return tuple(flag for flag in _TABLES.get(action, ()) if flag.networks is None or base in flag.networks)
 
 
 def spec_is_optional(network: str, action: str) -> bool:

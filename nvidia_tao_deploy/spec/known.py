@@ -12,6 +12,8 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "known"
 
+_TRUE = {"true", "1", "yes", "on", "t"}
+_FALSE = {"false", "0", "no", "off", "f"}
 INT_RANGES = {
     "int32": (-(2**31), 2**31 - 1),
     "uint32": (0, 2**32 - 1),
@@ -165,12 +167,11 @@ def checked(value: Any, node: Node) -> Any:
         item = inner.partition(",")[2]
         if "[" in item:
             return value
-        return {key: _entry(entry, item, node) for key, entry in value.items()}
+        return {
+            key: entry if isinstance(entry, (list, dict)) else _scalar(entry, item, node)
+            for key, entry in value.items()
+        }
     return _scalar(value, declared, node)
-
-
-def _entry(value: Any, declared: str, node: Node) -> Any:
-    return value if isinstance(value, (list, dict)) or value is None else _scalar(value, declared, node)
 
 
 def _scalar(value: Any, declared: str, node: Node) -> Any:
@@ -184,11 +185,9 @@ def _scalar(value: Any, declared: str, node: Node) -> Any:
         return value if isinstance(value, str) else str(value)
     if declared == "bool":
         lowered = str(value).lower()
-        if lowered in ("true", "1", "yes", "on", "t"):
-            return True
-        if lowered in ("false", "0", "no", "off", "f"):
-            return False
-        raise ValueError(f"true or false is expected, not {value!r}")
+        if lowered not in _TRUE | _FALSE:
+            raise ValueError(f"true or false is expected, not {value!r}")
+        return lowered in _TRUE
     if declared in ("float", "double", "float32"):
         try:
             return float32(float(value)) if declared == "float32" else float(value)

@@ -68,23 +68,14 @@ def to_plain(message: Message) -> dict[str, Any]:
     """The set fields of ``message`` as plain data."""
     plain: dict[str, Any] = {}
     for descriptor, value in message.ListFields():
-        entry = descriptor.message_type if _is_message(descriptor) else None
-        if entry is not None and entry.GetOptions().map_entry:
-            item = entry.fields_by_name["value"]
-            plain[descriptor.name] = {
-                key: to_plain(value[key]) if _is_message(item) else _scalar(value[key], item) for key in value
-            }
+        if descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry:
+            item = descriptor.message_type.fields_by_name["value"]
+            plain[descriptor.name] = {key: _plain_value(value[key], item) for key in value}
         elif _is_repeated(descriptor):
-            plain[descriptor.name] = [
-                to_plain(item) if entry is not None else _scalar(item, descriptor) for item in value
-            ]
+            plain[descriptor.name] = [_plain_value(item, descriptor) for item in value]
         else:
-            plain[descriptor.name] = to_plain(value) if entry is not None else _scalar(value, descriptor)
+            plain[descriptor.name] = _plain_value(value, descriptor)
     return plain
-
-
-def _is_message(descriptor: Any) -> bool:
-    return bool(descriptor.type == descriptor.TYPE_MESSAGE)
 
 
 def _is_repeated(descriptor: Any) -> bool:
@@ -93,11 +84,13 @@ def _is_repeated(descriptor: Any) -> bool:
     return bool(descriptor.label == descriptor.LABEL_REPEATED if repeated is None else repeated)
 
 
-def _scalar(value: Any, descriptor: Any) -> Any:
+def _plain_value(value: Any, descriptor: Any) -> Any:
+    if descriptor.type == descriptor.TYPE_MESSAGE:
+        return to_plain(value)
     if descriptor.type == descriptor.TYPE_ENUM:
         named = descriptor.enum_type.values_by_number.get(value)
         return named.name if named else value
-    return float(value) if isinstance(value, float) else value
+    return value
 
 
 @lru_cache(maxsize=8)
@@ -167,12 +160,10 @@ def _parse_error(error: text_format.ParseError, network: str, name: str) -> Spec
     line, column = error.GetLine(), error.GetColumn()
     what = re.sub(r"^\d+:\d+ : ", "", str(error))
     remedy = "Mend the file at that line and column."
-    unknown = _UNKNOWN_FIELD.search(what)
-    if unknown:
-        tables = proto_tables(network)
-        messages = tables.messages if tables else {}
-        top = unknown["message"] == SPEC_MESSAGE
-        owners = (tables.roots if tables else ()) if top else (unknown["message"],)
+    unknown, tables = _UNKNOWN_FIELD.search(what), proto_tables(network)
+    if unknown and tables:
+        messages, top = tables.messages, unknown["message"] == SPEC_MESSAGE
+        owners = tables.roots if top else (unknown["message"],)
         fields = [field for owner in owners for field in messages.get(owner, {})]
         what = f"unknown field '{unknown['field']}'" + ("" if top else f" in {unknown['message']}")
         close = difflib.get_close_matches(unknown["field"], fields, n=1)

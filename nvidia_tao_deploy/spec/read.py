@@ -21,12 +21,12 @@ def read_file(path: Path, network: str) -> tuple[Tree, dict[str, int], list[str]
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise SpecError(
-            f"spec file {path} does not exist", where=str(path), remedy="Check the path given with -e."
+            "this spec file does not exist", where=str(path), remedy="Check the path given with -e."
         ) from None
     except IsADirectoryError:
-        raise SpecError(f"{path} is a folder, not a spec file", where=str(path)) from None
+        raise SpecError("a folder, not a spec file", where=str(path), remedy="Give a file with -e.") from None
     except UnicodeDecodeError:
-        raise SpecError(f"{path} is not a text file", where=str(path), remedy="Give a spec file with -e.") from None
+        raise SpecError("not a text file", where=str(path), remedy="Give a spec file with -e.") from None
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
     name = str(path)
