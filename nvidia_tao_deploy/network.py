@@ -7,7 +7,7 @@ decoder, metric and writer it has, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -175,3 +175,15 @@ class Network:
     check_classes: Callable[[Any, int], None] | None = None
     open: Callable[[Any, str, Callable[[Path], Session]], Session] = open_one
     sidecars: Callable[[Path], Sequence[Path]] = lambda _onnx_file: ()
+
+    def bound(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], path: Path) -> Ports:
+        """The ports of the model file ``path``.
+
+        Raises:
+            ModelError: it does not fit; the file is named.
+        """
+        try:
+            return replace(self.bind(inputs, outputs), source=path)
+        except ModelError as error:
+            error.where = error.where or str(path)
+            raise

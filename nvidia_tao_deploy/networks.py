@@ -67,14 +67,16 @@ NETWORKS: dict[str, Entry] = {
     ),
     "ocdnet": Entry("nvidia_tao_deploy.cv.ocdnet", "Text detection"),
     "ocrnet": Entry("nvidia_tao_deploy.cv.ocrnet", "Text recognition (CTC or attention)"),
-    "oneformer": Entry("nvidia_tao_deploy.cv.oneformer", "OneFormer semantic segmentation"),
+    "oneformer": Entry("nvidia_tao_deploy.cv.oneformer", "OneFormer: semantic, instance, panoptic segmentation"),
     "optical_inspection": Entry("nvidia_tao_deploy.cv.optical_inspection", "Optical inspection against golden images"),
     "pointpillars": Entry("nvidia_tao_deploy.cv.pointpillars", "PointPillars: cuboids in LiDAR point clouds"),
     "retinanet": Entry("nvidia_tao_deploy.cv.retinanet", "RetinaNet detector", protobuf=True),
     "rtdetr": Entry("nvidia_tao_deploy.cv.rtdetr", "RT-DETR real-time detection transformer"),
     "segformer": Entry("nvidia_tao_deploy.cv.segformer", "SegFormer semantic segmentation"),
     "sparse4d": Entry(
-        "nvidia_tao_deploy.cv.sparse4d", "Multi-camera 3D detection and tracking", actions=("gen_trt_engine", "inference")
+        "nvidia_tao_deploy.cv.sparse4d",
+        "Multi-camera 3D detection and tracking",
+        actions=("gen_trt_engine", "inference"),
     ),
     "ssd": Entry("nvidia_tao_deploy.cv.ssd", "SSD detector", protobuf=True),
     "unet": Entry("nvidia_tao_deploy.cv.unet", "U-Net semantic segmentation", protobuf=True),

@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -172,7 +171,7 @@ class Bench:
             )
             try:
                 source = Path(spec.gen_trt_engine.onnx_file)
-                ports = replace(network.bind(session.inputs, session.outputs), source=source)
+                ports = network.bound(session.inputs, session.outputs, source)
                 for sample, prediction in run_stream(
                     self.dataset,
                     network.transform(spec, ports),

@@ -55,6 +55,7 @@ class CalibrationImages:
         dataset = network.calibration(spec)
         # By all its files: pairs may share one of them (a golden image, the photo before a change).
         samples = {"\n".join(map(str, item.paths)): item for item in (dataset[i] for i in range(len(dataset)))}
+        self.available = len(samples)
         count = min(limit, len(samples)) if limit else options.cal_batches * options.cal_batch_size
         self.samples: list[Sample] = [samples[path] for path in choose(list(samples), count, options.seed)]
         self.batch_size: int = options.cal_batch_size
@@ -273,7 +274,7 @@ def _calibrate(
     if data_file:
         batches, source = _tensorfile(data_file, names), f"{data_file}"
     elif images is not None:
-        batches, source = images.batches(team=images.team), f"{len(images.samples)} images"
+        batches, source = images.batches(team=images.team), f"{len(images.samples)} images of {images.available}"
     else:
         spec.require(f"{KEY}.cal_image_dir")
         raise AssertionError("require() raises for an empty list")

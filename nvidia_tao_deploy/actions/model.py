@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -125,7 +125,7 @@ def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[Op
     )
     session = network.open(spec, action, opened_file)
     try:
-        ports = replace(network.bind(session.inputs, session.outputs), source=Path(section.trt_engine))
+        ports = network.bound(session.inputs, session.outputs, Path(section.trt_engine))
         if network.check_classes and (count := _class_count(Path(section.trt_engine))) is not None:
             network.check_classes(spec, count)
         say(f"{section.trt_engine} on {session.device}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
@@ -69,7 +69,7 @@ def prepare(network: Network, spec: Any, backend: Backend, team: Team | None = N
     options = spec.gen_trt_engine.tensorrt
     path = Path(spec.require("gen_trt_engine.onnx_file"))
     source = network.graph(spec, load.load_model(path))
-    ports = replace(network.bind(load.model_inputs(source), load.model_outputs(source)), source=path)
+    ports = network.bound(load.model_inputs(source), load.model_outputs(source), path)
     prepared = Prepared(source, source, ports, network.transform(spec, ports), None)
     if network.check_classes and (count := class_count(source)) is not None:
         network.check_classes(spec, count)

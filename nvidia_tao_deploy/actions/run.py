@@ -14,6 +14,7 @@ from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.ranks import current
 from nvidia_tao_deploy.pipeline.status import StatusLog
+from nvidia_tao_deploy.spec.dump import spec_tree
 from nvidia_tao_deploy.spec.load import load_spec
 
 if TYPE_CHECKING:
@@ -61,15 +62,17 @@ def started(
         _record_early_failure(source, overrides, flags or {}, action, error)
         raise
     status = StatusLog(folder)
-    say(f"{task.capitalize()} results will be saved at: {folder}")
-    if current().leads:
-        write_text(folder / "experiment.yaml", spec.to_yaml())
-    for note in spec.notes:
-        say(f"note: {note}")
-    status.record("STARTED", f"Starting {network.name} {task}.")
     try:
+        say(f"{task.capitalize()} results will be saved at: {folder}")
+        if current().leads:
+            write_text(folder / "experiment.yaml", spec.to_yaml())
+        for note in spec.notes:
+            say(f"note: {note}")
+        status.record("STARTED", f"Starting {network.name} {task}.")
         yield Run(spec, folder, status)
     except BaseException as error:
+        if isinstance(error, TaoDeployError):
+            _name_key(spec, error)
         _record_failure(status, failure_message(error, action))
         raise
     status.record("SUCCESS", f"{task.capitalize()} finished successfully.")
@@ -105,6 +108,24 @@ def failure_message(error: BaseException, action: str) -> str:
     )
     prefix = next((text for kind, text in prefixes if isinstance(error, kind)), "Execution error: ")
     return f"{prefix}{error}"
+
+
+def _name_key(spec: NetworkSpec, error: TaoDeployError) -> None:
+    """Where an error is about a path that the spec gives, its place tells the key and the line too."""
+    key = next((key for key, value in _leaves(spec_tree(spec)) if value and value == error.where), None)
+    if key is not None:
+        error.where = f"{spec.where(key)}: {error.where}"
+
+
+def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from _leaves(value, f"{key}.{name}" if key else name)
+    elif isinstance(tree, list):
+        for number, value in enumerate(tree):
+            yield from _leaves(value, f"{key}[{number}]")
+    else:
+        yield key, tree
 
 
 def _record_failure(status: StatusLog, message: str) -> None:

@@ -43,8 +43,11 @@ class FrameList:
         self.root: Path | None = self.path.absolute().parent
         try:
             tree = json.loads(self.path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read the manifest: {error}", where=str(manifest)) from error
+        except OSError as error:
+            what, remedy = f"cannot read the manifest: {error.strerror}", "Check inference.manifest."
+            raise DataError(what, where=str(manifest), remedy=remedy) from error
+        except ValueError as error:
+            raise DataError(f"malformed JSON: {error}", where=str(manifest), remedy="Is the file complete?") from error
         frames = tree.get("frames") if isinstance(tree, Mapping) and tree.get("version") == 1 else None
         if not isinstance(frames, list) or not frames:
             raise DataError("not a manifest of version 1 with a list of frames", where=str(manifest))

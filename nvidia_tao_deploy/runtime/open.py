@@ -37,7 +37,8 @@ def open_session(
     """
     place = f"{where}: {path}" if where else str(path)
     if not path.is_file():
-        raise ModelError("no such model file", where=place, remedy="Run gen_trt_engine first, or correct the path.")
+        what = "this is a folder, a model file is needed" if path.is_dir() else "no such model file"
+        raise ModelError(what, where=place, remedy="Run gen_trt_engine first, or correct the path.")
     if path.stat().st_size == 0:
         raise ModelError("the model file is empty", where=place, remedy="Build or export it again.")
     suffix = path.suffix.lower()

@@ -20,6 +20,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 from repository import MODELS
 
+from nvidia_tao_deploy.cli.main import main
+
 CLASSIFIER = MODELS / "classification_pyt.onnx"
 
 
@@ -158,6 +160,38 @@ def test_onnx_with_another_input_than_the_contract(
         message = shell.refused(1, "classification_pyt", action, "-e", path)
         assert "'input' of rank 4" in message
         assert "sound" in message
+
+
+@pytest.mark.parametrize("action", ["gen_trt_engine", "evaluate"])
+def test_a_model_of_another_network_and_a_folder_are_named_with_key_and_line(
+    shell: Shell, spec: dict[str, Any], path: Path, tmp_path: Path, action: str
+) -> None:
+    key = {"gen_trt_engine": "onnx_file", "evaluate": "trt_engine"}[action]
+    spec[action][key] = str(MODELS / "ssd.onnx")
+    line = 1 + write_spec(path, spec).read_text().splitlines().index(f"  {key}: {MODELS / 'ssd.onnx'}")
+    message = shell.refused(1, "classification_pyt", action, "-e", path)
+    assert f"{path}:{line}: {action}.{key}: {MODELS / 'ssd.onnx'}: the model does not fit" in message
+    assert "this is a folder" in shell.refused(
+        1, "classification_pyt", action, "-e", path, f"{action}.{key}={tmp_path}"
+    )
+
+
+def test_a_missing_folder_is_named_with_its_key(shell: Shell, spec: dict[str, Any], path: Path, tmp_path: Path) -> None:
+    spec["gen_trt_engine"]["tensorrt"] |= {"data_type": "int8"}
+    spec["gen_trt_engine"]["tensorrt"]["calibration"]["cal_image_dir"].append(str(tmp_path / "none"))
+    message = shell.refused(1, "classification_pyt", "gen_trt_engine", "-e", write_spec(path, spec))
+    assert f"calibration.cal_image_dir[1]: {tmp_path / 'none'}: no such image folder" in message
+
+
+def test_a_run_that_ends_before_its_first_record_is_recorded(
+    spec: dict[str, Any], path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nvidia_tao_deploy.actions.run.write_text", interrupted)
+    assert main(["classification_pyt", "evaluate", "-e", str(write_spec(path, spec))]) == 130
+    assert status(tmp_path / "results" / "trt_evaluate")[-1]["status"] == "FAILURE"
 
 
 def test_etlt_says_how_to_get_onnx(shell: Shell, spec: dict[str, Any], path: Path, tmp_path: Path) -> None:

@@ -167,7 +167,11 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
         maps = outputs["map"].astype(np.float32)
         if maps.ndim == 4:
             if maps.shape[1] != 1:
-                raise ModelError(f"the model gives {maps.shape[1]} maps per image, one is asked for")
+                raise ModelError(
+                    f"the model gives {maps.shape[1]} maps per image, one is asked for",
+                    where=str(ports.source),
+                    remedy="Check that the file was exported for this network.",
+                )
             maps = maps[:, 0]
         return [DepthMap(values, geometry, stereo) for values, geometry in zip(maps, geometries, strict=True)]
 
