@@ -35,16 +35,16 @@ REDUCE_AXES_INPUT = 18  # from this opset on ReduceMean takes its axes as an inp
 class Decomposed:
     """A graph without the norms a parser does not know.
 
+    The names of the nodes in their place match ``*/SUFFIX/*``; a precision pass must leave them in FP32.
+
     Attributes:
         model: the new model.
         norms: (node, op type) of what was replaced.
-        nodes: names of the nodes written in their place; a precision pass must leave them in FP32.
         left: (node, op type, reason) of norms that could not be written out.
     """
 
     model: ModelProto
     norms: list[tuple[str, str]]
-    nodes: list[str]
     left: list[tuple[str, str, str]]
 
 
@@ -71,9 +71,9 @@ def decompose_norms(model: ModelProto, known_ops: Collection[str]) -> Decomposed
             left.append((label(node), node.op_type, reason))
         writer.nodes.append(node)
     if not norms:
-        return Decomposed(model, [], [], left)
+        return Decomposed(model, [], left)
     refill(result.graph.node, writer.nodes)
-    return Decomposed(result, norms, writer.written, left)
+    return Decomposed(result, norms, left)
 
 
 def _known(index: GraphIndex, node: NodeProto, known_ops: Collection[str]) -> bool:
@@ -90,7 +90,7 @@ class _Writer:
     def __init__(self, model: ModelProto, index: GraphIndex) -> None:
         self.model, self.index = model, index
         self.nodes: list[NodeProto] = []
-        self.written: list[str] = []
+        self._written = 0
         self._stem = ""
         self._axes_as_input = opset(model) >= REDUCE_AXES_INPUT
 
@@ -172,16 +172,16 @@ class _Writer:
 
     def _node(self, op: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
         # A letter at the end: TensorRT's parser numbers further layers of one node name_0, name_1.
-        name = f"{self._stem}/{len(self.written)}{op}"
+        name = f"{self._stem}/{self._written}{op}"
         self.nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))
-        self.written.append(name)
+        self._written += 1
         return output or name
 
     def _ints(self, what: str, values: list[int]) -> str:
         return self._constant(what, np.asarray(values, dtype=np.int64))
 
     def _constant(self, what: str, value: Array) -> str:
-        name = f"{self._stem}/{len(self.written)}{what}"
+        name = f"{self._stem}/{self._written}{what}"
         self.model.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 

@@ -28,7 +28,6 @@ class Plan:
     Attributes:
         nodes: weighted operators, in graph order.
         residuals: (Add node, position of its skip input, output name of the Conv on the other branch).
-        candidates: Conv/Gemm/MatMul in the graph.
         skipped: (node, reason) for candidates left float.
         unmatched: user globs that name no node.
         groups: sets of tensors that must share one scale (concatenations, commuting operators).
@@ -36,7 +35,6 @@ class Plan:
 
     nodes: list[NodeProto]
     residuals: list[tuple[NodeProto, int, str]]
-    candidates: int
     skipped: list[tuple[str, str]]
     unmatched: list[str]
     groups: list[set[str]] = field(default_factory=list)
@@ -90,7 +88,7 @@ def plan_quantization(model: ModelProto, precision: str, globs: Mapping[str, str
             skipped.append((label(node), reason))
     residuals = _residual_skips(index, {node_key(node) for node in chosen})
     unmatched = [glob for glob in globs if not any(matches(node, glob) for node in model.graph.node)]
-    plan = Plan(chosen, residuals, len(candidates), skipped, unmatched)
+    plan = Plan(chosen, residuals, skipped, unmatched)
     plan.groups = _scale_groups(index, set(plan.tensors()))
     return plan
 

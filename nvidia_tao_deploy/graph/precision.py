@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,14 +45,11 @@ class CastResult:
 
     Attributes:
         model: the new model; inputs and outputs are FP32 as before.
-        counts: nodes that touch float data by precision, e.g. {"fp16": 120, "fp32": 31, "quantized": 7}; Q/DQ nodes
-            themselves are not counted.
         kept: (node, reason) of every node that stays FP32 and is not fed by Q/DQ pairs.
         unmatched: globs of ``keep_nodes`` and ``layers`` that name no node.
     """
 
     model: ModelProto
-    counts: dict[str, int]
     kept: list[tuple[str, str]]
     unmatched: list[str]
 
@@ -100,17 +96,14 @@ def cast_float(
     index = GraphIndex(result)
     pins, unmatched = _pins(index, keep_nodes, layers or {})
     kept = _choose(index, opset(result), low_type, ranges or {}, pins)
-    reasons = [
-        (label(node), kept.get(node_key(node), ""))
+    islands = [
+        (label(node), kept[node_key(node)])
         for node in index.graph.node
-        if touches_float(index, node) and node.op_type not in QUANTIZE_OPS
+        if node.op_type not in QUANTIZE_OPS and kept.get(node_key(node), QUANTIZED) != QUANTIZED
     ]
     _rewrite(result, index, kept, low_type)
     remove_unused_initializers(result.graph)
-    names = {"": precision, QUANTIZED: "quantized"}
-    counts = Counter(names.get(reason, "fp32") for _, reason in reasons)
-    islands = [(name, reason) for name, reason in reasons if names.get(reason) is None]
-    return CastResult(result, dict(counts), islands, unmatched)
+    return CastResult(result, islands, unmatched)
 
 
 def _pins(

@@ -34,14 +34,12 @@ class QuantizeResult:
     Attributes:
         model: the new model.
         quantized_nodes: names of the Conv/Gemm/MatMul that now run in the quantized type.
-        candidates: how many Conv/Gemm/MatMul the graph has in all.
-        skipped: (node, reason) for every one that stays float.
+        skipped: (node, reason) for every other one.
         unmatched: globs of ``keep_nodes`` and ``layers`` that name no node.
     """
 
     model: ModelProto
     quantized_nodes: list[str]
-    candidates: int
     skipped: list[tuple[str, str]]
     unmatched: list[str]
 
@@ -82,12 +80,9 @@ def quantize(
     prepared = _prepare(model, precision)
     plan = plan_quantization(prepared, precision, _float_globs(keep_nodes, layers or {}))
     usable = {name: float(scale) for name, scale in scales.items() if np.isfinite(scale) and scale > 0}
-    nodes, dropped = [], []
-    for node in plan.nodes:
-        if node.input[0] in usable:
-            nodes.append(node)
-        else:
-            dropped.append((label(node), f"no scale for its input {node.input[0]}"))
+    nodes = [node for node in plan.nodes if node.input[0] in usable]
+    lacking = [node for node in plan.nodes if node.input[0] not in usable]
+    skipped = plan.skipped + [(label(node), f"no scale for its input {node.input[0]}") for node in lacking]
     inserter = _Inserter(prepared, precision, plan.shared_scales(usable))
     for node in nodes:
         inserter.quantize_input(node, 0)
@@ -98,9 +93,7 @@ def quantize(
             inserter.quantize_input(add, position)
     inserter.finish()
     set_kernel_shapes(prepared)  # read off the weights, which now stand behind Q/DQ
-    return QuantizeResult(
-        prepared, [label(node) for node in nodes], plan.candidates, plan.skipped + dropped, plan.unmatched
-    )
+    return QuantizeResult(prepared, [label(node) for node in nodes], skipped, plan.unmatched)
 
 
 def weight_scales(weight: NDArray[np.float32], axis: int | None, precision: str = "int8") -> NDArray[np.float32]:
@@ -108,12 +101,8 @@ def weight_scales(weight: NDArray[np.float32], axis: int | None, precision: str 
 
     A channel of zeros needs some positive scale (TensorRT refuses 0), and any serves.
     """
-    magnitude = np.abs(weight)
-    if axis is None:
-        amax = np.asarray(magnitude.max(initial=0.0))
-    else:
-        amax = magnitude.max(axis=tuple(i for i in range(weight.ndim) if i != axis), initial=0.0)
-    scale = amax.astype(np.float64) / QUANTIZED_MAX[precision]
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    scale = np.abs(weight).max(axis=others, initial=0.0).astype(np.float64) / QUANTIZED_MAX[precision]
     return np.where(scale > np.finfo(np.float32).tiny, scale, 1.0).astype(np.float32)
 
 

@@ -77,6 +77,9 @@ def greedy(
     fields = [x1, y1, x2, y2, area]
     positions = np.arange(candidates, dtype=np.int64)[None]
     slots = np.arange(keep, dtype=np.int64)[None]
+    if classes is not None and not isinstance(classes, str):
+        # A copy per image: GatherElements does not broadcast.
+        classes = g("Add", g.batched(candidates, value=0.0), classes)
 
     def body(iteration: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         standing, chosen, chosen_scores = state
@@ -88,8 +91,7 @@ def greedy(
         bx1, by1, bx2, by2, best_area = (g("GatherElements", field, index, axis=1) for field in fields)
         struck = _overlaps(g, overlap, (x1, y1, x2, y2, area), (bx1, by1, bx2, by2, best_area))
         if classes is not None:
-            best_class = g("GatherElements", full_classes, index, axis=1)
-            struck = g("And", struck, g("Equal", full_classes, best_class))
+            struck = g("And", struck, g("Equal", classes, g("GatherElements", classes, index, axis=1)))
         struck = g("Or", struck, g("Equal", positions, index))
         standing = g("Where", struck, NOTHING, standing)
         now = g("And", g("Equal", slots, iteration), found)
@@ -99,10 +101,6 @@ def greedy(
         left = g("Greater", g.reduce("ReduceMax", standing, [0, 1], keepdims=False), NOTHING)
         return left, [standing, chosen, chosen_scores]
 
-    full_classes = ""
-    if classes is not None:
-        # A copy per image: GatherElements does not broadcast.
-        full_classes = classes if isinstance(classes, str) else g("Add", g.batched(candidates, value=0.0), classes)
     start = [
         (scores, FLOAT, candidates),
         (g.batched(keep, value=0), INT64, keep),
