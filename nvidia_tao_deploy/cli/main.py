@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from nvidia_tao_deploy.errors import TaoDeployError, UsageError
 from nvidia_tao_deploy.networks import COMMANDS, NETWORKS, canonical
+from nvidia_tao_deploy.spec.flags import flag_values, flags_for, spec_is_optional
 from nvidia_tao_deploy.version import __version__
 
 ACTION_HELP = {
@@ -127,8 +128,6 @@ def _action_arguments(sub: argparse.ArgumentParser, network: str | None, action:
 
 
 def _established_flags(group: Any, network: str, action: str) -> None:
-    from nvidia_tao_deploy.spec.flags import flags_for
-
     for flag in flags_for(network, action):
         if "--verbose" in flag.names:
             continue  # one of the flags every command has
@@ -173,8 +172,11 @@ def _run_action(command: argparse.Namespace) -> Any:
     network = command.network or _named_network(command)
     if command.action not in NETWORKS[network].actions:
         raise UsageError(f"{network} has no action {command.action}", remedy=f"It has {NETWORKS[network].actions}.")
-    flags = _flag_values(command, network)
-    source = _source(command, network)
+    established = NETWORKS[network].flags
+    flags = flag_values(network, command.action, vars(command)) if established and command.network else {}
+    # Nothing is read where the established flags alone say it all.
+    optional = established and not command.spec_file and spec_is_optional(network, command.action)
+    source: Path | dict[str, Any] = {} if optional else _spec_file(command)
     overrides = list(command.overrides)
     if command.gpu_index is not None:
         overrides += _gpu_overrides(command.action, command.gpu_index)
@@ -192,28 +194,10 @@ def _run_action(command: argparse.Namespace) -> Any:
     return getattr(module, command.action)(source, overrides, flags=flags)
 
 
-def _source(command: argparse.Namespace, network: str) -> Path | dict[str, Any]:
-    """The spec file; nothing, for what the established flags alone describe."""
-    if not command.spec_file and NETWORKS[network].flags:
-        from nvidia_tao_deploy.spec.flags import spec_is_optional
-
-        if spec_is_optional(network, command.action):
-            return {}
-    return _spec_source(command)
-
-
-def _spec_source(command: argparse.Namespace) -> Path:
+def _spec_file(command: argparse.Namespace) -> Path:
     if not command.spec_file:
         raise UsageError("no spec file is given", remedy="Give it with -e SPEC.")
     return Path(command.spec_file).absolute()
-
-
-def _flag_values(command: argparse.Namespace, network: str) -> dict[str, Any]:
-    if not NETWORKS[network].flags or command.network is None:
-        return {}
-    from nvidia_tao_deploy.spec.flags import flag_values
-
-    return flag_values(network, command.action, vars(command))
 
 
 def _gpu_overrides(action: str, index: str) -> list[str]:
@@ -236,7 +220,7 @@ def _named_network(command: argparse.Namespace) -> str:
     if not name and command.action != "default_specs":
         from nvidia_tao_deploy.spec.read import read_file
 
-        path = _spec_source(command)
+        path = _spec_file(command)
         name, where = read_file(path, "")[0].get("model_name"), f"{path}: model_name"
     if not name:
         raise UsageError("no network is named", where=where, remedy="Set model_name in the spec, or give -m NAME.")

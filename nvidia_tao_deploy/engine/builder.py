@@ -247,10 +247,8 @@ def _check_platform(builder: Any, plan: BuildPlan) -> None:
         if precision.upper() in plan.set_flags and not getattr(builder, f"platform_has_fast_{precision}", True):
             raise BuildError(f"this GPU has no fast {precision}", remedy="Choose another data_type.")
     if plan.dla_core is not None and plan.dla_core >= builder.num_DLA_cores:
-        raise BuildError(
-            f"DLA core {plan.dla_core} was asked for and this device has {builder.num_DLA_cores}",
-            remedy="DLA cores exist on Jetson boards only; leave dla_core empty.",
-        )
+        what = f"DLA core {plan.dla_core} was asked for and this device has {builder.num_DLA_cores}"
+        raise BuildError(what, remedy="DLA cores exist on Jetson boards only; leave dla_core empty.")
 
 
 def _add_profile(builder: Any, network: Any, config: Any, plan: BuildPlan, log: BuildLog) -> None:

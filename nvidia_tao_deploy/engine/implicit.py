@@ -11,20 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.engine.backend import version_tuple
-from nvidia_tao_deploy.engine.options import CALIBRATORS, BuildPlan
+from nvidia_tao_deploy.engine.options import BuildPlan
 from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.files import write_bytes
 from nvidia_tao_deploy.runtime import cuda
 
 BatchSource = Callable[[], "Mapping[str, NDArray[Any]] | None"]
-
-# The algorithm's name in the first line of a cache, by calibrator class.
-_ALGORITHMS = {
-    CALIBRATORS["entropy2"]: "EntropyCalibration2",
-    CALIBRATORS["minmax"]: "MinMaxCalibration",
-    CALIBRATORS["entropy"]: "EntropyCalibration",
-    CALIBRATORS["legacy"]: "LegacyCalibration",
-}
 
 
 def make_calibrator(trt: Any, plan: BuildPlan, batches: BatchSource | None) -> tuple[Any, str | None]:
@@ -38,15 +30,16 @@ def make_calibrator(trt: Any, plan: BuildPlan, batches: BatchSource | None) -> t
     """
     from polygraphy.backend.trt import Calibrator
 
-    algorithm = plan.calibrator or ""
+    calibrator_class = plan.calibrator or ""
+    # In a cache IInt8EntropyCalibrator2 is called EntropyCalibration2.
+    algorithm = calibrator_class.removeprefix("IInt8").replace("Calibrator", "Calibration")
     contents, note = None, None
     path = Path(plan.calibration_cache) if plan.calibration_cache else None
     if path is not None and path.is_file():
-        contents, note = usable_cache(
-            path.read_bytes(), str(trt.__version__), _ALGORITHMS[algorithm], can_calibrate=batches is not None
-        )
+        can_calibrate = batches is not None
+        contents, note = usable_cache(path.read_bytes(), str(trt.__version__), algorithm, can_calibrate=can_calibrate)
     loader = _device_batches(batches) if batches is not None else ()
-    calibrator = Calibrator(data_loader=loader, BaseClass=getattr(trt, algorithm))
+    calibrator = Calibrator(data_loader=loader, BaseClass=getattr(trt, calibrator_class))
     # Kept in memory rather than given as a path: Polygraphy would write the file in place.
     calibrator.cache_contents = contents
     return calibrator, note
@@ -86,10 +79,8 @@ def usable_cache(
     if can_calibrate:
         return None, f"the calibration cache is {found[:60]!r}, this is {wanted}: calibrating again"
     if match is None or match[1] != algorithm:
-        raise BuildError(
-            f"the calibration cache starts with {found[:60]!r}, {wanted} is needed",
-            remedy="Give calibration images (cal_image_dir), or a cache of the same algorithm.",
-        )
+        what = f"the calibration cache starts with {found[:60]!r}, {wanted} is needed"
+        raise BuildError(what, remedy="Give calibration images (cal_image_dir), or a cache of the same algorithm.")
     return wanted.encode() + b"\n" + body, f"the calibration cache is of {found}: used as {wanted}"
 
 

@@ -199,10 +199,8 @@ def preflight(engine: Path, device: int = 0) -> None:
     runtime = engine_runtime(engine)
     manifest = Manifest.load(engine) if manifest_path(engine).is_file() else None
     if manifest is not None and manifest.engine_bytes and engine.stat().st_size != manifest.engine_bytes:
-        raise ModelError(
-            f"{engine} has {engine.stat().st_size} bytes, its manifest says {manifest.engine_bytes}",
-            remedy="It was truncated or replaced: copy both again, or build it again.",
-        )
+        what = f"{engine} has {engine.stat().st_size} bytes, its manifest says {manifest.engine_bytes}"
+        raise ModelError(what, remedy="It was truncated or replaced: copy both again, or build it again.")
     problems = _machine_problems(runtime, manifest, device)
     if problems:
         raise RuntimeUnavailableError(

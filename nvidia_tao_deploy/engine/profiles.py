@@ -13,16 +13,8 @@ from nvidia_tao_deploy.runtime.session import TensorInfo
 
 Shape = tuple[int, ...]
 Triple = tuple[int, int, int]
-_ORT_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-}
+# ONNX Runtime's words for types that NumPy calls otherwise.
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
 
 class Profile(NamedTuple):
@@ -52,15 +44,15 @@ def propose(
             dynamic axis for which no size is given (names the input and the axis).
     """
     sizes = {"batch size": (min_batch, opt_batch, max_batch), "height": heights, "width": widths}
-    for what, triple in sizes.items():
-        if triple is not None:
-            _check_order(what, triple)
+    for name, triple in sizes.items():
+        if triple is not None and not 1 <= triple[0] <= triple[1] <= triple[2]:
+            what = "the {} profile (min {}, opt {}, max {}) is not 1 <= min <= opt <= max".format(name, *triple)
+            remedy = f"Set the min, opt and max {name} of gen_trt_engine.tensorrt in rising order."
+            raise BuildError(what, remedy=remedy)
     _check_batch_axis(inputs)
+    axes = {info.name: _axes(info, sizes) for info in inputs}
     return {
-        info.name: Profile(*zip(*_axes(info, (min_batch, opt_batch, max_batch), heights, widths), strict=True))
-        if info.shape
-        else Profile((), (), ())
-        for info in inputs
+        name: Profile(*(tuple(axis[which] for axis in found) for which in range(3))) for name, found in axes.items()
     }
 
 
@@ -69,47 +61,30 @@ def static_batch(inputs: Sequence[TensorInfo]) -> int | None:
     return next((info.shape[0] for info in inputs if info.shape), None)
 
 
-def _check_order(what: str, triple: Triple) -> None:
-    smallest, tuned, largest = triple
-    if not 1 <= smallest <= tuned <= largest:
-        raise BuildError(
-            f"the {what} profile (min {smallest}, opt {tuned}, max {largest}) is not 1 <= min <= opt <= max",
-            remedy=f"Set the min, opt and max {what} of gen_trt_engine.tensorrt in rising order.",
-        )
-
-
 def _check_batch_axis(inputs: Sequence[TensorInfo]) -> None:
     leading = {info.name: info.shape[0] for info in inputs if info.shape}
     if len(set(leading.values())) > 1:
         listing = ", ".join(f"{name}: {'dynamic' if size is None else size}" for name, size in leading.items())
-        raise BuildError(
-            f"the inputs disagree about axis 0, the batch ({listing})",
-            remedy="Export the model so that axis 0 of every input is the same batch axis.",
-        )
+        what = f"the inputs disagree about axis 0, the batch ({listing})"
+        raise BuildError(what, remedy="Export the model so that axis 0 of every input is the same batch axis.")
 
 
-def _axes(info: TensorInfo, batch: Triple, heights: Triple | None, widths: Triple | None) -> list[Triple]:
+def _axes(info: TensorInfo, sizes: Mapping[str, Triple | None]) -> list[Triple]:
+    """The smallest, tuned-for and largest size of each axis."""
     triples: list[Triple] = []
     rank = len(info.shape)
+    names = {0: "batch size", **({rank - 2: "height", rank - 1: "width"} if rank >= 4 else {})}
     for axis, size in enumerate(info.shape):
-        if size is not None:
-            triples.append((size, size, size))
-        elif axis == 0:
-            triples.append(batch)
-        elif rank >= 4 and axis >= rank - 2:
-            chosen, what = (heights, "height") if axis == rank - 2 else (widths, "width")
-            if chosen is None:
-                raise _open_axis(info, axis, f"Set gen_trt_engine.tensorrt.min_{what}, opt_{what} and max_{what}.")
-            triples.append(chosen)
-        else:
-            raise _open_axis(info, axis, "Give its profile by name, or export the model with this axis fixed.")
+        name = names.get(axis, "")
+        triple = sizes.get(name) if size is None else (size, size, size)
+        if triple is None:
+            remedy = "Give its profile by name, or export the model with this axis fixed."
+            if name:
+                remedy = f"Set gen_trt_engine.tensorrt.min_{name}, opt_{name} and max_{name}."
+            what = f"input {info.name!r}: axis {axis} is dynamic and no size is given for it ({info})"
+            raise BuildError(what, remedy=remedy)
+        triples.append(triple)
     return triples
-
-
-def _open_axis(info: TensorInfo, axis: int, remedy: str) -> BuildError:
-    return BuildError(
-        f"input {info.name!r}: axis {axis} is dynamic and no size is given for it ({info})", remedy=remedy
-    )
 
 
 def check_profiles(inputs: Sequence[TensorInfo], profiles: Mapping[str, Profile]) -> None:
@@ -122,10 +97,8 @@ def check_profiles(inputs: Sequence[TensorInfo], profiles: Mapping[str, Profile]
     names = [info.name for info in inputs]
     for name in profiles:
         if name not in names:
-            raise BuildError(
-                f"the profile names input {name!r}, which the model does not have",
-                remedy=f"Its inputs are: {', '.join(names)}.",
-            )
+            what = f"the profile names input {name!r}, which the model does not have"
+            raise BuildError(what, remedy=f"Its inputs are: {', '.join(names)}.")
     for info in inputs:
         profile = profiles.get(info.name)
         if profile is None:
@@ -138,22 +111,16 @@ def check_profiles(inputs: Sequence[TensorInfo], profiles: Mapping[str, Profile]
 def _check_one(info: TensorInfo, profile: Profile) -> None:
     for which, shape in profile._asdict().items():
         if len(shape) != len(info.shape):
-            raise BuildError(
-                f"input {info.name!r} has {len(info.shape)} axes, its {which} shape {shape} has {len(shape)}",
-                remedy=f"The model's input is {info}.",
-            )
+            what = f"input {info.name!r} has {len(info.shape)} axes, its {which} shape {shape} has {len(shape)}"
+            raise BuildError(what, remedy=f"The model's input is {info}.")
     for axis, size in enumerate(info.shape):
         triple = (profile.min[axis], profile.opt[axis], profile.max[axis])
         if size is not None and set(triple) != {size}:
-            raise BuildError(
-                f"input {info.name!r}: axis {axis} is fixed at {size} in the model, the profile has {triple}",
-                remedy="Fixed axes must keep their size in min, opt and max.",
-            )
+            what = f"input {info.name!r}: axis {axis} is fixed at {size} in the model, the profile has {triple}"
+            raise BuildError(what, remedy="Fixed axes must keep their size in min, opt and max.")
         if not 0 < triple[0] <= triple[1] <= triple[2]:
-            raise BuildError(
-                f"input {info.name!r}: axis {axis} is not 1 <= min <= opt <= max but {triple}",
-                remedy="Order the three shapes of this input.",
-            )
+            what = f"input {info.name!r}: axis {axis} is not 1 <= min <= opt <= max but {triple}"
+            raise BuildError(what, remedy="Order the three shapes of this input.")
 
 
 def try_shapes(
@@ -180,13 +147,15 @@ def try_shapes(
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     content = model if isinstance(model, bytes) else str(model)
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    words = {node.name: node.type.removeprefix("tensor(").removesuffix(")") for node in session.get_inputs()}
+    types = {name: np.dtype(_NUMPY_NAMES.get(word, word)) for name, word in words.items()}
     tried: list[dict[str, Shape]] = []
     for which in Profile._fields:
         shapes = {name: tuple(getattr(profile, which)) for name, profile in profiles.items()}
         if shapes in tried:
             continue
         tried.append(shapes)
-        feeds = {node.name: np.zeros(shapes[node.name], _ORT_TYPES[node.type]) for node in session.get_inputs()}
+        feeds = {node.name: np.zeros(shapes[node.name], types[node.name]) for node in session.get_inputs()}
         try:
             session.run(None, feeds)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of its own

@@ -37,11 +37,8 @@ def parse_env(entries: tuple[str, ...], where: str = "--env") -> dict[str, str |
 def check_env(name: str, value: str, where: str) -> None:
     """Raise UsageError unless ``name`` is a variable name and ``value`` can be carried."""
     if not NAME.fullmatch(name) or "\0" in value:
-        raise UsageError(
-            "an entry is not NAME=VALUE or NAME",
-            where=where,
-            remedy="A name is letters, digits and _ (the entry is not shown here).",
-        )
+        what = "an entry is not NAME=VALUE or NAME"
+        raise UsageError(what, where=where, remedy="A name is letters, digits and _ (the entry is not shown here).")
 
 
 def env_arguments(env: Mapping[str, str | None]) -> tuple[list[str], dict[str, str]]:

@@ -73,10 +73,8 @@ def digest_reference(reference: str, details: dict[str, Any]) -> str:
     if at:
         # Docker shortens names on docker.io, so only the digest itself is compared.
         if not any(item.endswith(f"@{digest}") for item in digests) and details.get("Digest") != digest:
-            raise ContainerError(
-                f"the image found for {reference} has another digest: {', '.join(digests) or 'none'}",
-                remedy="Correct the manifest.",
-            )
+            what = f"the image found for {reference} has another digest: {', '.join(digests) or 'none'}"
+            raise ContainerError(what, remedy="Correct the manifest.")
         return reference
     name = name.rpartition(":")[0]
     for item in digests:

@@ -84,10 +84,8 @@ def merge_mounts(groups: list[tuple[str, list[Mount]]]) -> list[Mount]:
         for mount in mounts:
             first_where, first = seen.setdefault(mount.target, (where, mount))
             if first != mount:
-                raise UsageError(
-                    f"{mount.target} is mounted twice: {first.source} ({first_where}), {mount.source} ({where})",
-                    remedy="Drop one of them.",
-                )
+                what = f"{mount.target} is mounted twice: {first.source} ({first_where}), {mount.source} ({where})"
+                raise UsageError(what, remedy="Drop one of them.")
     return [mount for _, mount in seen.values()]
 
 
@@ -102,10 +100,8 @@ def mount_arguments(mount: Mount, engine: str) -> list[str]:
     """
     if mount.label:
         if ":" in mount.source:
-            raise UsageError(
-                f"{mount.source!r} holds a colon, which a mount with mode z or Z cannot carry",
-                remedy="Drop the mode or rename.",
-            )
+            what = f"{mount.source!r} holds a colon, which a mount with mode z or Z cannot carry"
+            raise UsageError(what, remedy="Drop the mode or rename.")
         access = "ro" if mount.readonly else "rw"
         return ["--volume", f"{mount.source}:{mount.target}:{access},{mount.label}"]
     if engine == "podman" and any(char in mount.source + mount.target for char in ',"'):

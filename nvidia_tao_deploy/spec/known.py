@@ -36,13 +36,12 @@ class ProtoField:
     @classmethod
     def unpack(cls, name: str, text: str) -> ProtoField:
         """Read the packed form."""
-        words = text.split()
+        number, *words = text.split()
         oneof = words[-1] if "oneof" in words else None
-        if words[1] == "map":
-            return cls(name, int(words[0]), words[3], map_key=words[2], oneof=oneof)
-        if words[1] == "repeated":
-            return cls(name, int(words[0]), words[2], repeated=True, oneof=oneof)
-        return cls(name, int(words[0]), words[1], oneof=oneof)
+        if words[0] == "map":
+            return cls(name, int(number), words[2], map_key=words[1], oneof=oneof)
+        repeated = words[0] == "repeated"
+        return cls(name, int(number), words[repeated], repeated, oneof=oneof)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 from nvidia_tao_deploy.errors import SpecError
 
-_KEY = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=]*?)(?:=(?P<value>.*))?$", re.DOTALL)
 _INT = re.compile(r"[+-]?\d(?:_?\d)*$")
 _FLOAT = re.compile(
     r"[+-]?(?:(?:\d(?:_?\d)*\.(?:\d(?:_?\d)*)?|\.\d(?:_?\d)*)(?:[eE][+-]?\d+)?|\d(?:_?\d)*[eE][+-]?\d+|inf|nan)$",
@@ -40,17 +39,17 @@ def parse_override(text: str) -> Override:
     Raises:
         SpecError: it is not ``key=value``, or the value's quotes or brackets do not match.
     """
-    match = _KEY.match(text)
-    key = match["key"].strip() if match else ""
-    sign = match["sign"] if match else None
-    if match is None or not key or (match["value"] is None and sign != "~"):
+    sign = next((sign for sign in ("++", "+", "~") if text.startswith(sign)), "")
+    key, equals, value = text.removeprefix(sign).partition("=")
+    key = key.strip()
+    if not key or (not equals and sign != "~"):
         raise SpecError(
             f"'{text}' is not an override", where="command line", remedy="Write key=value, e.g. evaluate.batch_size=8"
         )
     path = _path(key, text)
     if sign == "~":
         return Override(path, removed=True)
-    return Override(path, parse_value(match["value"], text), added=sign is not None)
+    return Override(path, parse_value(value, text), added=bool(sign))
 
 
 def parse_value(value: str, text: str | None = None) -> Any:

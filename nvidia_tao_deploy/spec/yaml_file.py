@@ -95,11 +95,8 @@ def _merge_repeated(node: yaml.Node, prefix: str, name: str, notes: list[str], a
             first_key, first = pairs[key_node.value]
             first_line = first_key.start_mark.line + 1
             if not isinstance(first, yaml.MappingNode) or not isinstance(value_node, yaml.MappingNode):
-                raise SpecError(
-                    f"{key} is given twice, in lines {first_line} and {line}",
-                    where=f"{name}:{line}: {key}",
-                    remedy="Keep one of them.",
-                )
+                what = f"{key} is given twice, in lines {first_line} and {line}"
+                raise SpecError(what, where=f"{name}:{line}: {key}", remedy="Keep one of them.")
             notes.append(
                 f"{key} is given twice, in lines {first_line} and {line}; both parts count, the later one wins"
             )
