@@ -20,7 +20,7 @@ lint: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python -m pytest -q tests/docs
 
-# Train the sample models again (needs PyTorch, about 15 minutes).
+# Train the sample models again (needs PyTorch; over an hour on two cores).
 samples: $(VENV)/.installed
 	$(BIN)/python -m pip install -q torch==2.13.0
 	$(BIN)/python -m samples.train
