@@ -83,9 +83,8 @@ def read_cache(path: Path) -> CalibrationCache:
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
-        raise DataError(
-            "no such calibration cache", where=str(path), remedy="Check calibration.cal_cache_file."
-        ) from error
+        remedy = "Check calibration.cal_cache_file."
+        raise DataError("no such calibration cache", where=str(path), remedy=remedy) from error
     except OSError as error:
         raise DataError(f"cannot read the calibration cache: {error.strerror}", where=str(path)) from error
     except UnicodeDecodeError as error:
@@ -241,9 +240,8 @@ def read_qat_scales(path: Path) -> dict[str, float]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(
-            "no such file of QAT scales", where=str(path), remedy="Check cal_json_file, or calibrate (force_ptq)."
-        ) from error
+        remedy = "Check cal_json_file, or calibrate (force_ptq)."
+        raise DataError("no such file of QAT scales", where=str(path), remedy=remedy) from error
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the QAT scales: {error}", where=str(path)) from error
     table = content.get("tensor_scales") if isinstance(content, dict) else None

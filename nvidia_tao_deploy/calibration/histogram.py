@@ -1,7 +1,7 @@
 """Ranges from histograms of magnitudes: the three histogram methods as pure functions.
 
 A histogram has ``bins`` equal bins over [0, limit]; all functions return amax, the magnitude at which values are
-clipped.
+clipped. There are more than LEVELS bins, and they are not all empty.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def entropy_amax(counts: Ints, limit: float) -> float:
     """
     bins = len(counts)
     hist = counts.astype(np.float64)
-    if bins <= LEVELS or hist[1:].sum() == 0:
+    if hist[1:].sum() == 0:
         return limit
     hist[0] = hist[1]
     total = hist.sum()
@@ -68,14 +68,10 @@ def entropy_amax(counts: Ints, limit: float) -> float:
 
 def percentile_amax(counts: Ints, limit: float, percentile: float) -> float:
     """The magnitude below which ``percentile`` percent of all values lie, linear within the bin."""
-    total = counts.sum()
-    if total == 0:
-        return limit
     cumulative = np.cumsum(counts)
-    target = percentile / 100.0 * total
+    target = percentile / 100.0 * counts.sum()
     i = min(int(np.searchsorted(cumulative, target)), len(counts) - 1)
-    before = float(cumulative[i] - counts[i])
-    inside = (target - before) / counts[i] if counts[i] else 1.0
+    inside = (target - float(cumulative[i] - counts[i])) / counts[i]
     return float((i + inside) * limit / len(counts))
 
 
@@ -86,8 +82,6 @@ def mse_amax(counts: Ints, limit: float) -> float:
     """
     bins = len(counts)
     occupied = np.flatnonzero(counts)
-    if occupied.size == 0:
-        return limit
     values = (occupied + 0.5) * (limit / bins)
     weights = counts[occupied].astype(np.float64)
     amax = limit * np.arange(1, STEPS + 1) / STEPS

@@ -69,10 +69,8 @@ def quantize_with_modelopt(
             quantized = onnx.load(str(target))
         except Exception as error:  # a third-party pass over any model: whatever it raises
             text = " ".join(str(error).split())[:300] or type(error).__name__
-            raise BuildError(
-                f"Model Optimizer could not quantize the model: {text}",
-                remedy="Use calibration.quantizer: builtin.",
-            ) from error
+            problem = f"Model Optimizer could not quantize the model: {text}"
+            raise BuildError(problem, remedy="Use calibration.quantizer: builtin.") from error
     return quantized, str(getattr(package, "__version__", "?"))
 
 

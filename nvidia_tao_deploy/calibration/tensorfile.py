@@ -77,12 +77,12 @@ def read_tensorfile(path: Path) -> Iterator[Record]:
     try:
         count = int(handle.attrs["count"])
         missing = [i for i in range(count) if f"{ARRAY_KEY}_{i}" not in handle]
-    except (KeyError, ValueError, TypeError) as error:
+        problem = f"record {missing[0]} of {count} is missing" if missing else None
+    except (KeyError, ValueError, TypeError):
+        problem = "the HDF5 file has no record count"
+    if problem:
         handle.close()
-        raise DataError("the HDF5 file has no record count", where=str(path), remedy=_REMEDY) from error
-    if missing:
-        handle.close()
-        raise DataError(f"record {missing[0]} of {count} is missing", where=str(path), remedy=_REMEDY)
+        raise DataError(problem, where=str(path), remedy=_REMEDY)
     return _records(handle, count, path)
 
 

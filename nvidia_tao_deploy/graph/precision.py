@@ -225,9 +225,7 @@ def _rewrite(model: ModelProto, index: GraphIndex, kept: Mapping[str, str], low_
         return high_name[name]
 
     fp32_tensors = set(index.inputs) | set(index.initializers)
-    for original in list(graph.node):
-        node = NodeProto()
-        node.CopyFrom(original)
+    for node in graph.node:
         lowered = touches_float(index, node) and node_key(node) not in kept
         inputs, outputs = _lowerable(node, version, low_type) if lowered else (set(), set())
         for i, name in enumerate(node.input):

@@ -42,9 +42,7 @@ def _widen(model: ModelProto) -> ModelProto:
             wide = numpy_helper.to_array(tensor).astype("float32")
             tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
     nodes: list[NodeProto] = []
-    for original in graph.node:
-        node = NodeProto()
-        node.CopyFrom(original)
+    for node in graph.node:
         rounded = [name for name in node.output if name in narrow]
         if node.op_type == "Cast" and rounded:
             node.attribute[0].i = TensorProto.FLOAT

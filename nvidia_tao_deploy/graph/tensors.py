@@ -134,12 +134,12 @@ def constants_to_initializers(graph: GraphProto) -> None:
 
 
 def _constant_value(node: NodeProto) -> TensorProto | None:
+    """The tensor of a Constant node; None: it is another node, or holds no numbers."""
     if node.op_type != "Constant" or node.domain not in STANDARD_DOMAINS or len(node.attribute) != 1:
         return None
     entry = node.attribute[0]
     if entry.name == "value":
-        tensor = TensorProto()
-        tensor.CopyFrom(entry.t)
+        tensor: TensorProto = entry.t
         return tensor
     dtypes = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
     if entry.name not in dtypes:
@@ -162,15 +162,11 @@ class GraphIndex:
     def __init__(self, model: ModelProto) -> None:
         graph = model.graph
         self.graph = graph
-        self.producers: dict[str, NodeProto] = {}
+        self.producers: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output if name}
         self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in graph.node:
-            for name in node.output:
-                if name:
-                    self.producers[name] = node
-            for name in dict.fromkeys(node.input):
-                if name:
-                    self.consumers[name].append(node)
+            for name in dict.fromkeys(filter(None, node.input)):
+                self.consumers[name].append(node)
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = [value.name for value in fed_inputs(graph)]
         self.outputs = {value.name for value in graph.output}

@@ -50,12 +50,6 @@ class PluginOp:
     outputs: tuple[int, ...]
 
 
-_BATCHED_NMS = PluginOp(lower_batched_nms, (INT32, FLOAT, FLOAT, FLOAT))
-_DETECTION_OUTPUT = PluginOp(lower_detection_output, (FLOAT, INT32))
-_PROPOSAL = PluginOp(lower_proposal, (FLOAT,))
-_CROP = PluginOp(lower_crop_and_resize, (FLOAT,))
-_RESIZE = PluginOp(lower_resize_nearest, (FLOAT,))
-
 # Plugins of TensorRT's static-shape interface: they run in no engine whose batch is open.
 STATIC_PLUGINS = frozenset(
     {
@@ -66,19 +60,15 @@ STATIC_PLUGINS = frozenset(
     }
 )  # fmt: skip
 
-PLUGIN_OPS: dict[str, PluginOp] = {
-    "BatchedNMS_TRT": _BATCHED_NMS,
-    "BatchedNMSDynamic_TRT": _BATCHED_NMS,
-    "NMS_TRT": _DETECTION_OUTPUT,
-    "NMSDynamic_TRT": _DETECTION_OUTPUT,
+# Op types, with and without an open batch -> how they are lowered.
+_LOWERINGS = {
+    "BatchedNMS_TRT BatchedNMSDynamic_TRT": PluginOp(lower_batched_nms, (INT32, FLOAT, FLOAT, FLOAT)),
+    "NMS_TRT NMSDynamic_TRT": PluginOp(lower_detection_output, (FLOAT, INT32)),
     "EfficientNMS_TRT": PluginOp(lower_efficient_nms, (INT32, FLOAT, FLOAT, INT32)),
     "EfficientNMS_ONNX_TRT": PluginOp(lower_efficient_nms_onnx, (INT32,)),
-    "Proposal": _PROPOSAL,
-    "ProposalDynamic": _PROPOSAL,
-    "CropAndResize": _CROP,
-    "CropAndResizeDynamic": _CROP,
-    "ResizeNearest_TRT": _RESIZE,
-    "ResizeNearestDynamic": _RESIZE,
+    "Proposal ProposalDynamic": PluginOp(lower_proposal, (FLOAT,)),
+    "CropAndResize CropAndResizeDynamic": PluginOp(lower_crop_and_resize, (FLOAT,)),
+    "ResizeNearest_TRT ResizeNearestDynamic": PluginOp(lower_resize_nearest, (FLOAT,)),
     "MultilevelProposeROI_TRT": PluginOp(lower_multilevel_propose, (FLOAT,)),
     "MultilevelCropAndResize_TRT": PluginOp(lower_multilevel_crop, (FLOAT,)),
     "PyramidROIAlign_TRT": PluginOp(lower_pyramid_roi_align, (FLOAT,)),
@@ -90,6 +80,7 @@ PLUGIN_OPS: dict[str, PluginOp] = {
     "PillarScatterPlugin": PluginOp(lower_pillar_scatter, (FLOAT,)),
     "DecodeBbox3DPlugin": PluginOp(lower_decode_boxes, (FLOAT, INT32)),
 }
+PLUGIN_OPS = {name: op for names, op in _LOWERINGS.items() for name in names.split()}
 
 
 @dataclass(frozen=True)

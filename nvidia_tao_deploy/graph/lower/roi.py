@@ -108,13 +108,12 @@ def lower_multilevel_propose(g: Emitter, node: PluginNode) -> list[Tensor]:
     keep, limit = node.integer("keep_topk"), node.integer("prenms_topk")
     threshold = node.number("fg_threshold")
     all_boxes, all_scores, levels = [], [], []
-    for level, (delta, score) in zip(MASK_RCNN_LEVELS, _pairs(node.inputs), strict=True):
+    for level, delta, score in zip(MASK_RCNN_LEVELS, node.inputs[::2], node.inputs[1::2], strict=True):
         anchors = _mask_rcnn_anchors(level, height, width)
         count = len(anchors)
         if g.fixed(score, (2, 3, 4))[1] != count:
-            raise CannotLowerError(
-                f"image_size {height}x{width} makes {count} anchors on level {level}, not as its inputs"
-            )
+            problem = f"image_size {height}x{width} makes {count} anchors on level {level}, not as its inputs"
+            raise CannotLowerError(problem)
         flat = g.reshape(score, -1, count)
         rows: Operand = anchors[None]
         deltas = g.reshape(delta, -1, count, 4)
@@ -122,7 +121,7 @@ def lower_multilevel_propose(g: Emitter, node: PluginNode) -> list[Tensor]:
             flat, index = g.top_k(flat, limit, NOTHING)
             deltas, rows = g.take_rows(deltas, index, 4), g("Gather", anchors, index, axis=0)
         all_scores.append(g("Where", g.at_least(flat, threshold), flat, NOTHING))
-        all_boxes.append(_decode_mask_rcnn(g, deltas, rows, (1.0, 1.0, 1.0, 1.0), height, width))
+        all_boxes.append(_decode_mask_rcnn(g, deltas, rows, height, width))
         levels.append(np.full(min(limit, count), level, np.float32))
     scores, boxes = g.concat(all_scores, 1), g.concat(all_boxes, 1)
     # One list with the levels kept apart like classes: the keep_topk best of all levels are the same as the best of
@@ -131,10 +130,6 @@ def lower_multilevel_propose(g: Emitter, node: PluginNode) -> list[Tensor]:
     overlap = Overlap(node.number("iou_threshold"))
     chosen = greedy(g, boxes, scores, len(level_of), keep, overlap, level_of[None])
     return [chosen.rows(g, boxes)]
-
-
-def _pairs(inputs: tuple[str, ...]) -> list[tuple[str, str]]:
-    return list(zip(inputs[::2], inputs[1::2], strict=True))
 
 
 def _mask_rcnn_anchors(level: int, height: int, width: int) -> Array:
@@ -148,10 +143,10 @@ def _mask_rcnn_anchors(level: int, height: int, width: int) -> Array:
 
 
 def _decode_mask_rcnn(
-    g: Emitter, deltas: Operand, boxes: Operand, divisors: tuple[float, ...], height: int, width: int
+    g: Emitter, deltas: Operand, boxes: Operand, height: int, width: int, divisors: tuple[float, ...] = ()
 ) -> Tensor:
     """Boxes y1, x1, y2, x2 with pixel sides (max - min + 1), moved and grown by dy, dx, dh, dw, then clamped."""
-    if divisors != (1.0, 1.0, 1.0, 1.0):
+    if divisors:
         deltas = g("Div", deltas, np.asarray(divisors, np.float32))
     low, high = g.slice(boxes, -1, 0, 2), g.slice(boxes, -1, 2, 4)
     size = g("Add", g("Sub", high, low), 1.0)
@@ -210,7 +205,7 @@ def lower_generate_detection(g: Emitter, node: PluginNode) -> list[Tensor]:
     label = g("Add", g("ArgMax", foreground, axis=2, keepdims=0), 1)
     row = g("Add", g("Mul", np.arange(count)[None], classes), label)
     own = g.take_rows(g.reshape(deltas, -1, count * classes, 4), row, 4)
-    boxes = _decode_mask_rcnn(g, own, rois, (10.0, 10.0, 5.0, 5.0), height, width)
+    boxes = _decode_mask_rcnn(g, own, rois, height, width, divisors=(10.0, 10.0, 5.0, 5.0))
     good = g("And", g.at_least(best, node.number("score_threshold")), g("Greater", best, MINIMUM_DETECTION_SCORE))
     label = g.cast(label, FLOAT)
     overlap = Overlap(node.number("iou_threshold"))
