@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def started(
         yield Run(spec, folder, status)
     except BaseException as error:
         if isinstance(error, TaoDeployError):
-            _name_key(spec, error)
+            _name_key(spec, action, error)
         _record_failure(status, failure_message(error, action))
         raise
     status.record("SUCCESS", f"{task.capitalize()} finished successfully.")
@@ -110,11 +111,18 @@ def failure_message(error: BaseException, action: str) -> str:
     return f"{prefix}{error}"
 
 
-def _name_key(spec: NetworkSpec, error: TaoDeployError) -> None:
-    """Where an error is about a path that the spec gives, its place tells the key and the line too."""
-    key = next((key for key, value in _leaves(spec_tree(spec)) if value and value == error.where), None)
-    if key is not None:
-        error.where = f"{spec.where(key)}: {error.where}"
+def _name_key(spec: NetworkSpec, action: str, error: TaoDeployError) -> None:
+    """Where an error is about a path that the spec gives, its place tells the key and the line too.
+
+    Of several keys with this path the action's own counts; where it is still open which one is meant, none is named.
+    """
+    if error.where is None:
+        return
+    given = ((key, value) for key, value in _leaves(spec_tree(spec)) if value and isinstance(value, str))
+    keys = [key for key, value in given if error.where in (value, os.path.abspath(value))]
+    own = [key for key in keys if key.startswith(f"{action}.")] or keys
+    if len(own) == 1:
+        error.where = f"{spec.where(own[0])}: {error.where}"
 
 
 def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:

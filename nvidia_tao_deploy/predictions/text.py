@@ -94,7 +94,7 @@ def _checked(ids: Array, probabilities: Array, classes: int, where: str) -> NDAr
         raise ModelError(
             f"the model gives class ids {some(wrong)}, but there are {classes} classes with the blank or end tokens",
             where=where or None,
-            remedy="Give the character list of the training.",
+            remedy="Give the character list of the training; of ocrnet, see model.prediction too (CTC or Attn).",
         )
     if not np.isfinite(probabilities).all():
         raise ModelError("the model's probabilities hold NaN or infinities")

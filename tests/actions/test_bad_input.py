@@ -181,6 +181,11 @@ def test_a_missing_folder_is_named_with_its_key(shell: Shell, spec: dict[str, An
     spec["gen_trt_engine"]["tensorrt"]["calibration"]["cal_image_dir"].append(str(tmp_path / "none"))
     message = shell.refused(1, "classification_pyt", "gen_trt_engine", "-e", write_spec(path, spec))
     assert f"calibration.cal_image_dir[1]: {tmp_path / 'none'}: no such image folder" in message
+    spec["gen_trt_engine"]["onnx_file"] = spec["evaluate"]["trt_engine"] = str(tmp_path / "none.onnx")
+    message = shell.refused(1, "classification_pyt", "gen_trt_engine", "-e", write_spec(path, spec))
+    assert f"gen_trt_engine.onnx_file: {tmp_path / 'none.onnx'}: no such" in message
+    message = shell.refused(1, "classification_pyt", "compare", "-e", path)
+    assert "gen_trt_engine.onnx_file: " in message
 
 
 def test_a_run_that_ends_before_its_first_record_is_recorded(

@@ -61,7 +61,8 @@ class Gallery(Listed):
                 for chunk in video["chunks"]
             }
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise DataError(f"not a list of videos: {error!r}", where=str(metadata)) from error
+            remedy = "Each video has dataset, video_id, video_path, and chunks with their times or frames."
+            raise DataError(f"not a list of videos: {error!r}", where=str(metadata), remedy=remedy) from error
         try:
             names = [str(entry["chunk_id"]) for entry in wanted["gallery"]]
             queries = [
@@ -69,7 +70,8 @@ class Gallery(Listed):
                 for q in wanted["queries"]
             ]
         except (TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"not a gallery with queries: {error!r}", where=str(gt_queries)) from error
+            remedy = "It has gallery (chunk_id each) and queries (query and relevant_clip_ids each)."
+            raise DataError(f"not a gallery with queries: {error!r}", where=str(gt_queries), remedy=remedy) from error
         unknown = [name for name in names if name not in clips]
         if unknown or not names:
             what = f"{len(unknown)} clips are not in the metadata: {some(unknown, 3)}" if unknown else "no clip in it"
