@@ -47,7 +47,8 @@ class Bench:
             ModelError: no layer of the model can be quantized, or it is quantized already.
         """
         from nvidia_tao_deploy.engine.backend import choose_runtime
-        from nvidia_tao_deploy.graph.quantize import is_quantized, quantizable_tensors, quantize
+        from nvidia_tao_deploy.graph.quantize import quantizable_tensors, quantize
+        from nvidia_tao_deploy.graph.verify import is_quantized
 
         self._began, self.precision = time.monotonic(), str(base.diagnose.precision)
         self._network, self._spec = network, base.model_copy(deep=True)

@@ -122,7 +122,7 @@ def find_scales(
     """
     from nvidia_tao_deploy.calibration.cache import ENTROPY, write_cache
     from nvidia_tao_deploy.calibration.provenance import write_key
-    from nvidia_tao_deploy.calibration.ranges import QUANTIZED_MAX
+    from nvidia_tao_deploy.graph.quantize import QUANTIZED_MAX
 
     options = spec.gen_trt_engine.tensorrt.calibration
     if _has_qat_scales(spec):
@@ -147,7 +147,7 @@ def find_scales(
 
 def _for_precision(spec: Any, int8_scales: Mapping[str, float]) -> dict[str, float]:
     """Scales of a table in TensorRT's form (amax / 127) for the type that is built."""
-    from nvidia_tao_deploy.calibration.ranges import QUANTIZED_MAX
+    from nvidia_tao_deploy.graph.quantize import QUANTIZED_MAX
 
     factor = QUANTIZED_MAX["int8"] / QUANTIZED_MAX[spec.gen_trt_engine.tensorrt.data_type]
     return {name: scale * factor for name, scale in int8_scales.items()}

@@ -21,7 +21,6 @@ from nvidia_tao_deploy.calibration.histogram import entropy_amax, mse_amax, perc
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.graph.load import model_inputs
 from nvidia_tao_deploy.graph.ort import open_session, run
-from nvidia_tao_deploy.graph.quantize import QUANTIZED_MAX as QUANTIZED_MAX
 from nvidia_tao_deploy.graph.tensors import GraphIndex, copy_model
 
 METHODS = ("minmax", "entropy", "percentile", "mse")

@@ -72,6 +72,11 @@ class Manifest:
         return path
 
     @classmethod
+    def beside(cls, engine: Path) -> Manifest | None:
+        """The manifest of ``engine``; None where there is none. ModelError where it is not a manifest."""
+        return cls.load(engine) if manifest_path(engine).is_file() else None
+
+    @classmethod
     def load(cls, engine: Path) -> Manifest:
         """The manifest of ``engine`` (or of the manifest file itself). Keys of later formats are ignored.
 
@@ -197,7 +202,7 @@ def preflight(engine: Path, device: int = 0) -> None:
     """
     engine = Path(engine)
     runtime = engine_runtime(engine)
-    manifest = Manifest.load(engine) if manifest_path(engine).is_file() else None
+    manifest = Manifest.beside(engine)
     if manifest is not None and manifest.engine_bytes and engine.stat().st_size != manifest.engine_bytes:
         what = f"{engine} has {engine.stat().st_size} bytes, its manifest says {manifest.engine_bytes}"
         raise ModelError(what, remedy="It was truncated or replaced: copy both again, or build it again.")

@@ -21,7 +21,7 @@ from nvidia_tao_deploy.graph.decompose import set_kernel_shapes
 from nvidia_tao_deploy.graph.placement import plan_quantization
 from nvidia_tao_deploy.graph.precision import convert_opset
 from nvidia_tao_deploy.graph.tensors import attribute, constants_to_initializers, copy_model, label, opset, refill
-from nvidia_tao_deploy.graph.verify import is_quantized as is_quantized
+from nvidia_tao_deploy.graph.verify import is_quantized
 
 QUANTIZED_MAX = {"int8": 127.0, "fp8": 448.0}
 MIN_OPSET = {"int8": 13, "fp8": 19}  # per-axis Q/DQ; FLOAT8E4M3FN

@@ -68,11 +68,11 @@ class TensorRTSession:
             RuntimeUnavailableError: no GPU, library or CUDA binding for it here.
         """
         from nvidia_tao_deploy.engine import backend as backends
-        from nvidia_tao_deploy.engine.manifest import Manifest, engine_runtime, manifest_path
+        from nvidia_tao_deploy.engine.manifest import Manifest, engine_runtime
 
         path = Path(path)
         backend = backends.load(engine_runtime(path))
-        manifest = Manifest.load(path) if manifest_path(path).is_file() else None
+        manifest = Manifest.beside(path)
         self._trt = backend.module
         self._path = path
         self.gpu = device

@@ -12,8 +12,8 @@ from nvidia_tao_deploy.calibration.ranges import collect
 from nvidia_tao_deploy.errors import BuildError, ModelError, SpecError
 from nvidia_tao_deploy.graph.parity import compare
 from nvidia_tao_deploy.graph.precision import cast_float
-from nvidia_tao_deploy.graph.quantize import QUANTIZED_MAX, is_quantized, quantizable_tensors, quantize, weight_scales
-from nvidia_tao_deploy.graph.verify import count_precisions, describe_precision, verify_precision
+from nvidia_tao_deploy.graph.quantize import QUANTIZED_MAX, quantizable_tensors, quantize, weight_scales
+from nvidia_tao_deploy.graph.verify import count_precisions, describe_precision, is_quantized, verify_precision
 
 
 def quantized(model, precision="int8", **options):

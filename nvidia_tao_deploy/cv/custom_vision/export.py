@@ -85,7 +85,7 @@ def pixels_of(path: Path) -> dict[str, Any]:
 
 def _manifest(path: Path) -> Any:
     """The manifest of an engine, or of the prepared ONNX beside one; None where there is none."""
-    from nvidia_tao_deploy.engine.manifest import Manifest, manifest_path
+    from nvidia_tao_deploy.engine.manifest import Manifest
 
     engine = path.with_suffix("") if path.suffix.lower() == ".onnx" else path
-    return Manifest.load(engine) if engine.suffix and manifest_path(engine).is_file() else None
+    return Manifest.beside(engine) if engine.suffix else None

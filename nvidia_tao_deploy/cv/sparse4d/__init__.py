@@ -139,11 +139,11 @@ def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:
 
 def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> FrameWriter:
     """predictions.jsonl, summary.json, raw outputs."""
-    from nvidia_tao_deploy.engine.manifest import Manifest, manifest_path
+    from nvidia_tao_deploy.engine.manifest import Manifest
 
     assert isinstance(data, FrameList)
     path = Path(spec.require("inference.trt_engine"))
-    built = Manifest.load(path) if manifest_path(path).is_file() else None
+    built = Manifest.beside(path)
     facts = {
         "engine_sha256": file_sha256(path),
         "plugin_sha256": spec.plugin.sha256 or None,
