@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         command = _parse(argv)
         verbose = command.verbose
-        with _terminate_as_exit():
+        with _signals():
             _execute(command)
     except TaoDeployError as error:
         _fail(f"Error: {error}", verbose)
@@ -283,21 +284,36 @@ class _Tee:
 
 
 @contextmanager
-def _terminate_as_exit() -> Iterator[None]:
-    """SIGTERM ends a run the way Ctrl-C does: recorded, nothing half-written."""
+def _signals() -> Iterator[None]:
+    """SIGTERM ends a run the way Ctrl-C does: recorded, nothing half-written.
+
+    An error that comes of Ctrl-C is Ctrl-C: one that cuts an import off leaves as that module's own error.
+    """
+    interrupted = False
 
     def stop(*_: Any) -> None:
         raise SystemExit(TERMINATED)
 
-    try:
-        previous = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: the caller owns the signals
+    def interrupt(*_: Any) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # the caller owns the signals
         yield
         return
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        previous[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except Exception as error:
+        if interrupted:
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str, verbose: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ import yaml
 from actions.commands import Shell, status, write_spec
 from repository import MODELS
 
+from nvidia_tao_deploy.cli import main as cli
 from nvidia_tao_deploy.networks import ALIASES, COMMANDS, NETWORKS
 
 CLASSIFIER = MODELS / "classification_pyt.onnx"
@@ -148,3 +151,19 @@ def test_python_calls_do_what_the_commands_do(spec: Path) -> None:
     assert results["top_k_accuracy"] > 0.9
     content = yaml.safe_load(spec.read_text())
     assert evaluate(content)["top_k_accuracy"] == results["top_k_accuracy"]
+
+
+def test_an_error_that_comes_of_ctrl_c_is_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def execute(_command) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt as error:
+            raise ImportError("half of a module") from error
+
+    monkeypatch.setattr(cli, "_execute", execute)
+    assert cli.main(["rtdetr", "evaluate", "-e", "spec.yaml"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
