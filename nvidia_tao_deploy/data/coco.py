@@ -125,6 +125,9 @@ class CocoDetection:
         kept = {image["id"] for image, _ in found}
         missing = [image["file_name"] for image in images if image["id"] not in kept]
         what = f"{len(missing)} of {len(images)} images are not on disk: {some(missing)}"
+        absent = [folder for folder in self._folders if not folder.is_dir()]
+        if absent and not found:
+            raise DataError("no such image folder", where=some(absent), remedy="Check the image folder of the spec.")
         if strict or not found:
             raise DataError(
                 what if images else "the annotation file lists no image",

@@ -31,7 +31,13 @@ def read_file(path: Path, network: str) -> tuple[Tree, dict[str, int], list[str]
         raise SpecError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
     name = str(path)
     if proto_tables(network) is None:
-        return read_yaml(text, name)
+        try:
+            return read_yaml(text, name)
+        except SpecError as error:
+            if _looks_like_yaml(text) or path.suffix.lower() in (".yaml", ".yml"):
+                raise
+            remedy = f"'{network} default_specs' writes one."
+            raise SpecError(f"{network} takes YAML specs, and this is none", where=name, remedy=remedy) from error
     from nvidia_tao_deploy.spec.protobuf_text import parse_text
 
     yaml_error: SpecError | None = None

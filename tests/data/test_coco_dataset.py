@@ -77,6 +77,9 @@ def test_missing_images_are_skipped_and_named(folder):
     (folder / "images" / "sub" / "a.jpg").unlink()
     with pytest.raises(DataError, match="2 of 2 images are not on disk"):
         load(folder)
+    (folder / "images").rename(folder / "pictures")
+    with pytest.raises(DataError, match="images: no such image folder"):
+        load(folder)
 
 
 @pytest.mark.parametrize(

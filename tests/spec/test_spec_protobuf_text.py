@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -287,3 +288,12 @@ def test_yaml_of_a_text_spec_loads_back(spec_file):
     again = load_spec(Spec, yaml.safe_load(spec.to_yaml()))
     assert again == spec
     assert again.get("model_config.num_layers") == 18
+
+
+def test_a_network_of_yaml_specs_says_so(tmp_path: Path) -> None:
+    from nvidia_tao_deploy.cv.rtdetr.spec import Spec as RtdetrSpec
+
+    path = tmp_path / "experiment.txt"
+    path.write_text(TEXT)
+    with pytest.raises(SpecError, match=r"experiment\.txt: rtdetr takes YAML specs, and this is none"):
+        load_spec(RtdetrSpec, path)
