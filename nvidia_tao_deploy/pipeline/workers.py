@@ -273,9 +273,8 @@ class _Children:
             end = position + _HEAD.size + _HEAD.unpack_from(data, position)[0]
             if end > len(data):
                 break
-            number, answer = ForkingPickler.loads(
-                data[position + _HEAD.size : end]
-            )  # our own fork's, from an unnamed pipe
+            # From our own fork, through a pipe without a name.
+            number, answer = ForkingPickler.loads(data[position + _HEAD.size : end])
             with self._lock:
                 future = self._jobs.pop(number)[0]
             if isinstance(answer, BaseException):
@@ -312,6 +311,8 @@ class _Children:
         for process in self._processes:
             process.join(5)
         self._collector.join(5)
+        for future, _, _ in self._jobs.values():
+            future.cancel()  # whoever waits for it need not any more
         os.close(self._jobs_in)
         os.close(self._answers_out)
 

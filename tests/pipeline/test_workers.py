@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, RuntimeUnavailableError
 from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.pipeline.stream import Tally, ring_depth, run_stream
+from nvidia_tao_deploy.pipeline.workers import Workers
 from nvidia_tao_deploy.runtime.session import BatchLimits, TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
@@ -176,6 +178,7 @@ INTERRUPTED = """
 import sys, time, os
 sys.path.insert(0, {root!r}); sys.path.insert(0, {here!r})
 import test_workers as t
+from concurrent.futures import CancelledError
 from pathlib import Path
 files = t.Files([Path({image!r})] * 100000)
 began = False
@@ -208,6 +211,7 @@ MEMORY = """
 import resource, sys
 sys.path.insert(0, {root!r}); sys.path.insert(0, {here!r})
 import test_workers as t
+from concurrent.futures import CancelledError
 from pathlib import Path
 files = t.Files([Path({image!r})] * {count})
 seen = sum(1 for _ in t.stream(files, t.ImageTransform(), "threads", batch_size=16))
@@ -225,3 +229,23 @@ def test_memory_does_not_grow_with_the_number_of_images(files: Files) -> None:
         seen, peaks[count] = map(int, done.stdout.split())
         assert seen == count
     assert peaks[5000] < peaks[1000] * 1.05
+
+
+class Slow(ImageTransform):
+    """Takes long over every image."""
+
+    def __call__(self, sample: Sample, out: Mapping[str, Any]) -> Geometry:
+        time.sleep(30)
+        return super().__call__(sample, out)
+
+
+def test_who_waits_for_processes_that_are_ended_waits_no_longer(files: Files) -> None:
+    pool = Workers(files, Slow(), [IN], 4, 1, count=2, kind="processes")
+    ticket = pool.fill(0, [files[0]], 0)
+    closing = threading.Timer(0.3, pool.close)
+    closing.start()
+    began = time.monotonic()
+    with pytest.raises(CancelledError):
+        ticket.result()
+    closing.join()
+    assert time.monotonic() - began < 5
