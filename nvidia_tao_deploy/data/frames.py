@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.data.numpy_file import read_npz
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError
 
@@ -100,8 +101,7 @@ def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
         DataError: not an NPZ, missing or further arrays, wrong types or shapes, values that are not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
-            found = {name: content[name] for name in content.files}
+        found = read_npz(path)
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read the frame: {error}", where=str(path)) from error
     if not set(found) >= FIELDS or set(found) - FIELDS - {POSE}:

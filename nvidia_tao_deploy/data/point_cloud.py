@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.folder import relative_id
+from nvidia_tao_deploy.data.numpy_file import read_npy
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError
@@ -53,7 +54,7 @@ class PointFormat:
         """
         try:
             if path.suffix == ".npy":
-                values = np.load(path, allow_pickle=False)
+                values = read_npy(path)
             else:
                 values = np.fromfile(path, np.float32)
         except (OSError, ValueError, EOFError) as error:
