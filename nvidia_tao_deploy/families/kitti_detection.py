@@ -36,8 +36,8 @@ MAPPING = "dataset_config.target_class_mapping"
 CAFFE_MEANS = dict(zip("bgrl", CAFFE_MEAN_BGR + CAFFE_MEAN_GREY, strict=True))
 IMAGE_INPUT = Port("Input", channels=(1, 3))
 
-# Boxes of source pixels (N, 4) onto the canvas, in the units of the network's metric.
-Place = Callable[[Floats, Geometry], Floats]
+# Boxes (N, 4) from source pixels onto the canvas, in the units of the network's metric, or back from the model's.
+Place = Callable[[Array, Geometry], Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +225,40 @@ def confident(scores: Array, counts: Ints, threshold: float) -> Bools:
     rows = np.arange(scores.shape[1]) < counts[:, None]
     require_finite(scores[rows])
     return np.asarray(rows & (scores.astype(np.float32, copy=False) > np.float32(threshold)))
+
+
+def decode_rows(
+    rows: Array,
+    counts: Array,
+    geometries: Sequence[Geometry],
+    names: Sequence[str],
+    first_class_id: int,
+    threshold: float,
+    place: Place,
+) -> list[PlacedDetections]:
+    """Per image the detections of NMSDynamic_TRT's rows, in the model's order (descending score).
+
+    Args:
+        rows: (B, 1, K, 7) image index, class, score, corners.
+        counts: see :func:`valid_counts`.
+        geometries: how each of the first ``len(geometries)`` images was placed.
+        names: the classes.
+        first_class_id: the first one's id.
+        threshold: detections must score more.
+        place: the rows' corners (N, 4) float32 onto source pixels.
+
+    Raises:
+        ModelError: counts, classes or values that the contract does not allow.
+    """
+    images = rows[: len(geometries), 0]
+    kept = confident(images[..., 2], valid_counts(counts, len(geometries), images.shape[1]), threshold)
+    detections = []
+    for image, mine, geometry in zip(images, kept, geometries, strict=True):
+        found = image[mine].astype(np.float32, copy=False)
+        class_ids = check_detections(found[:, 1], found[:, 3:], names, first_class_id)
+        boxes, scores = place(found[:, 3:], geometry), found[:, 2].astype(np.float64)
+        detections.append(PlacedDetections(boxes, scores, class_ids, geometry=geometry))
+    return detections
 
 
 def check_detections(labels: Array, boxes: Array, names: Sequence[str], first_class_id: int) -> Ints:

@@ -37,20 +37,15 @@ def decode_detection_output(
     Raises:
         ModelError: counts, classes or values that the contract does not allow.
     """
-    rows = outputs["NMS"][: len(geometries), 0]
-    counts = family.valid_counts(outputs["NMS_1"], len(geometries), rows.shape[1])
-    kept = family.confident(rows[..., 2], counts, confidence_threshold)
-    detections = []
-    for row, mine, geometry in zip(rows, kept, geometries, strict=True):
-        found = row[mine].astype(np.float32, copy=False)
-        class_ids = family.check_detections(found[:, 1], found[:, 3:], names, FIRST_CLASS_ID)
-        # float32 products, as the contract rounds them
+
+    def place(corners: Array, geometry: Geometry) -> Floats:
         size = np.array(geometry.network_size * 2, np.float32)
-        canvas = np.clip(np.rint(found[:, 3:] * size), 0, size)
-        detections.append(
-            PlacedDetections(geometry.to_source(canvas), found[:, 2].astype(np.float64), class_ids, geometry=geometry)
-        )
-    return detections
+        # float32 products, as the contract rounds them
+        return geometry.to_source(np.clip(np.rint(corners * size), 0, size))
+
+    return family.decode_rows(
+        outputs["NMS"], outputs["NMS_1"], geometries, names, FIRST_CLASS_ID, confidence_threshold, place
+    )
 
 
 def boxes_on_canvas(boxes_xyxy: Floats, geometry: Geometry) -> Floats:

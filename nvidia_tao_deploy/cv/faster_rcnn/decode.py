@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.arrays import Floats
 from nvidia_tao_deploy.families import kitti_detection as family
 from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
 from nvidia_tao_deploy.transforms.transform import Geometry
@@ -36,16 +37,12 @@ def decode_rois(
     Raises:
         ModelError: counts, classes or values that the contract does not allow.
     """
-    rows = outputs["nms_out"][: len(geometries), 0]
-    counts = family.valid_counts(outputs["nms_out_1"], len(geometries), rows.shape[1])
-    kept = family.confident(rows[..., 2], counts, confidence_threshold)
-    detections = []
-    for row, mine, geometry in zip(rows, kept, geometries, strict=True):
-        found = row[mine].astype(np.float64)
-        class_ids = family.check_detections(found[:, 1], found[:, 3:], names, 0)
+
+    def place(corners: NDArray[Any], geometry: Geometry) -> Floats:
         width, height = geometry.network_size
-        canvas = found[:, 3:] * (width - 1, height - 1, width - 1, height - 1)
-        boxes = geometry.to_source(canvas)
-        boxes = np.clip(boxes, 0, geometry.source_size * 2) if clip else boxes
-        detections.append(PlacedDetections(boxes, found[:, 2], class_ids, geometry=geometry))
-    return detections
+        boxes = geometry.to_source(corners.astype(np.float64) * (width - 1, height - 1, width - 1, height - 1))
+        return np.clip(boxes, 0, geometry.source_size * 2) if clip else boxes
+
+    return family.decode_rows(
+        outputs["nms_out"], outputs["nms_out_1"], geometries, names, 0, confidence_threshold, place
+    )
