@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nvidia_tao_deploy.arrays import Array
+from nvidia_tao_deploy.data.captions import Joined, text_file
+from nvidia_tao_deploy.data.pairs import Listed
+from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text import read_text
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.families.image_text_spec import ImageTextSpec
@@ -178,3 +181,11 @@ def transform(spec: ImageTextSpec, ports: Ports, visual: Transform | None, canon
 def batch_size(spec: Any, action: str) -> int:
     """``<action>.batch_size``."""
     return max(1, int(getattr(spec, action).batch_size))
+
+
+def with_texts(spec: Any, parts: Sequence[Dataset], remedy: str) -> Joined:
+    """What inference embeds: ``parts``, then the texts of ``inference.text_file``; SpecError where that is nothing."""
+    texts = [Listed(text_file(spec.inference.text_file))] if spec.inference.text_file else []
+    if not parts and not texts:
+        raise SpecError("there is nothing to embed", where=spec.where("inference"), remedy=remedy)
+    return Joined([*parts, *texts])

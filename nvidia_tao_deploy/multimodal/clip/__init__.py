@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nvidia_tao_deploy.actions.verbs import verbs
-from nvidia_tao_deploy.data.captions import Captioned, Joined, text_file, text_samples
+from nvidia_tao_deploy.data.captions import Captioned, Joined, text_samples
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
 from nvidia_tao_deploy.data.image import SUFFIXES
 from nvidia_tao_deploy.data.pairs import Listed
@@ -73,15 +73,7 @@ def dataset(spec: Spec, action: str) -> Joined:
     if spec.inference.datasets:
         named = [folder for folder, _ in folders(spec, "inference.datasets")]
         parts.append(ImageFolder(named, suffixes=INFERENCE_SUFFIXES))
-    if spec.inference.text_file:
-        parts.append(Listed(text_file(spec.inference.text_file)))
-    if not parts:
-        raise SpecError(
-            "there is nothing to embed",
-            where=spec.where("inference"),
-            remedy="Set inference.datasets, inference.text_file, or both.",
-        )
-    return Joined(parts)
+    return family.with_texts(spec, parts, "Set inference.datasets, inference.text_file, or both.")
 
 
 def class_texts(spec: Spec, images: ClassFolder) -> list[str]:

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nvidia_tao_deploy.actions.verbs import verbs
-from nvidia_tao_deploy.data.captions import Joined, text_file
-from nvidia_tao_deploy.data.pairs import Listed
 from nvidia_tao_deploy.data.sample import Dataset
-from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families import image_text as family
 from nvidia_tao_deploy.multimodal.video_clip.gallery import ClipMetric, Gallery
 from nvidia_tao_deploy.multimodal.video_clip.spec import Spec
@@ -46,15 +44,9 @@ def dataset(spec: Spec, action: str) -> Dataset:
     if action == "evaluate":
         return gallery(spec, with_queries=True)
     parts: list[Dataset] = [gallery(spec, with_queries=False)] if has_gallery(spec) else []
-    if spec.inference.text_file:
-        parts.append(Listed(text_file(spec.inference.text_file)))
-    if not parts:
-        raise SpecError(
-            "there is nothing to embed",
-            where=spec.where("inference"),
-            remedy="Set dataset.val.gt_queries and metadata, inference.text_file, or all of them.",
-        )
-    return Joined(parts)
+    return family.with_texts(
+        spec, parts, "Set dataset.val.gt_queries and metadata, inference.text_file, or all of them."
+    )
 
 
 def sides(spec: Spec, action: str) -> Sequence[str]:
