@@ -246,15 +246,16 @@ def _decode_nvimgcodec(data: bytes, mode: ColorMode) -> NDArray[np.uint8] | None
 def _decode_opencv(data: bytes, mode: ColorMode, part: int = 1) -> NDArray[np.uint8] | None:
     import cv2
 
-    # IMREAD_REDUCED_COLOR_2 and so on are 16 + 1, 32 + 1, 64 + 1
-    kind = cv2.IMREAD_COLOR if part == 1 else {2: 17, 4: 33, 8: 65}[part]
+    # IMREAD_REDUCED_COLOR_2 and so on are 16 + 1, 32 + 1, 64 + 1; OpenCV gives RGB itself from 4.11 on
+    straight = part == 1 and hasattr(cv2, "IMREAD_COLOR_RGB")
+    kind = cv2.IMREAD_COLOR_RGB if straight else {1: 1, 2: 17, 4: 33, 8: 65}[part]
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
-    if bgr is None or bgr.dtype != np.uint8:
+    if pixels is None or pixels.dtype != np.uint8:
         return None
-    rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    rgb = np.asarray(pixels if straight else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
     return to_luma(rgb) if mode == "L" else rgb
 
 
