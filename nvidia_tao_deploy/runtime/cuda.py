@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.errors import RuntimeUnavailableError
 
 _DRIVER_LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
+_BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{MAJOR,MINOR}
 
 
@@ -155,8 +156,24 @@ def _address(handle: Any) -> int:
     return int(get_cuda_native_handle(handle))
 
 
+@lru_cache(maxsize=64)
+def wait_asleep(device: int) -> None:
+    """Let threads that wait for ``device`` sleep; by default each keeps a core busy that could decode images.
+
+    To be called before the device is used first. Where the driver refuses they go on spinning: no harm but speed.
+    """
+    import os
+
+    if os.environ.get("TAO_SPIN"):
+        return
+    driver, handle = driver_library(), ctypes.c_int(0)
+    if driver is not None and driver.cuDeviceGet(ctypes.byref(handle), device) == 0:
+        driver.cuDevicePrimaryCtxSetFlags_v2(handle, _BLOCKING_SYNC)
+
+
 def set_device(device: int) -> None:
     """Make ``device`` current for this thread (its primary context)."""
+    wait_asleep(device)
     check(cudart().cudaSetDevice(device))
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from nvidia_tao_deploy.errors import RuntimeUnavailableError
-from nvidia_tao_deploy.runtime.cuda import driver_library, gpus
+from nvidia_tao_deploy.runtime.cuda import driver_library, gpus, wait_asleep
 
 _NON_BLOCKING = 1
 _contexts: dict[int, ctypes.c_void_p] = {}
@@ -90,6 +90,7 @@ def make_current(gpu: int) -> None:
     if gpu not in _contexts:
         device, context = ctypes.c_int(0), ctypes.c_void_p()
         call("cuDeviceGet", ctypes.byref(device), gpu)
+        wait_asleep(gpu)
         call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
         _contexts[gpu] = context
     call("cuCtxSetCurrent", _contexts[gpu])

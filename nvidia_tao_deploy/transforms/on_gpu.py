@@ -212,12 +212,6 @@ class Finisher:
     ) -> None:
         """Copy the rows' bytes over and fill the network's input at device address ``pointer``."""
         driver.make_current(self._gpu)
-        with self._lock:
-            self._enqueue(pointer, stream, staging, buffers, count)
-
-    def _enqueue(
-        self, pointer: int, stream: int, staging: _Staging, buffers: Mapping[str, NDArray[Any]], count: int
-    ) -> None:
         host, sizes = buffers[PIXELS].ctypes.data, buffers[SIZES][:count]
         width, height, encoded = sizes.T
         raw = np.where(encoded == 0, width.astype(np.int64) * height * self._channels, 0)
@@ -225,32 +219,37 @@ class Finisher:
             driver.upload_rows(staging.pixels.pointer, host, self._row_bytes, int(raw.max()), count, stream)
         rows = np.zeros(count, _ROW)
         rows["pixels"] = staging.pixels.pointer + np.arange(count, dtype=np.uint64) * np.uint64(self._row_bytes)
-        for size in {(int(w), int(h)) for w, h, _ in sizes}:
-            same = (width == size[0]) & (height == size[1])
-            if size[0]:
-                across, down = self._tables_of(size)
-                rows["across"][same], rows["down"][same] = across, down
-                rows["width"][same], rows["down_first"][same] = size[0], self._down_first(size)
         files = np.flatnonzero(encoded).tolist()
         if files:
-            data = [buffers[PIXELS][index, : encoded[index]] for index in files]
-            staging.images = decode_on_device(data, stream, staging.images)
-            for index, file, image in zip(files, data, staging.images, strict=True):
-                if image is not None and tuple(image.shape)[2] == self._channels:
-                    rows["pixels"][index] = image.__cuda_array_interface__["data"][0]
-                else:
-                    pixels = decode_bytes(file.tobytes())
-                    driver.upload(int(rows["pixels"][index]), pixels.ctypes.data, pixels.nbytes, stream)
-            if None in staging.images:
-                staging.images = []
+            self._decode(files, [buffers[PIXELS][index, : encoded[index]] for index in files], rows, staging, stream)
         for index in np.flatnonzero(width == 0).tolist():  # finished by the worker
             rows["pixels"][index] = 0
             to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
             driver.upload(to, source, self._finished_bytes, stream)
-        driver.upload(staging.rows.pointer, rows.ctypes.data, rows.nbytes, stream)
-        grid = (ceil(self._canvas[0] / _BLOCK[0]), ceil(self._canvas[1] / _BLOCK[1]), count)
-        arguments = (ctypes.c_uint64(staging.rows.pointer), self._store, ctypes.c_uint64(pointer))
-        self._kernel.launch(grid, _BLOCK, stream, arguments)
+        with self._lock:
+            for size in {(int(w), int(h)) for w, h, _ in sizes if w}:
+                same = (width == size[0]) & (height == size[1])
+                across, down = self._tables_of(size)
+                rows["across"][same], rows["down"][same] = across, down
+                rows["width"][same], rows["down_first"][same] = size[0], self._down_first(size)
+            driver.upload(staging.rows.pointer, rows.ctypes.data, rows.nbytes, stream)
+            grid = (ceil(self._canvas[0] / _BLOCK[0]), ceil(self._canvas[1] / _BLOCK[1]), count)
+            arguments = (ctypes.c_uint64(staging.rows.pointer), self._store, ctypes.c_uint64(pointer))
+            self._kernel.launch(grid, _BLOCK, stream, arguments)
+
+    def _decode(
+        self, files: list[int], data: list[NDArray[np.uint8]], rows: NDArray[Any], staging: _Staging, stream: int
+    ) -> None:
+        """Let ``rows[files]`` point to the decoded pixels of ``data``; the CPU decodes what the GPU cannot."""
+        staging.images = decode_on_device(data, stream, staging.images)
+        for index, file, image in zip(files, data, staging.images, strict=True):
+            if image is not None and tuple(image.shape)[2] == self._channels:
+                rows["pixels"][index] = image.__cuda_array_interface__["data"][0]
+            else:
+                pixels = decode_bytes(file.tobytes())
+                driver.upload(int(rows["pixels"][index]), pixels.ctypes.data, pixels.nbytes, stream)
+        if None in staging.images:
+            staging.images = []
 
     def _down_first(self, source: Size) -> bool:
         """Pillow 13 and later resize rows first where the height shrinks by much more than the width."""
