@@ -26,7 +26,7 @@ def read_model(path: Path) -> bytes:
         ModelError: the archive is broken, unsafe or too large, or holds none or several.
     """
     with _opened(path) as archive:
-        return archive.read(_model(archive, path))
+        return _content(archive, _model(archive, path))
 
 
 def read_beside_model(path: Path, name: str) -> bytes | None:
@@ -40,7 +40,13 @@ def read_beside_model(path: Path, name: str) -> bytes | None:
         found = next((info for info in archive.infolist() if info.filename == wanted), None)
         if found is not None and found.file_size > SMALL_BYTES:
             raise ModelError(f"{wanted} has {found.file_size} bytes, too many for a text", where=str(path))
-        return archive.read(found) if found is not None else None
+        return _content(archive, found) if found is not None else None
+
+
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """An entry's bytes, never more in memory than the archive states: ``ZipFile.read`` unpacks first and cuts then."""
+    with archive.open(entry) as member:
+        return member.read(entry.file_size)
 
 
 def _model(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
@@ -58,7 +64,7 @@ def _model(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive, after every entry was looked at; members read while it is open cannot exceed their stated size."""
+    """The archive, after every entry was looked at."""
     try:
         with zipfile.ZipFile(path) as archive:
             problem = _problem(archive.infolist())
@@ -87,6 +93,9 @@ def _problem(entries: list[zipfile.ZipInfo]) -> str | None:
             return f"'{entry.filename}' is a link"
         if entry.flag_bits & 1:
             return f"'{entry.filename}' is encrypted"
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # The exporters deflate; Python unpacks other kinds without a bound.
+            return f"'{entry.filename}' is neither stored nor deflated"
         if entry.file_size > max(SMALL_BYTES, MAX_RATIO * entry.compress_size):
             return f"'{entry.filename}' unpacks to {entry.file_size} bytes from {entry.compress_size}"
         if name in seen:

@@ -7,6 +7,8 @@ import json
 import math
 import shutil
 import stat
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from nvidia_tao_deploy.cv.custom_vision.decode import decode_boxes, decode_grid
+from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.graph import archive
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -262,6 +265,23 @@ def test_bombs_are_refused_by_ratio_size_and_count(
     assert "more than 2000" in shell.refused(1, *words)
     monkeypatch.setattr(archive, "MAX_ENTRIES", 2)
     assert "entries" in shell.refused(1, *words)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_bomb_that_lies_about_its_size_takes_no_memory(tmp_path: Path, method: int) -> None:
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", method) as target:
+        target.writestr("model.onnx", bytes(2**26))
+    content = bytearray(bomb.read_bytes())
+    struct.pack_into("<I", content, content.rindex(b"PK\x01\x02") + 24, 900_000)  # the stated size
+    bomb.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError):
+            archive.read_model(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
 
 
 def test_broken_archives_say_so(shell: Shell, classes: Classes) -> None:
