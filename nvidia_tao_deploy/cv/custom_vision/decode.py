@@ -20,17 +20,17 @@ LEAST_SCORE, IOU_THRESHOLD, MAX_DETECTIONS = 0.01, 0.45, 64
 def decode_grid(output: NDArray[Any], geometries: Sequence[Geometry]) -> list[Detections]:
     """The anchor grid (B, 5 * (5 + C), H, W): per cell and anchor x, y, w, h, objectness, C class logits.
 
-    Centre (cell + (x, y)) / (W, H), size exp(w, h) * anchor / (W, H) in shares of the input; score = sigmoid
+    Centre (cell + sigmoid(x, y)) / (W, H), size exp(w, h) * anchor / (W, H) in shares of the input; score = sigmoid
     (objectness) * softmax(classes), of the best class. Scores over 0.01, suppressed over IoU 0.45 whatever the class,
     the best 64. The boxes are cut at the image after that.
     """
     count, _, height, width = output.shape
     raw = output.astype(np.float64).reshape(count, len(ANCHORS), -1, height, width).transpose(0, 3, 4, 1, 2)
     cells = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)[:, :, None]
-    centres = (raw[..., :2] + cells) / (width, height)
     with np.errstate(over="ignore"):  # an endless box is cut at the image
         halves = np.exp(raw[..., 2:4]) * ANCHORS / (width, height) / 2
-        objectness = 1 / (1 + np.exp(-raw[..., 4:5]))
+        inside = 1 / (1 + np.exp(-raw[..., [0, 1, 4]]))
+    centres, objectness = (inside[..., :2] + cells) / (width, height), inside[..., 2:]
     odds = np.exp(raw[..., 5:] - raw[..., 5:].max(axis=-1, keepdims=True))
     scores = odds / odds.sum(axis=-1, keepdims=True) * objectness
     boxes = np.concatenate([centres - halves, centres + halves], axis=-1).reshape(count, -1, 4)

@@ -315,7 +315,7 @@ def plain_grid(cells: NDArray[Any]) -> list[tuple[float, int, list[float]]]:
         for x in range(width):
             for a, (aw, ah) in enumerate(anchors):
                 v = [float(cells[a * per + k, y, x]) for k in range(per)]
-                cx, cy = (x + v[0]) / width, (y + v[1]) / height
+                cx, cy = ((cell + 1 / (1 + math.exp(-t))) / n for cell, t, n in ((x, v[0], width), (y, v[1], height)))
                 w, h = math.exp(v[2]) * aw / width, math.exp(v[3]) * ah / height
                 top = max(v[5:])
                 odds = [math.exp(value - top) for value in v[5:]]
