@@ -157,6 +157,7 @@ class Network:
         check_classes: (spec, classes of the model) -> ModelError where the spec has others; None: outputs show them.
         open: (spec, action, function that opens a file) -> session.
         sidecars: ONNX file -> files and folders beside it that its engine needs beside itself too.
+        sources: ONNX file that compare is given -> ONNX files of the whole model, by the ending of the engine's stem.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Network:
     check_classes: Callable[[Any, int], None] | None = None
     open: Callable[[Any, str, Callable[[Path], Session]], Session] = open_one
     sidecars: Callable[[Path], Sequence[Path]] = lambda _onnx_file: ()
+    sources: Callable[[Path], Mapping[str, Path]] = lambda onnx_file: {"": onnx_file}
 
     def bound(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], path: Path) -> Ports:
         """The ports of the model file ``path``.

@@ -148,7 +148,7 @@ def compare(
         again = _time(network, found, dataset, section, notes)
         noise = None if again is None else abs(scalars_of(again.numbers).get(decides.key, np.nan) - values[0])
         choice, lines = verdict(found, decides.key, section.max_metric_drop)
-        if first.spec.evaluate.trt_engine == first.built["prepared_onnx"]:
+        if first.spec.evaluate.trt_engine.endswith(".onnx"):
             lines[-1] += " (by the speed of ONNX Runtime here; an engine's may differ)"
         misses = over_budget(found, section, decides.key)
         shift = _confidence(found, section.score_threshold)
@@ -244,13 +244,18 @@ def _measure(network: Network, base: Any, precision: str, folder: Path, dataset:
         options.min_batch_size = min(options.min_batch_size, *sizes)
         options.max_batch_size = max(options.max_batch_size, *sizes)
     spec.gen_trt_engine.results_dir = spec.evaluate.results_dir = str(folder / precision)
-    spec.gen_trt_engine.trt_engine = str(folder / precision / f"{network.name}.engine")
     options.data_type = precision
-    built = gen_trt_engine(network, spec)
-    spec.evaluate.trt_engine = _runnable_here(built, spec, notes)
+    engine, made = folder / precision / f"{network.name}.engine", []
+    for ending, onnx_file in network.sources(Path(spec.require("gen_trt_engine.onnx_file"))).items():
+        spec.gen_trt_engine.onnx_file = str(onnx_file)
+        spec.gen_trt_engine.trt_engine = str(engine.with_stem(engine.stem + ending))
+        made.append(gen_trt_engine(network, spec))
+    built: dict[str, Any] = {key: sum(one[key] for one in made) for key in ("engine_bytes", "build_seconds")}
+    built["counts"] = {key: sum(one["counts"][key] for one in made) for key in made[0]["counts"]}
+    spec.evaluate.trt_engine = _runnable_here(engine, made, spec, notes)
     with opened(network, spec, "evaluate") as model:
         entry = Measured(precision, spec, built, _evaluated(model, dataset), model.session.device)
-    facts = Manifest.load(Path(built["engine"])).calibration or {}
+    facts = Manifest.load(Path(made[0]["engine"])).calibration or {}
     if facts and precision in QUANTIZED:
         entry.calibration = f"{facts.get('method') or facts.get('algorithm') or ''} ({facts['source']})".strip()
     return entry
@@ -309,23 +314,24 @@ def _gpu(spec: Any) -> int:
     return int(spec.evaluate.gpu_ids[0]) if spec.evaluate.gpu_ids else 0
 
 
-def _runnable_here(built: Mapping[str, Any], spec: Any, notes: list[str]) -> str:
-    """The engine where its GPU is here, else the prepared ONNX file."""
-    from nvidia_tao_deploy.engine.manifest import preflight
+def _runnable_here(engine: Path, made: Sequence[Mapping[str, Any]], spec: Any, notes: list[str]) -> str:
+    """The engine (what stands for it, where it is made of several) where its GPU is here, else the prepared ONNX."""
+    from nvidia_tao_deploy.engine.manifest import preflight, prepared_onnx_path
     from nvidia_tao_deploy.runtime.cuda import gpu_available
 
     reason = "no GPU is here"
     if gpu_available():
         try:
-            preflight(Path(built["engine"]), _gpu(spec))
+            for one in made:
+                preflight(Path(one["engine"]), _gpu(spec))
         except RuntimeUnavailableError as error:
             reason = error.what
         else:
-            return str(built["engine"])
+            return str(engine)
     note = f"The prepared ONNX was measured, not the engine ({reason}): accuracy is the graph's, speed ONNX Runtime's"
     if note not in notes:
         notes.append(note)
-    return str(built["prepared_onnx"])
+    return str(prepared_onnx_path(engine))
 
 
 def _confidence(found: Sequence[Measured], threshold: float | None) -> dict[str, Any] | None:

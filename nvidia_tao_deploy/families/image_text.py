@@ -98,6 +98,12 @@ def sidecars(onnx_file: Path) -> list[Path]:
     return sorted(path for suffix in (CONFIG, TOKENIZER) for path in onnx_file.absolute().parent.glob(f"*{suffix}"))
 
 
+def sources(onnx_file: Path) -> dict[str, Path]:
+    """The ONNX file, or those of both towers, by the ending of the engine's stem; ModelError where there is none."""
+    files = tower_files(onnx_file)
+    return {"" if tower == "combined" else f"_{tower}": file for tower, file in files.items()}
+
+
 def sidecar(model: Path, suffix: str) -> Path | None:
     """The model's configuration or tokenizer: in its folder, ``export`` beside that folder, or the folder above.
 

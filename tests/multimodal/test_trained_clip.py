@@ -66,17 +66,41 @@ def test_every_precision_finds_captions_and_digits(shell, words, tmp_path, preci
     assert found["zero_shot_top_1"] >= CLASSES
 
 
-def test_two_towers_do_as_well(shell, words, tmp_path):
-    (tmp_path / "two").mkdir()
-    shutil.copytree(MODELS / "clip_tokenizer", tmp_path / "two" / "clip_tokenizer")
-    shutil.copy(MODELS / "clip_config.yaml", tmp_path / "two")
+@pytest.fixture
+def towers(tmp_path):
+    """clip_vision.onnx and clip_text.onnx."""
+    folder = tmp_path / "two"
+    folder.mkdir()
+    shutil.copytree(MODELS / "clip_tokenizer", folder / "clip_tokenizer")
+    shutil.copy(MODELS / "clip_config.yaml", folder)
     for tower, inputs, output in (("vision", ["image"], "image"), ("text", ["input_ids", "attention_mask"], "text")):
-        path = tmp_path / "two" / f"clip_{tower}.onnx"
+        path = folder / f"clip_{tower}.onnx"
         utils.extract_model(str(MODELS / "clip.onnx"), str(path), inputs, [f"{output}_embedding", "logit_scale"])
-    found = measured(shell, words, tmp_path, f"evaluate.trt_engine={tmp_path / 'two'}")
+    return folder
+
+
+def test_two_towers_do_as_well(shell, words, tmp_path, towers):
+    found = measured(shell, words, tmp_path, f"evaluate.trt_engine={towers}")
     one = measured(shell, words, tmp_path, f"evaluate.trt_engine={MODELS / 'clip.onnx'}")
     assert found["t2i_mAP"] == pytest.approx(one["t2i_mAP"])
     assert found["zero_shot_AUC"] == pytest.approx(one["zero_shot_AUC"])
+
+
+def test_two_towers_are_compared_as_one_model(shell, words, tmp_path, data, towers):
+    calibration = f"gen_trt_engine.tensorrt.calibration.cal_image_dir=[{data / 'captions' / 'calibration'}]"
+    quick = ("compare.precisions=[int8]", "compare.timing_seconds=0.05", "compare.repeats=1")
+    command = words("evaluate", f"gen_trt_engine.onnx_file={towers / 'clip.onnx'}", calibration, *quick)
+    assert shell("clip", "compare", *command[2:]) == 0, shell.err
+    report = json.loads((tmp_path / "results" / "clip" / "compare" / "compare.json").read_text())
+    fp32, _, int8 = report["precisions"]
+    assert [row["precision"] for row in report["precisions"]] == ["fp32", "fp16", "int8"]
+    assert min(fp32["metrics"]["t2i_mAP"], int8["metrics"]["i2t_mAP"]) >= RETRIEVAL
+    folder = tmp_path / "results" / "clip" / "compare" / "int8"
+    sizes = [(folder / f"clip_{tower}.engine").stat().st_size for tower in ("vision", "text")]
+    assert int8["engine_bytes"] == sum(sizes)
+    assert int8["layers"]["int8"] > 0
+    missing = f"gen_trt_engine.onnx_file={towers / 'none.onnx'}"
+    assert "no such model file" in shell.refused(1, "clip", "compare", *command[2:], missing)
 
 
 def broken(tmp_path: Path, factor: float, offset: float) -> Path:

@@ -176,5 +176,6 @@ NETWORK = Network(
     batch_size=family.batch_size,
     open=family.opener(sides),
     sidecars=family.sidecars,
+    sources=family.sources,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)
