@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -46,9 +47,9 @@ class CocoDetection:
 
     A file is looked for below ``image_dir`` (of several folders, in their order) first, then as the json names it. What
     can be read in only one way is mended and told in ``issues``: images missing on disk (skipped), boxes with NaN or
-    negative size (dropped), missing ``area`` (width x height) and ``iscrowd`` (0), unusable annotation ids
-    (renumbered). Boxes of zero area, and boxes outside their image, are kept because the COCO metric counts them, and
-    told as well.
+    negative size (dropped), missing or impossible ``area`` (width x height), missing ``iscrowd`` (0), unusable
+    annotation ids (renumbered). Boxes of zero area, and boxes outside their image, are kept because the COCO metric
+    counts them, and told as well.
 
     Attributes:
         raw: the json object with those changes, as pycocotools takes it.
@@ -209,6 +210,10 @@ def _images(rows: Sequence[dict[str, Any]], where: str) -> dict[int, dict[str, A
     for at, name in enumerate(_fields(rows, "file_name", "images", where)):
         if not isinstance(name, str) or not name:
             raise DataError(f"images[{at}].file_name is not a file name: {name!r}", where=where)
+    for at, row in enumerate(rows):
+        for key in ("width", "height"):
+            if type(row.get(key, 0)) not in (int, float):
+                raise DataError(f"images[{at}].{key} is not a number: {row[key]!r}", where=where)
     return dict(zip(ids, rows, strict=True))
 
 
@@ -227,11 +232,14 @@ def _annotations(
         if dangling:
             at = next(n for n, i in enumerate(ids) if i not in known)
             raise DataError(
-                f"{len(dangling)} annotations have a {key} that does not exist: {some(dict.fromkeys(dangling))} "
+                f"{len(dangling)} annotations name no known {key}: {some(dict.fromkeys(dangling))} "
                 f"(first: annotations[{at}])",
                 where=where,
                 remedy="Do the annotations and the image or category list belong together?",
             )
+    for at, row in enumerate(rows):
+        if row.get("iscrowd", 0) not in (0, 1):
+            raise DataError(f"annotations[{at}].iscrowd is not 0 or 1: {row['iscrowd']!r}", where=where)
     boxes = _boxes(rows, where)
     names = [row.get("id", f"annotations[{at}]") for at, row in enumerate(rows)]
     usable: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= 0).all(axis=1))
@@ -243,7 +251,9 @@ def _annotations(
         "annotations have a box of zero area (kept: misses)",
     )
     _tell(issues, names, usable & _outside(boxes, of_image, images), "annotations lie outside their image (kept)")
-    _tell(issues, names, np.array(["area" not in r for r in rows], bool), "annotations lack 'area' (width x height)")
+    areas = [_area(row, where) for row in rows]
+    without = usable & np.array([area is None for area in areas], bool)
+    _tell(issues, names, without, "annotations lack a usable 'area' (width x height)")
     _tell(issues, names, np.array(["iscrowd" not in r for r in rows], bool), "annotations lack 'iscrowd' (taken as 0)")
 
     own_ids = [row.get("id") for row in rows]
@@ -251,11 +261,13 @@ def _annotations(
     renumber = any(type(i) is not int or i <= 0 for i in own_ids) or len(set(own_ids)) < len(own_ids)
     if renumber:
         issues.append("annotation ids are missing, repeated or not positive: renumbered from 1")
-    kept = [{"iscrowd": 0, **row} for row, keep in zip(rows, usable.tolist(), strict=True) if keep]
-    for number, row in enumerate(kept, start=1):
-        row["area"] = _number(row.get("area", row["bbox"][2] * row["bbox"][3]), "area", where)
-        if renumber:
-            row["id"] = number
+    kept: list[dict[str, Any]] = []
+    for row, area, keep in zip(rows, areas, usable.tolist(), strict=True):
+        if keep:
+            own = row["bbox"][2] * row["bbox"][3] if area is None else area
+            kept.append({"iscrowd": 0, **row, "area": float(own), **({"id": len(kept) + 1} if renumber else {})})
+    if all(row["iscrowd"] for row in kept):
+        issues.append("no annotation counts, there are none but crowds: every number is -1, undefined")
     return kept
 
 
@@ -281,10 +293,12 @@ def _tell(issues: list[str], names: Sequence[object], mask: NDArray[np.bool_], w
         issues.append(f"{int(mask.sum())} {what}: {some([names[i] for i in np.flatnonzero(mask).tolist()])}")
 
 
-def _number(value: Any, key: str, where: str) -> float:
+def _area(row: Mapping[str, Any], where: str) -> float | None:
+    """The annotated area, None where there is none, or one that is not finite or negative."""
+    value = row.get("area", math.nan)
     if type(value) not in (int, float):
-        raise DataError(f"an annotation's {key} is not a number: {value!r}", where=where)
-    return float(value)
+        raise DataError(f"an annotation's area is not a number: {value!r}", where=where)
+    return float(value) if 0 <= value < math.inf else None
 
 
 def _short(value: object) -> str:

@@ -121,6 +121,9 @@ class KittiDetection:
         bare = [image.name for image in images if image.stem not in stems]
         if bare:
             self.issues.append(f"{len(bare)} images skipped, they have no label file in {label_dir}: {some(bare)}")
+        lone = sorted(stems - {image.stem for image in images})
+        if lone:
+            self.issues.append(f"{len(lone)} label files skipped, they have no image in {image_dir}: {some(lone)}")
         return [(image, folder / f"{image.stem}.txt") for image in images if image.stem in stems]
 
     def _read_labels(self, files: Sequence[Path]) -> list[list[KittiObject]]:

@@ -361,8 +361,7 @@ def nms_network(
 
     def writer(spec: Any, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:
         names = dict(enumerate(class_names(spec), first_class_id))
-        # scores are float32: a model's 0.7 must reach a spec's 0.7
-        return DetectionWriter(folder, names, float(np.float32(spec.inference.threshold)), PALETTE, data.root)
+        return DetectionWriter(folder, names, spec.inference.threshold, PALETTE, data.root)
 
     return Network(
         name=name,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.arrays import Floats, Ints
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.metrics.coco_evaluation import ALL, Boxes, CocoEvaluation, evaluate, mean_defined
 from nvidia_tao_deploy.predictions.types import Detections
@@ -122,7 +123,24 @@ class CocoMetric:
         lines += ["", f"{'class':<{width}}{'AP':>8}{'AP50':>8}"]
         for category, (ap, ap50) in self.per_class().items():
             lines.append(f"{names[category]:<{width}}{_cell(ap)}{_cell(ap50)}")
-        return "\n".join(lines)
+        return "\n".join(lines + self.notes())
+
+    def notes(self) -> list[str]:
+        """What the numbers do not show: detections of classes that are no category, and categories never detected."""
+        found, counts = np.unique(np.concatenate([row[3] for row in self._found]), return_counts=True)
+        detected = dict(zip(found.tolist(), counts.tolist(), strict=True))
+        strange = {i: count for i, count in detected.items() if i not in self._dataset.categories}
+        images = set(self._image_ids)
+        truth = {a["category_id"] for a in self._dataset.raw["annotations"] if a["image_id"] in images}
+        unseen = [f"{self._dataset.categories[i]} ({i})" for i in self._category_ids if i in truth - detected.keys()]
+        notes = []
+        if strange:
+            listed = some([f"{'other' if i < 0 else i} ({count})" for i, count in strange.items()])
+            total = sum(strange.values())
+            notes.append(f"{total} detections left out, their classes are no category of the annotation file: {listed}")
+        if unseen:
+            notes.append(f"annotated, but not detected once: {some(unseen)}")
+        return notes
 
     def evaluation(self) -> CocoEvaluation:
         """Precision and recall of every class, threshold and area range; DataError where no image was evaluated."""

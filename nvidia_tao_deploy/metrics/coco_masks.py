@@ -10,6 +10,7 @@ import numpy as np
 
 from nvidia_tao_deploy.arrays import Bools, Floats, Ints
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.metrics.coco import CocoMetric, truth_boxes
 from nvidia_tao_deploy.metrics.coco_evaluation import Boxes
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from nvidia_tao_deploy.data.coco import CocoDetection
 
 Code = dict[str, Any]
+_FAR = 1e5  # pixels; no polygon reaches beyond
 
 
 def has_masks(dataset: CocoDetection) -> bool:
@@ -67,6 +69,9 @@ def encode_masks(detections: Detections) -> list[Code]:
 def encode_segmentation(segmentation: Any, size: tuple[int, int]) -> Code:
     """Polygons, or a run-length code with counts as list or text, as one run-length code; ``size`` is (width, height).
 
+    Everything is checked first: pycocotools takes all memory for a point that is not finite or far away, and never
+    ends on runs that do not fill the picture.
+
     Raises:
         DataError: it is neither, or a code of another size.
     """
@@ -75,19 +80,39 @@ def encode_segmentation(segmentation: Any, size: tuple[int, int]) -> Code:
     width, height = size
     try:
         if isinstance(segmentation, list):
+            polygons = [np.asarray(polygon, np.float64) for polygon in segmentation]
+            if not all(p.ndim == 1 and len(p) > 5 and len(p) % 2 == 0 and np.abs(p).max() < _FAR for p in polygons):
+                raise ValueError
             return dict(codes.merge(codes.frPyObjects(segmentation, height, width)))
-        if isinstance(segmentation["counts"], list):
-            return _of_size(dict(codes.frPyObjects(segmentation, *segmentation["size"])), size)
-        return _of_size(dict(segmentation), size)
+        rows, columns = segmentation["size"]
+        if (columns, rows) != size:
+            raise DataError(f"a mask of {columns} x {rows} pixels on an image of {width} x {height}")
+        listed = isinstance(segmentation["counts"], list)
+        runs = np.asarray(segmentation["counts"], np.int64) if listed else _runs(segmentation["counts"])
+        if (runs < 0).any() or runs.sum() != width * height:
+            raise ValueError
+        return dict(codes.frPyObjects(segmentation, rows, columns) if listed else segmentation)
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise DataError(f"not a COCO segmentation: {str(segmentation)[:80]}") from error
 
 
-def _of_size(code: Code, size: tuple[int, int]) -> Code:
-    height, width = code["size"]
-    if (width, height) != size:
-        raise DataError(f"a mask of {width} x {height} pixels on an image of {size[0]} x {size[1]}")
-    return code
+def _runs(text: str | bytes) -> Ints:
+    """(N,) the runs of a code as text: five bits per character, the lowest first, the sixth says that more follow.
+
+    From the fourth run on the code holds the difference to the run before the last.
+    """
+    bits = np.frombuffer(text.encode() if isinstance(text, str) else text, np.uint8).astype(np.int64) - 48
+    last = (bits & 32) == 0
+    if not len(bits) or not last[-1] or not ((bits >= 0) & (bits < 64)).all():
+        raise ValueError
+    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
+    place = 5 * (np.arange(len(bits)) - np.repeat(starts, np.diff([*starts, len(bits)])))
+    if place.max() > 30:
+        raise ValueError
+    runs = np.add.reduceat((bits & 31) << place, starts) - np.where(bits[last] & 16, 32 << place[last], 0)
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return np.asarray(runs)
 
 
 class CocoMaskMetric(CocoMetric):
@@ -122,7 +147,7 @@ class CocoMaskMetric(CocoMetric):
             raise DataError(
                 f"{len(without)} of {len(annotations)} annotations have no segmentation, the first has id {without[0]}",
                 where=str(dataset.json_file),
-                remedy="Give every annotation a mask, or none to evaluate boxes only.",
+                remedy="Give every annotation a mask.",
             )
 
     def _take(self, sample: Sample, prediction: Detections, categories: Ints) -> None:
@@ -140,6 +165,11 @@ class CocoMaskMetric(CocoMetric):
         self._annotations += sample.target.annotations
         self._truth_codes += codes
         self._codes += encode_masks(prediction)
+
+    def notes(self) -> list[str]:
+        """Annotations whose mask has no pixel; what the boxes do not show, they have said already."""
+        empty = [a["id"] for a, area in zip(self._annotations, _areas(self._truth_codes), strict=True) if not area]
+        return [f"{len(empty)} annotations have a mask without a pixel (kept: misses): {some(empty)}"] if empty else []
 
     def _detections(self) -> Boxes:
         return replace(_masked(super()._detections(), self._codes), area=_areas(self._codes))
@@ -170,7 +200,7 @@ class BoxesAndMasks:
 
     def report(self) -> str:
         """The numbers of the boxes by class, then those of the masks."""
-        masks = ["", self._masks.report()] if self._masks is not None else []
+        masks = ["", self._masks.report()] if self._masks is not None else ["no annotation has a mask: boxes only"]
         return "\n".join([self._boxes.report(), *masks])
 
 

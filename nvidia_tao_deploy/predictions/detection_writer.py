@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,9 @@ import numpy as np
 
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.files import atomic_write
+from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.drawing import Rgb, class_color, draw_box, draw_mask
 from nvidia_tao_deploy.predictions.kitti_labels import kitti_line, write_kitti_labels
 from nvidia_tao_deploy.predictions.output_paths import OutputPaths
@@ -20,41 +23,58 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+class LeftOut:
+    """Counts detections whose class has no name, so that none vanishes in silence."""
+
+    def __init__(self) -> None:
+        self._count: Counter[int] = Counter()
+
+    def take(self, class_ids: Iterable[int]) -> None:
+        """Count one detection of each of these classes."""
+        self._count.update(class_ids)
+
+    def tell(self) -> None:
+        """Say what was left out, if anything."""
+        if self._count:
+            classes = some([f"{class_id} ({count})" for class_id, count in sorted(self._count.items())])
+            total = sum(self._count.values())
+            say(f"note: {total} detections left out, the class map does not name their classes: {classes}")
+
+
 class DetectionWriter:
     """Writes ``labels/<stem>.txt`` and ``images_annotated/<name>`` for each sample, below ``out_dir``.
 
     Paths mirror the dataset's folders. A detection is written if its class has a name and its score reaches the
-    threshold, in the network's order; an image without one gets an empty label file.
+    threshold, in the network's order; an image without one gets an empty label file. Likely detections of classes
+    without a name are counted and told at the end.
 
     Args:
-        names: class id -> name; a sequence names ids from 0, None entries and ids beyond it are left out.
-        threshold: least score, for all classes or by class id (ids not in the mapping: 0).
+        names: class id -> name; a sequence names ids from 0, None entries and ids beyond it are left out. None: every
+            class is written by its id, and tags show the score alone.
+        threshold: least score, compared in float32 as a model's scores are; for all classes or by class id (ids not
+            in the mapping: 0).
         colors: name -> colour (names not in it are listed but not drawn); a palette by class id; None: by name.
-        draw: whether to write pictures.
-        score_only: the tag shows the score without the name (KITTI family without class map).
         tag_above: the tag stands on the box's upper edge instead of in its corner (prompted networks).
     """
 
     def __init__(
         self,
         out_dir: Path | str,
-        names: Mapping[int, str] | Sequence[str | None],
+        names: Mapping[int, str] | Sequence[str | None] | None,
         threshold: float | Mapping[int, float] = 0.0,
         colors: Mapping[str, Any] | Sequence[Any] | None = None,
         root: Path | None = None,
         *,
-        draw: bool = True,
-        score_only: bool = False,
         tag_above: bool = False,
     ) -> None:
         self.labels_dir, self.images_dir = Path(out_dir) / "labels", Path(out_dir) / "images_annotated"
-        listed = names.items() if isinstance(names, Mapping) else enumerate(names)
-        self._names: dict[int, str] = {class_id: name for class_id, name in listed if name is not None}
-        self._threshold = threshold
+        listed = names.items() if isinstance(names, Mapping) else enumerate(names or ())
+        self._by_id, self._threshold, self._palette, self._tag_above = names is None, threshold, colors, tag_above
+        self._names: dict[int, str] = {}
+        self._colors: dict[int, Rgb | None] = {}
         # resolved here, so that a wrong colour fails before the first image
-        self._colors: dict[int, Rgb | None] = {i: class_color(n, i, colors) for i, n in self._names.items()}
-        self._paths = OutputPaths(root)
-        self._draw, self._score_only, self._tag_above = draw, score_only, tag_above
+        self._add({class_id: name for class_id, name in listed if name is not None})
+        self._paths, self._left_out = OutputPaths(root), LeftOut()
 
     def write(self, sample: Sample, prediction: Detections) -> None:
         """Write this sample's label file and picture.
@@ -62,21 +82,27 @@ class DetectionWriter:
         Raises:
             DataError: a file cannot be written, or the picture cannot be read.
         """
-        kept = [class_id in self._names and score >= self._least(class_id) for class_id, _, score in _rows(prediction)]
-        found = prediction[np.array(kept, bool)]
+        least: Any = self._threshold
+        if isinstance(least, Mapping):
+            least = [least.get(class_id, 0.0) for class_id in prediction.class_ids.tolist()]
+        likely = prediction[prediction.scores.astype(np.float32) >= np.asarray(least, np.float32)]
+        classes = likely.class_ids.tolist()
+        if self._by_id:
+            self._add({class_id: str(class_id) for class_id in classes if class_id not in self._names})
+        self._left_out.take(class_id for class_id in classes if class_id not in self._names)
+        found = likely[np.array([class_id in self._names for class_id in classes], bool)]
         lines = [kitti_line(self._names[class_id], box, score) for class_id, box, score in _rows(found)]
         write_kitti_labels(self.labels_dir / self._paths(sample.path, ".txt"), lines)
-        if self._draw:
-            self._write_picture(sample.path, found)
+        self._write_picture(sample.path, found)
 
     def close(self) -> list[Path]:
-        """The folders written to."""
-        return [self.labels_dir, *([self.images_dir] if self._draw else [])]
+        """Say what was left out; the folders written to."""
+        self._left_out.tell()
+        return [self.labels_dir, self.images_dir]
 
-    def _least(self, class_id: int) -> float:
-        if isinstance(self._threshold, Mapping):
-            return self._threshold.get(class_id, 0.0)
-        return self._threshold
+    def _add(self, names: Mapping[int, str]) -> None:
+        self._names.update(names)
+        self._colors.update({i: class_color(name, i, self._palette) for i, name in names.items()})
 
     def _write_picture(self, source: Path, found: Detections) -> None:
         from PIL import Image
@@ -88,7 +114,7 @@ class DetectionWriter:
                 draw_mask(picture, mask, color)
         for (class_id, box, score), color in zip(_rows(found), colors, strict=True):
             if color is not None:
-                text = f"{score:.2f}" if self._score_only else f"{self._names[class_id]}: {score:.2f}"
+                text = f"{score:.2f}" if self._by_id else f"{self._names[class_id]}: {score:.2f}"
                 draw_box(picture, box, text, color, tag_above=self._tag_above)
         save_picture(picture, self.images_dir / self._paths(source, ""))
 

@@ -85,8 +85,8 @@ def test_missing_images_are_skipped_and_named(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d["annotations"][1].update(image_id=99), r"image_id that does not exist: 99.*annotations\[1\]"),
-        (lambda d: d["annotations"][0].update(category_id=6), r"category_id that does not exist: 6"),
+        (lambda d: d["annotations"][1].update(image_id=99), r"no known image_id: 99.*annotations\[1\]"),
+        (lambda d: d["annotations"][0].update(category_id=6), r"no known category_id: 6"),
         (lambda d: d["images"].append(dict(d["images"][0])), "image ids that stand more than once: 7"),
         (lambda d: d["categories"].append({"id": 2, "name": "x"}), "category ids that stand more than once: 2"),
         (lambda d: d["images"][1].update(id="3"), r"images\[1\]\.id is not an integer: '3'"),
@@ -94,6 +94,8 @@ def test_missing_images_are_skipped_and_named(folder):
         (lambda d: d["annotations"][1].pop("bbox"), r"annotations\[1\] has no 'bbox'"),
         (lambda d: d["annotations"][1].update(bbox=[1, 2, 3]), r"annotations\[1\]\.bbox is not"),
         (lambda d: d["annotations"][1].update(area="big"), "area is not a number"),
+        (lambda d: d["annotations"][1].update(iscrowd="no"), r"annotations\[1\]\.iscrowd is not 0 or 1: 'no'"),
+        (lambda d: d["images"][0].update(width="40"), r"images\[0\]\.width is not a number: '40'"),
         (lambda d: d.pop("categories"), "no list of objects 'categories'"),
         (lambda d: d.update(annotations={}), "no list of objects 'annotations'"),
         (lambda d: d.update(categories=[], annotations=[]), "no category"),
@@ -128,19 +130,31 @@ def test_odd_boxes_and_missing_fields_are_counted_and_named(folder):
         rows.append({"id": 14, "image_id": 7, "category_id": 2, "bbox": [1, 1, -3, 4]})
         rows.append({"id": 15, "image_id": 7, "category_id": 2, "bbox": [1, 1, 0, 4], "area": 0, "iscrowd": 0})
         rows.append({"id": 16, "image_id": 7, "category_id": 2, "bbox": [45, 1, 2, 4]})
+        rows.append(
+            {"id": 17, "image_id": 7, "category_id": 2, "bbox": [1, 1, 2, 5], "area": float("nan"), "iscrowd": 0}
+        )
+        rows.append({"id": 18, "image_id": 7, "category_id": 2, "bbox": [1, 1, 2, 5], "area": -3, "iscrowd": 0})
 
     dataset = load(folder, change)
     assert dataset.issues == [
         "2 annotations dropped, their box is not finite or has a negative size: 13, 14",
         "1 annotations have a box of zero area (kept: misses): 15",
         "1 annotations lie outside their image (kept): 16",
-        "3 annotations lack 'area' (width x height): 13, 14, 16",
+        "3 annotations lack a usable 'area' (width x height): 16, 17, 18",
         "3 annotations lack 'iscrowd' (taken as 0): 13, 14, 16",
     ]
-    assert [a["id"] for a in dataset.raw["annotations"]] == [11, 12, 15, 16]
-    assert dataset.raw["annotations"][-1] == {
+    assert [a["id"] for a in dataset.raw["annotations"]] == [11, 12, 15, 16, 17, 18]
+    assert [a["area"] for a in dataset.raw["annotations"]] == [9, 4, 0, 8, 10, 10]
+    assert dataset.raw["annotations"][3] == {
         "id": 16, "image_id": 7, "category_id": 2, "bbox": [45, 1, 2, 4], "area": 8.0, "iscrowd": 0,
     }  # fmt: skip
+
+
+def test_annotations_that_cannot_count_are_told(folder):
+    for change in (lambda d: d.update(annotations=[]), lambda d: d["annotations"][1].update(iscrowd=1)):
+        assert load(folder, change).issues == [
+            "no annotation counts, there are none but crowds: every number is -1, undefined"
+        ]
 
 
 @pytest.mark.parametrize("ids", [(0, 1), (4, 4), (None, 2)])

@@ -49,6 +49,13 @@ def test_rows(make):
     assert dataset.issues[1] == "1 labels left out, no class is mapped to them: DontCare (1)"
 
 
+def test_labels_without_an_image_are_told(make):
+    labels = dict.fromkeys("abc", f"Car 0.00 0 0.00 1 2 3 4 {TAIL}\n")
+    issues = make(labels, images=["b"]).issues
+    assert [issue.split(" in ")[0] for issue in issues] == ["2 label files skipped, they have no image"]
+    assert issues[0].endswith(": a, c")
+
+
 def test_round_boxes_is_half_to_even(make):
     dataset = make({"a": f"car 0 0 0 0.5 1.5 2.5 3.49 {TAIL}\n"}, round_boxes=True)
     np.testing.assert_array_equal(dataset[0].target.boxes_xyxy, [[0, 2, 2, 3]])

@@ -18,7 +18,13 @@ from pycocotools.cocoeval import COCOeval
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.metrics.coco import KEYS
-from nvidia_tao_deploy.metrics.coco_masks import CocoMaskMetric, encode_mask, encode_masks, encode_part
+from nvidia_tao_deploy.metrics.coco_masks import (
+    CocoMaskMetric,
+    encode_mask,
+    encode_masks,
+    encode_part,
+    encode_segmentation,
+)
 from nvidia_tao_deploy.predictions.masks import RoiMaskDetections
 from nvidia_tao_deploy.predictions.types import Detections
 
@@ -149,3 +155,52 @@ def test_truth_of_another_size_is_refused(tmp_path: Path) -> None:
     sample = next(dataset[i] for i in range(len(dataset)) if dataset[i].id == annotation["image_id"])
     with pytest.raises(DataError, match="5 x 5"):
         metric.update(sample, found[int(sample.id)])
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[float("nan"), 1, 2, 3, 4, 5]],  # pycocotools asks for all memory
+        [[1e9, 1, 2, 3, 4, 5]],
+        [[1, 2]],
+        [[1, 2, 3, 4]],  # a box to pycocotools
+        [[1, 2, 3, 4, 5, 6, 7]],
+        [[1, 2, 3, 4, 5, 6], ["a"] * 6],
+        {"size": [10, 8], "counts": [1, 2]},  # too few pixels
+        {"size": [10, 8], "counts": [-1, 81]},
+        {"size": [10, 8], "counts": "zzz"},  # pycocotools never ends
+        {"size": [10, 8], "counts": "q"},
+        {"size": [10, 8], "counts": ""},
+        {"size": [10, 8], "counts": "\x01"},
+        {"size": [10, 8], "counts": "oooooooooooooo0"},
+        {"size": [10], "counts": [80]},
+        {"counts": [80]},
+        5,
+    ],
+)
+def test_what_is_no_segmentation_is_refused(segmentation: Any) -> None:
+    with pytest.raises(DataError, match="not a COCO segmentation"):
+        encode_segmentation(segmentation, (8, 10))
+
+
+def test_every_form_of_a_segmentation_is_the_same_code() -> None:
+    rng = np.random.default_rng(0)
+    for density in np.linspace(0, 1, 300):
+        mask = np.repeat(rng.random((rng.integers(1, 30), rng.integers(1, 30))) < density, 9, axis=0)
+        size = (mask.shape[1], mask.shape[0])
+        assert encode_segmentation(segmentation(mask, 0), size)["counts"] == encode_mask(mask)["counts"].decode()
+        assert encode_segmentation(segmentation(mask, 2), size)["counts"] == encode_mask(mask)["counts"]
+
+
+def test_masks_without_a_pixel_are_told(tmp_path: Path) -> None:
+    document, found = scene(0)
+    annotation = document["annotations"][0]
+    annotation["segmentation"] = [[900, 900, 990, 900, 990, 990]]
+    for image in document["images"]:
+        (tmp_path / image["file_name"]).write_bytes(b"x")
+    (tmp_path / "i.json").write_text(json.dumps(document))
+    dataset = CocoDetection(tmp_path / "i.json", tmp_path)
+    metric = CocoMaskMetric(dataset)
+    for i in range(len(dataset)):
+        metric.update(dataset[i], found[int(dataset[i].id)])
+    assert metric.notes() == [f"1 annotations have a mask without a pixel (kept: misses): {annotation['id']}"]

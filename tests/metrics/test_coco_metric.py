@@ -172,6 +172,25 @@ def test_report_names_every_class(tmp_path):
     report = metric.report()
     assert all(c["name"] in report for c in document["categories"])
     assert f"{metric.compute()['AP']:.4f}" in report
+    assert not metric.notes()
+
+
+def test_report_tells_what_the_numbers_do_not_show(tmp_path):
+    document, _ = scene(3)
+    dataset = dataset_of(tmp_path, document)
+    first, second, *_ = {a["category_id"]: a for a in document["annotations"]}.values()
+    image_id = first["image_id"]
+    sample = next(dataset[i] for i in range(len(dataset)) if dataset[i].id == image_id)
+    annotated = {a["category_id"] for a in sample.target.annotations} - {first["category_id"]}
+    metric = CocoMetric(dataset)
+    metric.update(sample, predictions(np.array([[c, 0.5, 0, 0, 9, 9] for c in (first["category_id"], 95, 95, 97)])))
+    strange, *unseen = metric.report().splitlines()[-2 if annotated else -1 :]
+    wanted = "3 detections left out, their classes are no category of the annotation file: 95 (2), 97 (1)"
+    assert strange == wanted
+    assert second["category_id"] in dataset.categories
+    assert unseen == [
+        "annotated, but not detected once: " + ", ".join(f"c{i} ({i})" for i in sorted(annotated))
+    ] * bool(annotated)
 
 
 @pytest.mark.parametrize("order", [1, -1])

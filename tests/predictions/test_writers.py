@@ -35,7 +35,7 @@ def test_label_line_has_sixteen_fields():
     assert len(line.split()) == 16
 
 
-def test_labels_and_pictures(tmp_path):
+def test_labels_and_pictures(tmp_path, capsys):
     item = sample(tmp_path / "in" / "sub" / "a.png")
     writer = DetectionWriter(
         tmp_path / "out", ["cat", None, "dog"], 0.5, {"cat": "red", "dog": (0, 255, 0)}, tmp_path / "in"
@@ -48,6 +48,8 @@ def test_labels_and_pictures(tmp_path):
         ),
     )  # fmt: skip
     assert writer.close() == [tmp_path / "out" / "labels", tmp_path / "out" / "images_annotated"]
+    said = "note: 2 detections left out, the class map does not name their classes: 1 (1), 7 (1)"
+    assert said in capsys.readouterr().out
     assert (tmp_path / "out" / "labels" / "sub" / "a.txt").read_bytes() == (
         b"dog 0.00 0 0.00 10.000 20.000 60.000 80.000 0.00 0.00 0.00 0.00 0.00 0.00 0.00 0.500\n"
         b"cat 0.00 0 0.00 100.000 30.000 150.000 90.000 0.00 0.00 0.00 0.00 0.00 0.00 0.00 0.750\n"
@@ -75,10 +77,24 @@ def test_classes_missing_in_the_color_map_are_listed_but_not_drawn(tmp_path):
 
 
 def test_thresholds_by_class(tmp_path):
-    writer = DetectionWriter(tmp_path / "out", {1: "a", 2: "b"}, {1: 0.8}, PALETTE, tmp_path, draw=False)
+    writer = DetectionWriter(tmp_path / "out", {1: "a", 2: "b"}, {1: 0.8}, PALETTE, tmp_path)
     writer.write(sample(tmp_path / "a.png"), detections((1, 0.7, 0, 0, 1, 1), (2, 0.0, 0, 0, 1, 1)))
     assert [line[0] for line in (tmp_path / "out" / "labels" / "a.txt").read_text().splitlines()] == ["b"]
-    assert writer.close() == [tmp_path / "out" / "labels"]
+
+
+def test_a_score_of_float32_reaches_the_threshold_it_was_rounded_from(tmp_path):
+    assert float(np.float32(0.7)) < 0.7
+    for name, threshold in (("for_all", 0.7), ("by_class", {0: 0.7})):
+        writer = DetectionWriter(tmp_path / name, ["cat"], threshold, root=tmp_path)
+        writer.write(sample(tmp_path / "a.png"), detections((0, np.float32(0.7), 0, 0, 1, 1)))
+        assert (tmp_path / name / "labels" / "a.txt").read_text().startswith("cat ")
+
+
+def test_without_names_classes_are_numbers_in_the_colors_of_their_ids(tmp_path):
+    writer = DetectionWriter(tmp_path / "out", None, 0.5, PALETTE, tmp_path)
+    writer.write(sample(tmp_path / "a.png"), detections((7, 0.9, 10, 10, 150, 90)))
+    assert (tmp_path / "out" / "labels" / "a.txt").read_text().startswith("7 0.00 0 0.00 10.000")
+    assert tuple(np.asarray(Image.open(tmp_path / "out" / "images_annotated" / "a.png"))[90, 80]) == PALETTE[7 % 5]
 
 
 def test_equal_names_do_not_overwrite_each_other(tmp_path):

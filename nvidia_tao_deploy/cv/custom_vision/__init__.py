@@ -18,12 +18,13 @@ from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.families import classification as family
-from nvidia_tao_deploy.families.class_map import ClassMapWriter
 from nvidia_tao_deploy.families.images import batch_size, calibration_images
 from nvidia_tao_deploy.metrics.coco import CocoMetric
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, Writer, expect
 from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
+from nvidia_tao_deploy.predictions.drawing import PALETTE
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
@@ -146,7 +147,8 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     if classifies:
         return lambda outputs, _geometries: family.probabilities(outputs[SCORES.role])
     assert ports.source is not None
-    count = len(class_names(spec, ports.source).names)
+    names = class_names(spec, ports.source)
+    count = len(names.names)
 
     def run(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> Sequence[Any]:
         if GRID.role in outputs:
@@ -156,7 +158,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
         beyond = [int(rows.class_ids.max()) for rows in found if len(rows) and count and rows.class_ids.max() >= count]
         if beyond:
             raise ModelError(
-                f"the model gives class {max(beyond)}, {count} are named", remedy="Give the export's own labels.txt."
+                f"the model gives class {max(beyond)}, {count} are named", where=names.source, remedy=names.remedy
             )
         return found
 
@@ -181,7 +183,7 @@ def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> Writer:
     names = class_names(spec, ports.source)
     if SCORES.role in ports.outputs:
         return family.writer(folder, names, class_count(ports))
-    return ClassMapWriter(folder, dict(enumerate(names.names)) or None, spec.inference.threshold, data.root)
+    return DetectionWriter(folder, dict(enumerate(names.names)) or None, spec.inference.threshold, PALETTE, data.root)
 
 
 NETWORK = Network(

@@ -10,9 +10,11 @@ from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import efficientdet as family
-from nvidia_tao_deploy.families.class_map import ClassMapWriter, labels, read_class_map
+from nvidia_tao_deploy.families.class_map import labels, read_class_map
 from nvidia_tao_deploy.families.images import batch_size_or
 from nvidia_tao_deploy.network import Decoder, Ports
+from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
+from nvidia_tao_deploy.predictions.drawing import PALETTE
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
@@ -30,11 +32,11 @@ def decode(spec: Spec, _ports: Ports, action: str) -> Decoder:
     return family.decoder(limit, clip=action == "inference")
 
 
-def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> ClassMapWriter:
+def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:
     """What reaches ``inference.threshold``, by the names of ``inference.class_map``."""
     section = spec.inference
     names = read_class_map(section.class_map) if section.class_map else None
-    return ClassMapWriter(folder, names, section.threshold, data.root)
+    return DetectionWriter(folder, names, section.threshold, PALETTE, data.root)
 
 
 NETWORK = family.efficientdet(

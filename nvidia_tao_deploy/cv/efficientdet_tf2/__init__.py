@@ -12,9 +12,10 @@ from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import efficientdet as family
-from nvidia_tao_deploy.families.class_map import ClassMapWriter
 from nvidia_tao_deploy.families.images import batch_size
 from nvidia_tao_deploy.network import Ports
+from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
+from nvidia_tao_deploy.predictions.drawing import PALETTE
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
@@ -25,11 +26,11 @@ def dataset(spec: Spec, action: str) -> Dataset:
     return CocoDetection(json_file, folders, limit=spec.evaluate.num_samples, strict=spec.strict)
 
 
-def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> ClassMapWriter:
+def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:
     """What reaches ``inference.min_score_thresh``, by the names of ``inference.label_map``."""
     section = spec.inference
     names = read_label_map(section.label_map) if section.label_map else None
-    return ClassMapWriter(folder, names, section.min_score_thresh, data.root)
+    return DetectionWriter(folder, names, section.min_score_thresh, PALETTE, data.root)
 
 
 def labels(spec: Spec) -> Sequence[str]:

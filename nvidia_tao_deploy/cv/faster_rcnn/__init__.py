@@ -15,11 +15,12 @@ from nvidia_tao_deploy.data.kitti import KittiDetection
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.families import kitti_detection as family
-from nvidia_tao_deploy.families.class_map import ClassMapWriter
 from nvidia_tao_deploy.families.images import batch_size_or
 from nvidia_tao_deploy.families.yolo import boxes_on_canvas, truth_on_canvas
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
+from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
+from nvidia_tao_deploy.predictions.drawing import PALETTE
 from nvidia_tao_deploy.transforms.image import ImageTransform
 
 classes = partial(family.class_names, keep_case=True)
@@ -88,10 +89,10 @@ def metric(spec: Spec, _data: Dataset) -> Metric:
     return MeanOfThresholds([one(iou_threshold=threshold) for threshold in config.iou_thresholds])
 
 
-def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> ClassMapWriter:
+def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:
     """What reaches ``bbox_visualize_threshold``, in the folders of ``inference_config`` where it names any."""
     config = spec.inference_config
-    made = ClassMapWriter(folder, dict(enumerate(classes(spec))), config.bbox_visualize_threshold, data.root)
+    made = DetectionWriter(folder, dict(enumerate(classes(spec))), config.bbox_visualize_threshold, PALETTE, data.root)
     made.images_dir = Path(config.detection_image_output_dir or made.images_dir)
     made.labels_dir = Path(config.labels_dump_dir or made.labels_dir)
     return made

@@ -10,10 +10,9 @@ import numpy as np
 
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.families.class_map import LeftOut
 from nvidia_tao_deploy.files import write_text
 from nvidia_tao_deploy.metrics.coco_masks import encode_part
-from nvidia_tao_deploy.predictions.detection_writer import save_picture
+from nvidia_tao_deploy.predictions.detection_writer import LeftOut, save_picture
 from nvidia_tao_deploy.predictions.drawing import PALETTE, class_color, draw_box, draw_mask
 from nvidia_tao_deploy.predictions.masks import RoiMaskDetections
 from nvidia_tao_deploy.predictions.output_paths import OutputPaths

@@ -255,6 +255,11 @@ def test_wrong_class_maps_and_models_are_told(tmp_path: Path, shell: Shell) -> N
     (tmp_path / "classmap.txt").write_text("".join(f"n{i}\n" for i in range(CHANNELS + 3)))
     assert shell(*case.words("inference")) == 0
     assert "does not know: n7, n8, n9, n10" in shell.out
+    assert "does not name their classes: 0 (" in shell.out  # no line names channel 0
+    (tmp_path / "classmap.txt").write_text("n0\nn1\n\n")
+    assert shell(*case.words("inference")) == 0
+    unnamed = sum(d["score"] >= np.float32(0.3) and d["category_id"] not in (1, 2) for d in case.expected())
+    assert f"{unnamed} detections left out, the class map does not name their classes: 0 (" in shell.out
     del case.spec["dataset"]["infer_data_sources"]["classmap"]
     assert "classmap has no value" in shell.refused(2, *case.words("inference"))
     case.spec["dataset"]["num_classes"] = 91
@@ -264,7 +269,13 @@ def test_wrong_class_maps_and_models_are_told(tmp_path: Path, shell: Shell) -> N
     moved = [{**a, "category_id": a["category_id"] + 20} for a in case.annotations]
     write_coco(case.json, names, {i + 20: name for i, name in CATEGORIES.items()}, moved)
     assert "no predicted class is a category" in shell.refused(1, *case.words("evaluate"))
+    kite = {**case.annotations[0], "category_id": 40}  # the model has no channel for it
+    write_coco(case.json, names, {**CATEGORIES, 40: "kite"}, [*case.annotations, kite])
+    assert shell(*case.words("evaluate")) == 0
+    assert "annotated, but not detected once: kite (40)" in shell.out
     write_coco(case.json, names, CATEGORIES, case.annotations)
+    assert shell(*case.words("evaluate")) == 0
+    assert "their classes are no category of the annotation file: 0 (" in shell.out
     case.spec["dataset"]["eval_class_ids"] = [2]
     assert "eval_class_ids [2]" in shell.refused(1, *case.words("evaluate"))
     del case.spec["dataset"]["eval_class_ids"]
