@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nvidia_tao_deploy.actions.model import opened
 from nvidia_tao_deploy.actions.rank_process import job
 from nvidia_tao_deploy.actions.run import started
+from nvidia_tao_deploy.data.sample import called
 from nvidia_tao_deploy.files import plain, write_json
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
@@ -60,7 +61,8 @@ def evaluate(
         results = plain({**numbers, **{key: value for key, value in figures.items() if key not in numbers}})
         say(metric.report())
         skipped = f", {len(tally.skipped)} skipped" if tally.skipped else ""
-        say(f"{tally.images} images evaluated{skipped}, {tally.images_per_second:.1f} images/s on {device}")
+        what = called(dataset)
+        say(f"{tally.images} {what} evaluated{skipped}, {tally.images_per_second:.1f} {what}/s on {device}")
         say(tally.summary())
         write_json(run.folder / "results.json", results)
         say(f"Results: {run.folder / 'results.json'}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nvidia_tao_deploy.actions.model import opened
 from nvidia_tao_deploy.actions.rank_process import job
 from nvidia_tao_deploy.actions.run import started
+from nvidia_tao_deploy.data.sample import called
 from nvidia_tao_deploy.files import plain
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
@@ -55,7 +56,8 @@ def inference(
             return {}
         outputs = writer.close()
         skipped = f", {len(tally.skipped)} skipped" if tally.skipped else ""
-        say(f"{tally.images} images{skipped}, {tally.images_per_second:.1f} images/s on {device}")
+        what = called(dataset)
+        say(f"{tally.images} {what}{skipped}, {tally.images_per_second:.1f} {what}/s on {device}")
         say(tally.summary())
         for path in outputs:
             say(f"Written: {path}")

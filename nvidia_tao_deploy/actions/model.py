@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset, Sample, called
+from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.network import Decoder, Network, Ports
 from nvidia_tao_deploy.pipeline.gather import gather, send_all
 from nvidia_tao_deploy.pipeline.progress import progress, say
@@ -20,6 +21,9 @@ from nvidia_tao_deploy.pipeline.workers import worker_count
 from nvidia_tao_deploy.runtime.open import ENGINE_SUFFIXES, open_session
 from nvidia_tao_deploy.runtime.session import Session
 from nvidia_tao_deploy.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from nvidia_tao_deploy.engine.manifest import Manifest
 
 
 @dataclass
@@ -63,7 +67,7 @@ class OpenModel:
             send_all(team, numbered, tally)
             return
         with closing(numbered):
-            yield from progress(gather(team, dataset, numbered, tally), len(dataset), self.action)
+            yield from progress(gather(team, dataset, numbered, tally), len(dataset), self.action, called(dataset))
         for name, reason in tally.skipped:
             say(f"skipped: {name}: {reason}")
         if tally.resized:
@@ -123,10 +127,18 @@ def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[Op
         cuda_graph=spec.runtime.cuda_graph,
         where=spec.where(key),
     )
+    path = Path(section.trt_engine)
+    built = _manifest(path)
+    if built and built.network not in (None, network.name):
+        raise ModelError(
+            f"the model was built for {built.network}, and this is {network.name}",
+            where=str(path),
+            remedy=f"Run {built.network} with it, or build it with {network.name} gen_trt_engine.",
+        )
     session = network.open(spec, action, opened_file)
     try:
-        ports = network.bound(session.inputs, session.outputs, Path(section.trt_engine))
-        if network.check_classes and (count := _class_count(Path(section.trt_engine))) is not None:
+        ports = network.bound(session.inputs, session.outputs, path)
+        if network.check_classes and (count := built.classes if built else _class_count(path)) is not None:
             network.check_classes(spec, count)
         say(f"{section.trt_engine} on {session.device}")
         transform = network.transform(spec, ports)
@@ -136,17 +148,20 @@ def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[Op
         session.close()
 
 
-def _class_count(path: Path) -> int | None:
-    """Classes of a model: from its plugin, or from the manifest where gen_trt_engine wrote it; None: not known."""
-    from nvidia_tao_deploy.engine.manifest import Manifest, manifest_path
-    from nvidia_tao_deploy.graph.classes import class_count
+def _manifest(path: Path) -> Manifest | None:
+    """The manifest of an engine, or of the prepared model beside an engine."""
+    from nvidia_tao_deploy.engine.manifest import Manifest
 
-    is_onnx = path.suffix.lower() == ".onnx"
-    engine = path.with_suffix("") if is_onnx else path
-    if engine.suffix.lower() in ENGINE_SUFFIXES and manifest_path(engine).is_file():
-        return Manifest.load(engine).classes
-    if not is_onnx:
+    engine = path.with_suffix("") if path.suffix.lower() == ".onnx" else path
+    return Manifest.beside(engine) if engine.suffix.lower() in ENGINE_SUFFIXES else None
+
+
+def _class_count(path: Path) -> int | None:
+    """Classes of an ONNX file, from its plugin; None: not known."""
+    if path.suffix.lower() != ".onnx":
         return None
     import onnx
+
+    from nvidia_tao_deploy.graph.classes import class_count
 
     return class_count(onnx.load(str(path), load_external_data=False))

@@ -87,6 +87,8 @@ def text_file(path: Path | str) -> list[Sample]:
 class Joined(Listed):
     """Several datasets, one after the other."""
 
+    called = "samples"
+
     def __init__(self, parts: Sequence[Dataset]) -> None:
         super().__init__((part[i] for part in parts for i in range(len(part))), parts[0].root if parts else None)
         self.issues: list[str] = [issue for part in parts for issue in getattr(part, "issues", ())]

@@ -165,6 +165,7 @@ class DepthList:
                     + (", map." * with_truth or "."),
                 )
         self.root: Path | None = None
+        self.called = "pairs" if stereo else "images"
         self.issues: list[str] = []
         self._samples: list[Sample] = []
         missing = []

@@ -39,6 +39,8 @@ class FrameList:
         DataError: the manifest is missing or malformed, or a file that it names is missing; the frame is named.
     """
 
+    called = "frames"
+
     def __init__(self, manifest: Path | str, cameras: int) -> None:
         self.path = Path(manifest)
         self.root: Path | None = self.path.absolute().parent

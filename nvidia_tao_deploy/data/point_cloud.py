@@ -56,7 +56,7 @@ class PointFormat:
             if path.suffix == ".npy":
                 values = read_npy(path)
             else:
-                values = np.fromfile(path, np.float32)
+                values = np.frombuffer(path.read_bytes(), np.float32)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"cannot read the point cloud: {error}", where=str(path)) from error
         if path.suffix != ".npy" and values.size % self.features == 0:
@@ -86,6 +86,8 @@ class PointClouds:
     Raises:
         DataError: no cloud, none with a label file, or no label names a class.
     """
+
+    called = "clouds"
 
     def __init__(self, folder: Path | str, class_names: Sequence[str], *, labelled: bool, strict: bool = False) -> None:
         self.root: Path | None = Path(os.path.abspath(folder)) / "lidar"

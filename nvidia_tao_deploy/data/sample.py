@@ -41,3 +41,8 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def called(dataset: Dataset) -> str:
+    """What people call the samples, in the plural: the dataset's ``called``, else images."""
+    return getattr(dataset, "called", "images")

@@ -61,9 +61,13 @@ def uber_line(line: str) -> tuple[NDArray[np.float64], str]:
 
 
 def clockwise(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Four corners from the top left clockwise: least and greatest x + y, least and greatest y - x."""
+    """Four corners from the top left clockwise: least and greatest x + y, least and greatest y - x.
+
+    Where one corner is two of these, as under 45 degrees, they stay as they are.
+    """
     total, difference = points.sum(axis=1), points[:, 1] - points[:, 0]
-    return points[[total.argmin(), difference.argmin(), total.argmax(), difference.argmax()]]
+    order = [total.argmin(), difference.argmin(), total.argmax(), difference.argmax()]
+    return points[order] if len(set(order)) == 4 else points
 
 
 _LINES: dict[str, Callable[[str], tuple[NDArray[np.float64], str]]] = {

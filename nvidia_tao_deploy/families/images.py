@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from nvidia_tao_deploy.data.folder import ImageFolder
-from nvidia_tao_deploy.errors import SpecError
+from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
@@ -71,6 +71,21 @@ def set_size(ports: Ports, width: int, height: int) -> None:
     """See :meth:`OpenInputs.set_size`; the binder made the ports so."""
     assert isinstance(ports.inputs, OpenInputs)
     ports.inputs.set_size(width, height)
+
+
+def check_map(ports: Ports, image: str, name: str) -> None:
+    """The output ``name`` (..., H, W) has a value for every pixel of the input ``image``.
+
+    Raises:
+        ModelError: it is declared of another height or width.
+    """
+    size, found = ports.inputs[image].shape[-2:], ports.outputs[name].shape[-2:]
+    if any(None not in pair and pair[0] != pair[1] for pair in zip(size, found, strict=True)):
+        raise ModelError(
+            "the model does not fit this network: its contract asks for an output of the input's height and width; "
+            f"the model has {ports.inputs[image]} and gives {ports.outputs[name]}",
+            remedy="Check that the file was exported for this network.",
+        )
 
 
 def check_size(spec: Any, ports: Ports, role: str, width_key: str, height_key: str) -> None:

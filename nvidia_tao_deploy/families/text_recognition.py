@@ -12,27 +12,35 @@ from nvidia_tao_deploy.metrics.ocr import TextMetric
 from nvidia_tao_deploy.network import Binder, Port, Ports, expect
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
+OUTPUTS = {
+    "lprnet": {"ids": "tf_op_layer_ArgMax", "probabilities": "tf_op_layer_Max"},
+    "ocrnet": {"ids": "output_id", "probabilities": "output_prob"},
+}
 
-def binder(image: Port, ids: Sequence[str], probabilities: Sequence[str]) -> Binder:
-    """A binder of the roles ``ids`` and ``probabilities``: by these names, else by type, never by position alone.
 
-    It raises ModelError where the model has other inputs, no such pair of outputs, or a dynamic image size.
+def binder(network: str, image: Port) -> Binder:
+    """A binder of the roles ``ids`` and ``probabilities``: by name, else by type, never by position alone.
+
+    It raises ModelError where the model has other inputs, no such pair of outputs, those of the other network of the
+    family, or a dynamic image size.
     """
 
     def bind(model_inputs: Sequence[TensorInfo], model_outputs: Sequence[TensorInfo]) -> Ports:
         inputs = expect((image,), ())(model_inputs, ()).inputs
-        pairs = [output for output in model_outputs if len(output.shape) == 2]
+        pairs = {output.name.removesuffix(":0"): output for output in model_outputs if len(output.shape) == 2}
         found = {}
-        for role, names, integer in (("ids", ids, True), ("probabilities", probabilities, False)):
-            typed = {output.name: output for output in pairs if (output.dtype.kind in "iu") == integer}
-            for output in [*(typed[name] for name in names if name in typed), *typed.values()][:1]:
+        for role, name in OUTPUTS[network].items():
+            typed = {own: pair for own, pair in pairs.items() if (pair.dtype.kind in "iu") == (role == "ids")}
+            for output in [*filter(None, [typed.get(name)]), *typed.values()][:1]:
                 found[role] = output
-        if len(found) < 2 or len({output.shape[1] for output in found.values()} - {None}) > 1:
+        other = next((o for o, names in OUTPUTS.items() if o != network and pairs.keys() & names.values()), None)
+        if other or len(found) < 2 or len({output.shape[1] for output in found.values()} - {None}) > 1:
             has = "; ".join(map(str, model_outputs)) or "none"
             raise ModelError(
-                "the model does not fit this network: its contract asks for integer class ids and float probabilities, "
-                f"both (batch, steps); the model has {has}",
-                remedy="Check that the file was exported for this network.",
+                "the model does not fit this network: its contract asks for integer class ids '{ids}' and float "
+                "probabilities '{probabilities}', both (batch, steps); ".format(**OUTPUTS[network])
+                + f"the model has {has}{f', as {other} has' if other else ''}",
+                remedy=f"Run {other} with it." if other else "Check that the file was exported for this network.",
             )
         ports = Ports(inputs, found)
         ports.image_size(image.role)

@@ -19,15 +19,15 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Pass ``items`` on, showing how many of ``total`` are done."""
+def progress(items: Iterable[T], total: int, what: str, called: str = "images") -> Iterator[T]:
+    """Pass ``items`` on, showing how many of ``total`` are done; ``called`` is what they are, in the plural."""
     if not current().leads:
         yield from items
         return
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from tqdm(items, total=total, desc=what, unit="image", leave=False)
+        yield from tqdm(items, total=total, desc=what, unit=called.removesuffix("s"), leave=False)
         return
     began = last = time.monotonic()
     for done, item in enumerate(items, 1):
@@ -35,4 +35,4 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         now = time.monotonic()
         if now - last >= LINE_EVERY_SECONDS:
             last = now
-            say(f"{what}: {done} of {total} ({done / (now - began):.0f} images/s)")
+            say(f"{what}: {done} of {total} ({done / (now - began):.0f} {called}/s)")

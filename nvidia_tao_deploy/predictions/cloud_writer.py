@@ -105,8 +105,8 @@ def birds_eye(points: NDArray[np.float32], truth: Floats, found: Floats, area: S
     points = points[np.isfinite(points[:, :3]).all(1)]
     far = min(FAR, float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high)))))
     ranges = np.clip(np.linalg.norm(points[:, :3], axis=1) / far, 0, 1)
-    levels = (255 * (0.35 + 0.65 * ranges)).astype(np.uint8)  # the darkest colours would not be seen
-    colors = np.asarray(cv2.applyColorMap(levels[:, None], cv2.COLORMAP_VIRIDIS)).reshape(-1, 3)[:, ::-1]
+    colormap = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    colors = colormap[(255 * (0.35 + 0.65 * ranges)).astype(np.uint8)]  # the darkest would not be seen
     places = np.clip(pixels(points[:, :2]), -9, SIDE + 9).astype(np.int64)
     for shift in np.ndindex(3, 3):
         column, row = (places + np.array(shift)).T

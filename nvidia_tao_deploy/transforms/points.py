@@ -145,9 +145,11 @@ class CloudTally:
 
     def __init__(self) -> None:
         self._left_out = {"not_finite": [0, 0], "over_caps": [0, 0], "over_input": [0, 0]}
+        self._empty = 0
 
     def add(self, geometry: Geometry) -> None:
         """Take one cloud."""
+        self._empty += geometry.source_size[0] == getattr(geometry, "not_finite", 0)
         for name, sums in self._left_out.items():
             if count := getattr(geometry, name, 0):
                 sums[:] = sums[0] + count, sums[1] + 1
@@ -159,7 +161,8 @@ class CloudTally:
             "over_caps": "their voxels are full; the first points of a voxel count",
             "over_input": "the model's input is full; the first points count",
         }
-        return [
+        empty = [f"{self._empty} clouds hold no point at all"] if self._empty else []
+        return empty + [
             f"{points} points of {clouds} clouds left out: {reasons[name]}"
             for name, (points, clouds) in self._left_out.items()
             if points

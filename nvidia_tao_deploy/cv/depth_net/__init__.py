@@ -15,7 +15,7 @@ from nvidia_tao_deploy.cv.depth_net.spec import LEAST_SIDE, DataSource, Spec
 from nvidia_tao_deploy.data.depth import AnnotationFile, DepthList
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
-from nvidia_tao_deploy.families.images import OpenInputs, batch_size_or, calibration_images, set_size
+from nvidia_tao_deploy.families.images import OpenInputs, batch_size_or, calibration_images, check_map, set_size
 from nvidia_tao_deploy.files import write_json
 from nvidia_tao_deploy.metrics.depth import MAX_DEPTH, MIN_DEPTH, MonoMetric, StereoMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
@@ -28,6 +28,8 @@ from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 
 MONO = (Port("images", ("image",), channels=(3,)),)
 STEREO = (Port("left_image", ("left",), channels=(3,)), Port("right_image", ("right",), channels=(3,)))
+DEPTH = Port("map", ("outputs", "disparity"), rank=3)
+DISPARITY = Port("map", DEPTH.names, channels=(1,))
 SIDES = ("height", "width")
 DATA = {"evaluate": "test_dataset", "inference": "infer_dataset"}
 NYU_CROP = (45, 471, 41, 601)
@@ -36,11 +38,10 @@ DEFAULT_DISPARITY = 416.0
 
 def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
     """One image and its depth (B, H, W), or a pair and its disparity (B, 1, H, W); further outputs do not count."""
-    named = [output for output in outputs if output.name in ("outputs", "disparity")] or list(outputs[:1])
-    rank = len(named[0].shape) if named and len(named[0].shape) in (3, 4) else 3
-    ports = expect(STEREO if len(inputs) > 1 else MONO, (Port("map", ("outputs", "disparity"), rank=rank),))(
-        inputs, named[:1]
-    )
+    images, port = (STEREO, DISPARITY) if len(inputs) > 1 else (MONO, DEPTH)
+    named = [output for output in outputs if output.name in port.names] or outputs
+    ports = expect(images, (port,))(inputs, named[:1])
+    check_map(ports, images[0].role, "map")
     return Ports(OpenInputs(ports.inputs), ports.outputs)
 
 
@@ -165,14 +166,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
 
     def run(outputs: Mapping[str, Array], geometries: Sequence[Geometry]) -> list[DepthMap]:
         maps = outputs["map"].astype(np.float32)
-        if maps.ndim == 4:
-            if maps.shape[1] != 1:
-                raise ModelError(
-                    f"the model gives {maps.shape[1]} maps per image, one is asked for",
-                    where=str(ports.source),
-                    remedy="Check that the file was exported for this network.",
-                )
-            maps = maps[:, 0]
+        maps = maps[:, 0] if stereo else maps
         return [DepthMap(values, geometry, stereo) for values, geometry in zip(maps, geometries, strict=True)]
 
     return run

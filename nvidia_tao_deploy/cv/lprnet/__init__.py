@@ -59,11 +59,7 @@ def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:
 NETWORK = Network(
     name="lprnet",
     spec=Spec,
-    bind=family.binder(
-        Port("image_input", ("image_input:0",), channels=(1, 3)),
-        ("tf_op_layer_ArgMax", "tf_op_layer_ArgMax:0"),
-        ("tf_op_layer_Max", "tf_op_layer_Max:0"),
-    ),
+    bind=family.binder("lprnet", Port("image_input", ("image_input:0",), channels=(1, 3))),
     calibration=calibration_images,
     transform=transform,
     dataset=dataset,

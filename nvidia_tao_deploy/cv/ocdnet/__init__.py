@@ -17,7 +17,14 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.data.text_regions import TextRegionLabels
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.families.images import OpenInputs, batch_size, calibration_images, check_size, set_size
+from nvidia_tao_deploy.families.images import (
+    OpenInputs,
+    batch_size,
+    calibration_images,
+    check_map,
+    check_size,
+    set_size,
+)
 from nvidia_tao_deploy.metrics.text_regions import RegionMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.polygon_writer import PolygonWriter
@@ -36,6 +43,7 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
     """The image, and the output `pred`, else the first one; only its channel 0 counts."""
     named = [output for output in outputs if output.name == "pred"] or list(outputs[:1])
     ports = expect((Port("input", channels=(3,)),), (Port("pred"),))(inputs, named)
+    check_map(ports, "input", "pred")
     return Ports(OpenInputs(ports.inputs), ports.outputs)
 
 

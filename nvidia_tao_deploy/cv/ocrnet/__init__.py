@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
 from nvidia_tao_deploy.actions.verbs import verbs
+from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.ocrnet.spec import Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
@@ -10,9 +15,11 @@ from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
 from nvidia_tao_deploy.families import text_recognition as family
 from nvidia_tao_deploy.families.images import batch_size, calibration_images, check_size, image_transform
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
-from nvidia_tao_deploy.predictions.text import decode_attention, decode_ctc
+from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.predictions.text import Text, decode_attention, decode_ctc
 from nvidia_tao_deploy.predictions.text_writer import TextWriter
 from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.transform import Geometry
 
 CHARACTERS = "dataset.character_list_file"
 
@@ -42,13 +49,32 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     characters, attention = read_characters(path), spec.model.prediction == "Attn"
     reader, classes, mark = (decode_attention, ["[GO]", "[s]"], 1) if attention else (decode_ctc, [""], 0)
     classes += characters
-    return lambda outputs, _geometries: reader(outputs["ids"], outputs["probabilities"], classes, mark, path)
+    hinted = False
+
+    def run(outputs: Mapping[str, Array], _geometries: Sequence[Geometry]) -> list[Text]:
+        nonlocal hinted
+        ids = outputs["ids"]
+        if not hinted and _other_kind(ids, attention=attention):
+            hinted = True
+            say(f"note: most ids look like {'CTC' if attention else 'attention (Attn)'}: check model.prediction")
+        return reader(ids, outputs["probabilities"], classes, mark, path)
+
+    return run
+
+
+def _other_kind(ids: Array, *, attention: bool) -> bool:
+    """Whether class 0 stands where a [GO] (``attention``) does not, or lacks where a CTC blank does, in most texts."""
+    if attention:
+        strange = (np.logical_and.accumulate(ids != 1, axis=1) & (ids == 0)).any(axis=1)
+    else:
+        strange = (ids != 0).all(axis=1)
+    return bool(2 * strange.sum() > len(ids))
 
 
 NETWORK = Network(
     name="ocrnet",
     spec=Spec,
-    bind=family.binder(Port("input", channels=(1, 3)), ("output_id",), ("output_prob",)),
+    bind=family.binder("ocrnet", Port("input", channels=(1, 3))),
     calibration=calibration_images,
     transform=transform,
     dataset=dataset,

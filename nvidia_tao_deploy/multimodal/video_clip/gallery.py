@@ -40,6 +40,8 @@ class Gallery(Listed):
         DataError: a file cannot be read, lacks a key, or names clips that the metadata lack; no query can be scored.
     """
 
+    called = "samples"
+
     def __init__(
         self,
         gt_queries: Path | str,

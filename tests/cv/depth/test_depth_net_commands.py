@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from actions.commands import Shell, write_spec
 from cv.depth import depth_replay as replay
+from cv.ocr.ocr_replay import write_replay
 from cv.ocr.spec_trees import check_tree
 from PIL import Image
 
@@ -117,6 +118,7 @@ def test_evaluate(shell: Shell, data: Data, batch: int | str) -> None:
     found, expected = data.results(), data.expected()
     assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-4)
     assert found["images_evaluated"] == COUNT
+    assert f"{COUNT} {'pairs' if data.stereo else 'images'} evaluated, " in shell.out
     assert "1 images have no valid ground truth" in shell.out
     assert f"abs_rel: {found['abs_rel']:.9f}" in shell.out
     if data.stereo:
@@ -274,6 +276,18 @@ def test_bad_input(shell: Shell, data: Data) -> None:
     assert "list.txt" in shell.refused(1, "depth_net", "evaluate", "-e", spec)
     key = "dataset.test_dataset.data_sources=null"
     assert "data_sources" in shell.refused(2, "depth_net", "evaluate", "-e", spec, key)
+
+
+def test_another_networks_model_is_refused(shell: Shell, tmp_path: Path) -> None:
+    """Boxes of a detector, and a map of another size or of several channels, are no depth."""
+    spec = write_spec(tmp_path / "s.yaml", Data(tmp_path, stereo=False).tree())
+    settings = {"input_name": "images", "to_level": replay.to_level()}
+    for shape in ((7, 5), (1, *replay.NET[::-1]), (4, *replay.NET[::-1]), (replay.NET[1] // 2, replay.NET[0])):
+        tables = {"pred": np.ones((COUNT, *shape), np.float32)}
+        model = write_replay(tmp_path / "other.onnx", ["N", 3, *replay.NET[::-1]], tables, **settings)
+        message = shell.refused(1, "depth_net", "evaluate", "-e", spec, f"evaluate.trt_engine={model}")
+        assert "does not fit this network" in message
+        assert "pred float32" in message
 
 
 def test_spec(tmp_path: Path) -> None:

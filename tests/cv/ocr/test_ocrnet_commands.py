@@ -169,6 +169,41 @@ def test_bad_input(shell: Shell, data: Path) -> None:
     assert "batch_size" in shell.refused(2, "ocrnet", "evaluate", "-e", path)
 
 
+def test_another_networks_model_is_refused(shell: Shell, data: Path) -> None:
+    """A model of lprnet has ids and probabilities too; its names, or the manifest of its engine, give it away."""
+    spec = write_spec(data / "s.yaml", tree(data))
+    steps = steps_of("CTC")
+    tables = {"tf_op_layer_ArgMax:0": steps["ids"].astype(np.int32), "tf_op_layer_Max:0": steps["probabilities"]}
+    path, settings = data / "lpr.onnx", {"input_name": "input", "to_level": (127.5, 127.5)}
+    replay.write_replay(path, ["N", 1, 32, 100], tables, **settings)
+    message = shell.refused(1, "ocrnet", "evaluate", "-e", spec, f"evaluate.trt_engine={path}")
+    for words in ("'output_id'", "'output_prob'", "tf_op_layer_ArgMax:0 int32", "as lprnet has", "Run lprnet with it"):
+        assert words in message
+    engine = data / "a.engine"
+    replay.write_replay(
+        Path(f"{engine}.onnx"), ["N", 1, 32, 100], dict(zip("ab", tables.values(), strict=True)), **settings
+    )
+    words = ("ocrnet", "evaluate", "-e", spec, f"evaluate.trt_engine={engine}.onnx")
+    assert shell(*words) == 0, shell.err  # names that mean nothing: told apart by type
+    manifest = {"runtime": "tensorrt", "runtime_version": "10", "precision": "fp32"}
+    Path(f"{engine}.json").write_text(json.dumps({**manifest, "network": "lprnet"}))
+    assert "was built for lprnet, and this is ocrnet" in shell.refused(1, *words)
+    Path(f"{engine}.json").write_text(json.dumps({**manifest, "network": "ocrnet"}))
+    assert shell(*words) == 0, shell.err
+
+
+@pytest.mark.parametrize(("kind", "right"), [("CTC", "CTC"), ("Attn", "attention (Attn)")])
+def test_the_wrong_prediction_gets_a_hint(shell: Shell, data: Path, kind: str, right: str) -> None:
+    write_model(data, kind)
+    (data / "chars.txt").write_text("\n".join([*CHARS, "x", "y"]) + "\n")  # so that every id has a class
+    spec = write_spec(data / "s.yaml", tree(data, kind))
+    assert shell("ocrnet", "evaluate", "-e", spec) == 0, shell.err
+    assert "model.prediction" not in shell.out
+    wrong = "Attn" if kind == "CTC" else "CTC"
+    assert shell("ocrnet", "evaluate", "-e", spec, f"model.prediction={wrong}") == 0, shell.err
+    assert shell.out.count(f"note: most ids look like {right}: check model.prediction") == 1
+
+
 def test_the_complete_tree_and_no_typo(tmp_path: Path) -> None:
     values = {"data_type": "FP16", "layers_precision": ["*:fp32"], "prediction": "Attn"}
     check_tree(Spec, "ocrnet", values, {"evaluate": "test_dataset_dir", "dataset": "character_list_file"}, tmp_path)

@@ -190,6 +190,17 @@ def test_f_measure() -> None:
     assert shapely.__version__
 
 
+@pytest.mark.parametrize("degrees", range(0, 180, 15))
+def test_corners_keep_the_outline(degrees: int) -> None:
+    """Under 45 degrees two corners are equally far to the top left: none may be taken twice."""
+    turn = np.radians(degrees)
+    u, v = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
+    outline = np.rint([100 + 40 * a * u + 10 * b * v for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))])
+    points, _ = icdar_line(",".join([*map(str, outline.ravel()), "text"]))
+    assert sorted(map(tuple, points)) == sorted(map(tuple, outline))
+    assert shapely.Polygon(points).area == pytest.approx(shapely.Polygon(outline).area)
+
+
 def test_label_lines(tmp_path: Path) -> None:
     points, text = icdar_line("30,12,10,10,10,20,30,22,Main,St")
     assert text == "Main"

@@ -84,6 +84,8 @@ def test_evaluate(shell: Shell, tmp_path: Path, batch: int | str) -> None:
         assert found[f"{kind} mAP"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert 0 < found["3d mAP"] < 100
     assert found["images_evaluated"] == COUNT
+    assert f"{COUNT} clouds evaluated, " in shell.out
+    assert " clouds/s on " in shell.out
     assert found["detections_per_cloud"] == np.mean([len(rows) for rows in data.expected()])
     assert f"bev  mAP: {found['bev mAP']:.4f}" in shell.out
     assert "Car AP@0.50, 0.50:" in shell.out
@@ -138,12 +140,16 @@ def test_bad_clouds(shell: Shell, tmp_path: Path) -> None:
     points[5:9, 1] = np.nan
     points.tofile(lidar / "000000.bin")
     (lidar / "000002.bin").write_bytes(b"")
-    (lidar / "000004.bin").write_bytes(bytes(70))
+    (lidar / "000004.bin").write_bytes(bytes(66))
     spec = write_spec(tmp_path / "s.yaml", data.tree())
+    assert shell("pointpillars", "inference", "-e", spec, "inference.save_to_file=true") == 0, shell.err
+    picture = np.asarray(Image.open(tmp_path / "out/trt_inference/detected_boxes/000002.png"))
+    assert {tuple(color) for color in np.unique(picture.reshape(-1, 3), axis=0)} <= {BACKGROUND, TRUTH, FOUND}
     assert shell("pointpillars", "evaluate", "-e", spec) == 0, shell.err
     assert "4 points of 1 clouds left out: they are NaN or infinite" in shell.out
     assert "132 points of 1 clouds left out: the model's input is full" in shell.out
-    assert "000004.bin: 17 numbers" in shell.out or "000004.bin" in shell.out
+    assert "1 clouds hold no point at all" in shell.out
+    assert "000004.bin: cannot read the point cloud: buffer size" in shell.out  # no whole number of floats
     found = data.results()
     assert (found["images_evaluated"], found["images_skipped"]) == (4, 1)
     assert found["detections_per_cloud"] == sum(len(data.expected()[i]) for i in (0, 1, 3)) / 4

@@ -75,6 +75,7 @@ def test_a_stream_of_two_scenes(shell: Shell, data: Path, dynamic: bool) -> None
     replay.write_model(data / "sparse4d.onnx", replay.tables(), dynamic=dynamic)
     assert shell("sparse4d", "inference", "-e", write_spec(data / "s.yaml", tree(data))) == 0, shell.err
     expected = replay.plain_stream(replay.tables(), SETTINGS)
+    assert f"{len(expected)} frames, " in shell.out
     assert [line["temporal_reset"] for line in expected] == replay.RESETS
     check_lines(lines(data), expected)
     assert any(-1 in line["instance_ids"] for line in expected)
