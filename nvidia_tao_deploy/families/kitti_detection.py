@@ -296,15 +296,23 @@ class CanvasMetric(KittiMetric):
         place_truth: where an object lies on the canvas, clipped as training does.
         place_boxes: where a detection lies on the canvas.
         least_side: objects whose width or height on the canvas is not more than this are left out.
+        keep: match every object where it is annotated; those without area are told only.
         settings: of :class:`~nvidia_tao_deploy.metrics.kitti.KittiMetric`.
     """
 
     def __init__(
-        self, names: Sequence[str], place_truth: Place, place_boxes: Place, *, least_side: float = 1e-3, **settings: Any
+        self,
+        names: Sequence[str],
+        place_truth: Place,
+        place_boxes: Place,
+        *,
+        least_side: float = 1e-3,
+        keep: bool = False,
+        **settings: Any,
     ) -> None:
         super().__init__(names, **settings)
-        self._place_truth, self._place_boxes, self._least_side = place_truth, place_boxes, least_side
-        self._left_out: list[str] = []
+        self._place_truth, self._place_boxes, self._least_side, self._keep = place_truth, place_boxes, least_side, keep
+        self._flat: list[str] = []
 
     def update(self, sample: Sample, prediction: Detections) -> None:
         """Match one image's :class:`PlacedDetections` with its :class:`KittiTarget`, both in source pixels."""
@@ -312,18 +320,19 @@ class CanvasMetric(KittiMetric):
         target: KittiTarget = sample.target
         truth = self._place_truth(target.boxes_xyxy, prediction.geometry)
         kept = ((truth[:, 2:] - truth[:, :2]) > self._least_side).all(axis=1)
-        self._left_out += [str(sample.id)] * int((~kept).sum())
-        placed = KittiTarget(truth[kept], target.class_ids[kept], target.difficult[kept])
+        self._flat += [str(sample.id)] * int((~kept).sum())
+        placed = target if self._keep else KittiTarget(truth[kept], target.class_ids[kept], target.difficult[kept])
         boxes = self._place_boxes(prediction.boxes_xyxy, prediction.geometry)
         super().update(replace(sample, target=placed), Detections(boxes, prediction.scores, prediction.class_ids))
 
     def report(self) -> str:
-        """The table of :class:`KittiMetric`, and what was left out."""
-        if not self._left_out:
+        """The table of :class:`KittiMetric`, and how many objects have no area."""
+        if not self._flat:
             return super().report()
-        images = list(dict.fromkeys(self._left_out))
-        left_out = f"{len(self._left_out)} objects left out, they have no area on the canvas"
-        return f"{super().report()}\n{left_out}: {some(images)}"
+        what = (
+            "have no area in their image (kept: misses)" if self._keep else "left out, they have no area on the canvas"
+        )
+        return f"{super().report()}\n{len(self._flat)} objects {what}: {some(dict.fromkeys(self._flat))}"
 
 
 def nms_network(

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from sklearn.cluster import DBSCAN
 
+from nvidia_tao_deploy.cv.detectnet_v2 import metric
 from nvidia_tao_deploy.cv.detectnet_v2.decode import ClassClustering, decode
+from nvidia_tao_deploy.cv.detectnet_v2.spec import Spec
+from nvidia_tao_deploy.data.kitti import KittiTarget
+from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
 from nvidia_tao_deploy.predictions.cluster import overlap_distance, weighted_dbscan
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -231,3 +236,18 @@ def test_suppression_counts_whole_pixels():
     bbox[0, :, 0, 1] = np.array([11.5, 0.5, -2.5, 8.5]) / 35
     found = decode(cov, bbox, [geometry(NET)], [ClassClustering("NMS", 0.1, nms_iou_threshold=0.3)])[0]
     np.testing.assert_allclose(found.boxes_xyxy, [[0, 0, 9, 9]], atol=1e-5)
+
+
+def test_objects_without_area_in_their_image_count_as_misses_and_are_told():
+    spec = Spec.model_validate({"cost_function_config": {"target_classes": [{"name": "car"}]}})
+    ap = {}
+    for name, box in (("good", [10, 10, 60, 60]), ("flat", [10, 10, 10, 60]), ("outside", [700, 10, 760, 60])):
+        measured = metric(spec, None)
+        truth = np.array([[10, 10, 60, 60], box], float)
+        target = KittiTarget(truth, np.array([1, 1]), np.zeros(2, bool))
+        found = PlacedDetections(truth[:1], np.array([0.9]), np.array([1]), geometry=geometry((640, 352)))
+        measured.update(Sample("a.png", (), target), found)
+        ap[name] = measured.compute()["AP_car"]
+        told = "1 objects have no area in their image (kept: misses): a.png" in measured.report()
+        assert told == (name != "good")
+    assert ap["flat"] == ap["outside"] == ap["good"] == pytest.approx(6 / 11)  # one of two is found

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.detectnet_v2.decode import ClassClustering
 from nvidia_tao_deploy.cv.detectnet_v2.decode import decode as decode_grids
@@ -15,8 +17,8 @@ from nvidia_tao_deploy.data.kitti import KittiDetection
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families.images import batch_size_or, image_transform
-from nvidia_tao_deploy.families.kitti_detection import calibration
-from nvidia_tao_deploy.metrics.kitti import BoxLimits, KittiMetric
+from nvidia_tao_deploy.families.kitti_detection import CanvasMetric, calibration
+from nvidia_tao_deploy.metrics.kitti import BoxLimits
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.runtime.session import TensorInfo
@@ -128,11 +130,15 @@ def _clustering(config: Clustering) -> ClassClustering:
     return ClassClustering(config.clustering_algorithm, **config.model_dump(exclude={"clustering_algorithm"}))
 
 
-def metric(spec: Spec, _data: Dataset) -> KittiMetric:
-    """KITTI AP by ``evaluation_config``."""
+def metric(spec: Spec, _data: Dataset) -> CanvasMetric:
+    """KITTI AP by ``evaluation_config``, in source pixels."""
     config = spec.evaluation_config
-    return KittiMetric(
+    return CanvasMetric(
         target_classes(spec),
+        lambda boxes, geometry: np.clip(boxes, 0, geometry.source_size * 2),
+        lambda boxes, _geometry: boxes,
+        least_side=0,
+        keep=True,
         first_class_id=1,
         iou_threshold=dict(config.minimum_detection_ground_truth_overlap),
         mode=config.average_precision_mode,

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.arrays import Array, Bools, Ints
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
 from nvidia_tao_deploy.predictions.checks import refuse_nan
 from nvidia_tao_deploy.predictions.cluster import NOISE, weighted_dbscan
 from nvidia_tao_deploy.predictions.nms import nms
-from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 Algorithm = Literal["DBSCAN", "NMS", "HYBRID"]
@@ -64,7 +64,7 @@ def decode(
     *,
     scale: float = 35.0,
     offset: float = 0.5,
-) -> list[Detections]:
+) -> list[PlacedDetections]:
     """Decode one batch.
 
     Args:
@@ -163,14 +163,15 @@ def _tall(candidates: Candidates, settings: ClassClustering) -> Bools:
     return np.asarray(height > settings.minimum_bounding_box_height)
 
 
-def _to_source(found: Sequence[Candidates], geometry: Geometry) -> Detections:
+def _to_source(found: Sequence[Candidates], geometry: Geometry) -> PlacedDetections:
     """Clip to the canvas, map to source pixels, number classes from 1."""
     boxes = np.concatenate([candidates.boxes for candidates in found]).astype(np.float64)
     width, height = geometry.network_size
     low = np.clip(boxes[:, :2], 0.0, (width, height))
     high = np.maximum(np.minimum(boxes[:, 2:], (width, height)), low)
-    return Detections(
+    return PlacedDetections(
         boxes_xyxy=geometry.to_source(np.concatenate([low, high], axis=1)),
         scores=np.concatenate([candidates.scores for candidates in found]).astype(np.float64),
         class_ids=np.repeat(np.arange(1, len(found) + 1), [len(candidates.scores) for candidates in found]),
+        geometry=geometry,
     )
