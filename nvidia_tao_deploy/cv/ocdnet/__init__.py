@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from nvidia_tao_deploy.predictions.polygons import TextRegions, find_regions, re
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry
 from nvidia_tao_deploy.transforms.upright import UprightTransform
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 # Subtracted from the channels in the order they arrive in, whichever that is: so the trainer does.
 MEAN = (122.67891434, 116.66876762, 104.00698793)
@@ -104,13 +107,18 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in parts if part]
 
 
-def transform(spec: Spec, ports: Ports) -> ModeTransform:
-    """Calibration reads in the mode of the build, else of the evaluation set.
+def graph(spec: Spec, model: ModelProto) -> ModelProto:
+    """The model as it is; SpecError where a size is set for the build that is not its own."""
+    from nvidia_tao_deploy.graph.load import model_inputs, model_outputs
 
-    Raises:
-        SpecError: a size is set for the build that is not the model's.
-    """
-    _fit(spec, ports, "gen_trt_engine")
+    path = Path(spec.require("gen_trt_engine.onnx_file"))
+    _fit(spec, NETWORK.bound(model_inputs(model), model_outputs(model), path), "gen_trt_engine")
+    return model
+
+
+def transform(spec: Spec, ports: Ports) -> ModeTransform:
+    """Calibration reads in the mode of the build, else of the evaluation set."""
+    set_size(ports, spec.gen_trt_engine.width, spec.gen_trt_engine.height)  # a run sets its own
     mode = spec.gen_trt_engine.img_mode or spec.dataset.validate_dataset.args.img_mode
     return ModeTransform(
         "RGB" if mode == "RGB" else "BGR", input_name=ports.inputs["input"].name, backend=spec.runtime.image_backend
@@ -187,5 +195,6 @@ NETWORK = Network(
     metric=lambda spec, _data: RegionMetric(spec.evaluate.post_processing.args.box_thresh),
     writer=lambda _spec, folder, data, _ports: PolygonWriter(folder, data.root),
     batch_size=batch_size,
+    graph=graph,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)
