@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import string
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,13 @@ class FixedLength:
     """Texts -> the ids that a Hugging Face tokenizer gives with ``padding="max_length"`` and truncation.
 
     Args:
-        source: a tokenizer folder as Hugging Face saves it (tokenizer.json, or CLIP's vocab.json and merges.txt), or
-            its tokenizer.json.
+        source: a tokenizer folder as Hugging Face saves it (tokenizer.json, CLIP's vocab.json and merges.txt, or
+            SigLIP's spiece.model), or its tokenizer.json.
         length: L, the model's context length.
         where: place of the key in the spec, for messages.
 
     Raises:
-        RuntimeUnavailableError: the ``tokenizers`` package is not installed.
+        RuntimeUnavailableError: the package that reads it is not installed.
         SpecError: there is no such file, it cannot be read, or it does not say what it pads with.
         ModelError: the model knows no such length.
     """
@@ -74,41 +75,79 @@ class FixedLength:
         if not path.is_file() and all(pair.is_file() for pair in pairs):
             path = pairs[0]
         if not path.is_file():
+            path = next(folder.glob("*.model"), path)
+        if not path.is_file():
             raise SpecError(
                 f"there is no tokenizer in {source}",
                 where=where,
                 remedy="Save it with the model's own tokenizer.save_pretrained(): tokenizer.json is read, or "
-                "vocab.json and merges.txt.",
+                "vocab.json and merges.txt, or SigLIP's spiece.model.",
             )
-        self._tokenizer = _read(path, where)
-        pad, left = self._padding(folder, path)
-        self._tokenizer.enable_padding(direction="left" if left else "right", pad_id=pad, length=length)
-        try:
-            self._tokenizer.enable_truncation(length)
-        except ValueError as error:  # not even the special tokens fit
-            raise ModelError(f"the model takes {length} tokens, too few for its tokenizer: {error}") from error
-
-    def __call__(self, text: str) -> NDArray[np.int64]:
-        """(L,) ids, special tokens included; what is too long is cut."""
-        return np.array(self._tokenizer.encode(text).ids, np.int64)
-
-    def _padding(self, folder: Path, path: Path) -> tuple[int, bool]:
-        """Id, and whether it goes to the left: by the files beside the tokenizer, else by its own."""
         settings: dict[str, Any] = {}
         for name in ("special_tokens_map.json", "tokenizer_config.json"):
             if (folder / name).is_file():
                 settings |= json.loads((folder / name).read_text(encoding="utf-8"))
-        own = self._tokenizer.padding or {}
-        token = settings.get("pad_token") or own.get("pad_token")
-        token = token.get("content") if isinstance(token, dict) else token
-        found = None if token is None else self._tokenizer.token_to_id(token)
-        if found is None:
-            raise SpecError(
-                "the tokenizer does not say what it pads with" if token is None else f"'{token}' is no token of it",
-                where=str(path),
-                remedy="Put its tokenizer_config.json with a pad_token beside it.",
-            )
-        return int(found), settings.get("padding_side", own.get("direction")) == "left"
+        if path.suffix == ".model":
+            self._ids = _siglip(path, settings, length, where)
+            return
+        tokenizer = _read(path, where)
+        pad, left = _padding(tokenizer, settings, path)
+        tokenizer.enable_padding(direction="left" if left else "right", pad_id=pad, length=length)
+        try:
+            tokenizer.enable_truncation(length)
+        except ValueError as error:  # not even the special tokens fit
+            raise ModelError(f"the model takes {length} tokens, too few for its tokenizer: {error}") from error
+        self._ids = lambda text: list(tokenizer.encode(text).ids)
+
+    def __call__(self, text: str) -> NDArray[np.int64]:
+        """(L,) ids, special tokens included; what is too long is cut."""
+        return np.array(self._ids(text), np.int64)
+
+
+def _padding(tokenizer: Any, settings: Mapping[str, Any], path: Path) -> tuple[int, bool]:
+    """Id, and whether it goes to the left: by the files beside the tokenizer, else by its own."""
+    own = tokenizer.padding or {}
+    token = settings.get("pad_token") or own.get("pad_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    found = None if token is None else tokenizer.token_to_id(token)
+    if found is None:
+        raise SpecError(
+            "the tokenizer does not say what it pads with" if token is None else f"'{token}' is no token of it",
+            where=str(path),
+            remedy="Put its tokenizer_config.json with a pad_token beside it.",
+        )
+    return int(found), settings.get("padding_side", own.get("direction")) == "left"
+
+
+def _siglip(path: Path, settings: Mapping[str, Any], length: int, where: str | None) -> Callable[[str], list[int]]:
+    """SigLIP's tokenizer, the one that comes as SentencePiece alone: no ASCII punctuation, </s> ends and fills."""
+    kind = settings.get("tokenizer_class", "SiglipTokenizer")
+    if kind != "SiglipTokenizer":
+        raise SpecError(
+            f"this is the SentencePiece model of a {kind}, of which tokenizer.json is read",
+            where=str(path),
+            remedy="Write it beside it: transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
+        )
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        what, remedy = (
+            f"{path.name} needs the 'sentencepiece' package, which is not installed",
+            "pip install sentencepiece",
+        )
+        raise RuntimeUnavailableError(what, where=where, remedy=remedy) from error
+    try:
+        pieces = SentencePieceProcessor(model_file=str(path))
+    except Exception as error:  # the package raises what its C++ raises
+        raise SpecError(f"not a readable tokenizer: {error}", where=str(path)) from error
+    end, lower = pieces.piece_to_id("</s>"), settings.get("do_lower_case", True)
+
+    def ids(text: str) -> list[int]:
+        words = " ".join((text.lower() if lower else text).translate(_NO_PUNCTUATION).split())
+        found = pieces.encode(words)[: length - 1]
+        return [*found, *[end] * (length - len(found))]
+
+    return ids
 
 
 def canonical(text: str) -> str:

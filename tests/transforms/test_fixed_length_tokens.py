@@ -1,0 +1,56 @@
+"""Tokenizers that come as SentencePiece alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+from nvidia_tao_deploy.errors import SpecError
+from nvidia_tao_deploy.transforms.tokenizer import FixedLength
+
+SENTENCES = ("a photo of a cat", "a photo of a dog", "the dog and the cat in a photo", "hello world of cats")
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What transformers.SiglipTokenizer.save_pretrained leaves: spiece.model and tokenizer_config.json."""
+    folder = tmp_path_factory.mktemp("siglip_tokenizer")
+    options = {"vocab_size": 24, "bos_id": -1, "eos_id": 1, "unk_id": 0, "minloglevel": 2}
+    prefix = str(folder / "spiece")
+    SentencePieceTrainer.train(sentence_iterator=iter(SENTENCES * 20), model_prefix=prefix, **options)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "SiglipTokenizer", "pad_token": "</s>"}')
+    return folder
+
+
+def test_siglip_drops_case_and_punctuation_and_fills_with_the_end(siglip: Path) -> None:
+    pieces = SentencePieceProcessor(model_file=str(siglip / "spiece.model"))
+    words = pieces.encode("a photo of a cat")
+    tokens = FixedLength(siglip, 20)
+    assert tokens("A  Photo, of a (CAT)!").tolist() == [*words, *[1] * (20 - len(words))]
+    assert tokens("a_photo").tolist()[:-1] == [*pieces.encode("aphoto"), *[1] * 19][:19]
+    assert tokens("").tolist() == [1] * 20
+    short = FixedLength(siglip, 3)
+    assert short("a photo of a cat").tolist() == [*words[:2], 1]
+    assert tokens("a photo").dtype == "int64"
+
+
+def test_case_stays_where_the_tokenizer_keeps_it(siglip: Path, tmp_path: Path) -> None:
+    (tmp_path / "spiece.model").write_bytes((siglip / "spiece.model").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
+    assert FixedLength(tmp_path, 9)("Cat").tolist() != FixedLength(siglip, 9)("Cat").tolist()
+    assert FixedLength(tmp_path, 9)("cat").tolist() == FixedLength(siglip, 9)("cat").tolist()
+
+
+def test_other_sentence_pieces_are_refused_with_the_way_out(siglip: Path, tmp_path: Path) -> None:
+    (tmp_path / "spiece.model").write_bytes((siglip / "spiece.model").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}')
+    with pytest.raises(SpecError, match="T5Tokenizer, of which tokenizer") as refused:
+        FixedLength(tmp_path, 9)
+    assert "save_pretrained" in str(refused.value)
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "spiece.model").write_bytes(b"broken")
+    with pytest.raises(SpecError, match="not a readable tokenizer"):
+        FixedLength(tmp_path, 9)
