@@ -11,7 +11,7 @@ from nvidia_tao_deploy.actions.model import opened
 from nvidia_tao_deploy.actions.rank_process import job
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.data.sample import called
-from nvidia_tao_deploy.files import plain, write_json
+from nvidia_tao_deploy.files import plain, write_json, write_text
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.stream import Tally
@@ -64,6 +64,8 @@ def evaluate(
         what = called(dataset)
         say(f"{tally.images} {what} evaluated{skipped}, {tally.images_per_second:.1f} {what}/s on {device}")
         say(tally.summary())
+        for name, text in getattr(metric, "files", dict)().items():  # of the figures, besides results.json
+            write_text(run.folder / name, text)
         write_json(run.folder / "results.json", results)
         say(f"Results: {run.folder / 'results.json'}")
         run.status.record("RUNNING", "Evaluation metrics generated.", kpi=numbers)

@@ -5,6 +5,7 @@ The functions take p (prediction) and g (truth), (N,) arrays of valid pixels, N 
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.depth import DepthTruth
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
+from nvidia_tao_deploy.files import plain
 from nvidia_tao_deploy.predictions.depth import DepthMap
 
 Values = Array
@@ -129,6 +131,10 @@ class StereoMetric:
     def compute(self) -> dict[str, float]:
         """Averages over images; NaN where no image has a valid pixel."""
         return {key: float(np.mean([image[key] for image in self._images] or [np.nan])) for key in STEREO_KEYS}
+
+    def files(self) -> dict[str, str]:
+        """per_sample_results.json: scene, path, end-point error and sizes of every pair."""
+        return {"per_sample_results.json": json.dumps(plain(self.per_sample), indent=4) + "\n"}
 
     def report(self) -> str:
         """The figures, sorted."""

@@ -8,7 +8,10 @@ from nvidia_tao_deploy.data.sample import Sample
 
 
 class Metric(Protocol):
-    """Collects predictions against targets; the order of updates is the dataset's."""
+    """Collects predictions against targets; the order of updates is the dataset's.
+
+    A metric may also have ``files() -> {name: text}``: what evaluate leaves beside results.json.
+    """
 
     def update(self, sample: Sample, prediction: Any) -> None:
         """Take one sample's prediction; the target is the sample's own."""

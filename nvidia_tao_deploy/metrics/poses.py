@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,14 +133,15 @@ class PoseMetric:
             **means,
         }
 
-    def table(self, numbers: Mapping[str, float]) -> list[list[str]]:
-        """Rows of report.csv; ``numbers`` are those of :meth:`compute`."""
+    def files(self) -> dict[str, str]:
+        """report.csv: the means, and the average precision over the thresholds of every error."""
+        numbers = self.compute()
         rows = [[f"{key}:", f"{numbers[key]:.4f}"] for key in MEANS.values()]
         for name, (thresholds, precisions) in self.curves().items():
             rows.append([])
             rows.append([f"{THRESHOLDS[name]}:", *(f"{value:.4f}" for value in thresholds)])
             rows.append([f"AP @{name}:", *(f"{value:.4f}" for value in precisions)])
-        return rows
+        return {"report.csv": "".join(",".join(row) + "\n" for row in rows)}
 
     def report(self) -> str:
         """The numbers, and how many objects and predictions they are of."""

@@ -29,17 +29,19 @@ FAR = 60.0  # metres at which the colour of points ends at the latest
 BACKGROUND, TRUTH, FOUND = (16, 16, 24), (255, 60, 60), (70, 255, 70)
 
 
-def write_labels(folder: Path, sample: Sample, names: Sequence[str], found: CloudBoxes) -> None:
-    """Write ``detected_labels/<stem>.txt`` below ``folder``: KITTI lines of 16 fields, none where nothing was found.
+def label_file(sample: Sample) -> str:
+    """The label file of a cloud below the results folder."""
+    return f"{LABELS}/{sample.path.stem}.txt"
 
-    Name, -1, -1, alpha and image box 0, then h, w, l, centre x, y, z, yaw, score.
-    """
+
+def label_lines(found: CloudBoxes, names: Sequence[str]) -> str:
+    """KITTI lines of 16 fields: name, -1, -1, alpha and image box 0, then h, w, l, centre x, y, z, yaw, score."""
     lines = []
     for class_id, box, score in zip(found.class_ids.tolist(), found.boxes.tolist(), found.scores.tolist(), strict=True):
         x, y, z, length, width, height, yaw = box
         values = (0, 0, 0, 0, 0, height, width, length, x, y, z, yaw, score)
         lines.append(" ".join([names[class_id], "-1", "-1", *(f"{value:.4f}" for value in values)]) + "\n")
-    write_text(folder / LABELS / f"{sample.path.stem}.txt", "".join(lines))
+    return "".join(lines)
 
 
 class CloudWriter:
@@ -67,7 +69,7 @@ class CloudWriter:
     def write(self, sample: Sample, prediction: CloudBoxes) -> None:
         """Write one cloud's files; DataError where a file cannot be written, or the cloud cannot be read."""
         self._tally.add(prediction.geometry)
-        write_labels(self._folder, sample, self._names, prediction)
+        write_text(self._folder / label_file(sample), label_lines(prediction, self._names))
         if self._form is not None:
             truth = sample.target.boxes if sample.target else np.zeros((0, 7))
             found = prediction.boxes[prediction.scores >= self._threshold]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from nvidia_tao_deploy.data.poses import PoseFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.families.images import batch_size, calibration_images, check_size
-from nvidia_tao_deploy.files import write_text
 from nvidia_tao_deploy.metrics.poses import PoseMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.cuboid_writer import CuboidWriter
@@ -75,27 +72,9 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
     return partial(decode_poses, grid=grid)  # type: ignore[arg-type]
 
 
-class RecordedPoseMetric(PoseMetric):
-    """Writes report.csv beside results.json."""
-
-    def __init__(self, spec: Spec) -> None:
-        super().__init__(symmetry=spec.evaluate.eval_num_symmetry, absolute=spec.dataset.use_absolute_scale)
-        self._spec = spec
-
-    def compute(self) -> dict[str, float]:
-        """The headline numbers and the means."""
-        from nvidia_tao_deploy.actions.run import results_folder
-
-        numbers = super().compute()
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(self.table(numbers))
-        write_text(results_folder(self._spec, "evaluate") / "report.csv", text.getvalue())
-        return numbers
-
-
-def metric(spec: Spec, _data: Dataset) -> RecordedPoseMetric:
+def metric(spec: Spec, _data: Dataset) -> PoseMetric:
     """Errors of poses in the annotations' camera frame, whatever ``evaluate.opencv`` says."""
-    return RecordedPoseMetric(spec)
+    return PoseMetric(symmetry=spec.evaluate.eval_num_symmetry, absolute=spec.dataset.use_absolute_scale)
 
 
 def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> CuboidWriter:

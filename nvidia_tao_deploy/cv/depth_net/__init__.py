@@ -16,7 +16,6 @@ from nvidia_tao_deploy.data.depth import AnnotationFile, DepthList
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.families.images import OpenInputs, batch_size_or, calibration_images, check_map, set_size
-from nvidia_tao_deploy.files import write_json
 from nvidia_tao_deploy.metrics.depth import MAX_DEPTH, MIN_DEPTH, MonoMetric, StereoMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.depth import DepthMap
@@ -172,26 +171,11 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     return run
 
 
-class RecordedStereoMetric(StereoMetric):
-    """Writes per_sample_results.json beside results.json."""
-
-    def __init__(self, max_disparity: float, spec: Spec) -> None:
-        super().__init__(max_disparity)
-        self._spec = spec
-
-    def compute(self) -> dict[str, float]:
-        """Averages over images."""
-        from nvidia_tao_deploy.actions.run import results_folder
-
-        write_json(results_folder(self._spec, "evaluate") / "per_sample_results.json", self.per_sample, indent=4)
-        return super().compute()
-
-
 def metric(spec: Spec, _data: Dataset) -> StereoMetric | MonoMetric:
     """Disparity or depth, as ``dataset.dataset_name`` says."""
     data = spec.dataset
     if is_stereo(spec):
-        return RecordedStereoMetric(spec.model.max_disparity or data.max_disparity or DEFAULT_DISPARITY, spec)
+        return StereoMetric(spec.model.max_disparity or data.max_disparity or DEFAULT_DISPARITY)
     return MonoMetric(
         relative=is_relative(spec), min_depth=data.min_depth or MIN_DEPTH, max_depth=data.max_depth or MAX_DEPTH
     )

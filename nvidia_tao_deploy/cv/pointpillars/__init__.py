@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.pointpillars.spec import MASK, VOXELS, Spec
@@ -18,10 +15,9 @@ from nvidia_tao_deploy.families.images import batch_size
 from nvidia_tao_deploy.metrics.kitti_3d import Kitti3dMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.cloud_boxes import decode_cloud_boxes
-from nvidia_tao_deploy.predictions.cloud_writer import CloudWriter, write_labels
+from nvidia_tao_deploy.predictions.cloud_writer import CloudWriter, label_file, label_lines
 from nvidia_tao_deploy.predictions.types import CloudBoxes
 from nvidia_tao_deploy.transforms.points import PointTransform, VoxelCaps
-from nvidia_tao_deploy.transforms.transform import Geometry
 
 
 def point_format(spec: Spec) -> PointFormat:
@@ -106,32 +102,29 @@ def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:
         after_nms=after.nms_config.nms_post_max_size,
     )
 
-    def decode_batch(outputs: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[CloudBoxes]:
-        return run(outputs["output_boxes"], outputs["num_boxes"], geometries)
-
-    return decode_batch
+    return lambda outputs, geometries: run(outputs["output_boxes"], outputs["num_boxes"], geometries)
 
 
 class RecordedMetric(Kitti3dMetric):
-    """Writes label files of what was found on the way."""
+    """Leaves label files of what was found."""
 
-    def __init__(self, spec: Spec, folder: Path) -> None:
-        super().__init__(spec.dataset.class_names)
-        self._folder = folder
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__(class_names)
+        self._files: dict[str, str] = {}
 
     def update(self, sample: Sample, prediction: CloudBoxes) -> None:
         """Take one cloud's detections."""
         super().update(sample, prediction)
-        write_labels(self._folder, sample, self._names, prediction)
+        self._files[label_file(sample)] = label_lines(prediction, self._names)
+
+    def files(self) -> dict[str, str]:
+        """As inference writes them."""
+        return self._files
 
 
 def metric(spec: Spec, _data: Dataset) -> Kitti3dMetric:
     """AP from above and in space; with ``evaluate.save_to_file`` label files too."""
-    from nvidia_tao_deploy.actions.run import results_folder
-
-    if spec.evaluate.save_to_file:
-        return RecordedMetric(spec, results_folder(spec, "evaluate"))
-    return Kitti3dMetric(spec.dataset.class_names)
+    return (RecordedMetric if spec.evaluate.save_to_file else Kitti3dMetric)(spec.dataset.class_names)
 
 
 def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> CloudWriter:
