@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from nvidia_tao_deploy.data.folder import common_root
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError
-from nvidia_tao_deploy.pipeline.progress import say
 
 UNNAMED = "object"
 
@@ -28,11 +27,10 @@ class Expressions:
         DataError: there is no sample.
     """
 
-    def __init__(self, samples: Iterable[Sample], root: Path, where: str, issues: Sequence[str] = ()) -> None:
-        self._samples = list(samples)
+    def __init__(self, samples: Sequence[Sample], root: Path, where: str, issues: list[str]) -> None:
+        self._samples, self.issues = samples, issues
         self.root: Path | None = root
-        self.issues = list(issues)
-        if not self._samples:
+        if not samples:
             raise DataError(
                 f"no expression with an image: {'; '.join(self.issues) or 'the file is empty'}", where=where
             )
@@ -62,10 +60,7 @@ def dataset(spec: Any, action: str, source: str) -> Expressions:
         DataError: files are missing or malformed.
     """
     if action == "inference":
-        found = to_find(spec.require(f"{source}.captions")[0], spec.require(f"{source}.image_dir"), strict=spec.strict)
-        for issue in found.issues:
-            say(f"note: {issue}")
-        return found
+        return to_find(spec.require(f"{source}.captions")[0], spec.require(f"{source}.image_dir"), strict=spec.strict)
     json_file = spec.require(f"{source}.json_file")
     read = from_lines if is_lines(json_file) else from_coco
     return read(json_file, spec.require(f"{source}.image_dir"), strict=spec.strict)
@@ -81,20 +76,21 @@ def from_coco(json_file: Path | str, image_dir: Path | str, *, strict: bool = Fa
         DataError: the file is malformed, or holds no sample.
     """
     data = CocoDetection(json_file, image_dir, strict=strict)
-    issues = list(data.issues)
-
-    def samples() -> Iterator[Sample]:
-        for index in range(len(data)):
-            image = data[index]
-            groups: dict[Any, list[Any]] = {}
-            for annotation in image.target.annotations:
-                if not annotation["iscrowd"]:
-                    sentence = annotation.get("sent_id")
-                    groups.setdefault(_text(annotation) if sentence in (None, -1) else sentence, []).append(annotation)
-            for key, rows in groups.items():
-                yield from _sample(f"{image.id}:{key}", image.path, _text(rows[0]), rows, issues)
-
-    return _finished(samples(), Path(os.path.abspath(image_dir)), str(json_file), issues)
+    read, crowds = _Read(list(data.issues)), []
+    for index in range(len(data)):
+        image = data[index]
+        groups: dict[Any, list[Any]] = {}
+        for annotation in image.target.annotations:
+            if annotation["iscrowd"]:
+                crowds.append(annotation["id"])
+                continue
+            sentence = annotation.get("sent_id")
+            groups.setdefault(_text(annotation) if sentence in (None, -1) else sentence, []).append(annotation)
+        for key, rows in groups.items():
+            read.take(f"{image.id}:{key}", image.path, _text(rows[0]), rows)
+    if crowds:
+        read.issues.append(f"{len(crowds)} crowd annotations left out: {some(crowds)}")
+    return read.finished(Path(os.path.abspath(image_dir)), json_file)
 
 
 def from_lines(jsonl_file: Path | str, image_dir: Path | str, *, strict: bool = False) -> Expressions:
@@ -103,20 +99,13 @@ def from_lines(jsonl_file: Path | str, image_dir: Path | str, *, strict: bool = 
     Raises:
         DataError: the file cannot be read or holds no sample; with ``strict``, an image is missing.
     """
-    folder, where = Path(os.path.abspath(image_dir)), str(jsonl_file)
-    issues: list[str] = []
-
-    def samples() -> Iterator[Sample]:
-        for number, row in _rows(Path(jsonl_file), ("file_name", "sentence"), issues):
-            path = _image(folder, str(row["file_name"]))
-            if path is None:
-                _missing(f"{jsonl_file}:{number}: no image {row['file_name']} below {folder}", issues, strict)
-                continue
-            sentence = row["sentence"]
-            text = str(sentence.get("raw", UNNAMED) if isinstance(sentence, dict) else sentence)
-            yield from _sample(f"line {number}", path, text, row.get("annotations") or [], issues)
-
-    return _finished(samples(), folder, where, issues)
+    folder, read = Path(os.path.abspath(image_dir)), _Read([])
+    keys = ("file_name", "sentence", "annotations")
+    for number, path, row in _lines(Path(jsonl_file), folder, keys, read.issues, strict):
+        sentence = row["sentence"]
+        text = str(sentence.get("raw", UNNAMED) if isinstance(sentence, dict) else sentence)
+        read.take(f"line {number}", path, text, row["annotations"])
+    return read.finished(folder, jsonl_file)
 
 
 def to_find(jsonl_file: Path | str, image_dirs: Sequence[str], *, strict: bool = False) -> Expressions:
@@ -126,56 +115,68 @@ def to_find(jsonl_file: Path | str, image_dirs: Sequence[str], *, strict: bool =
         DataError: the file cannot be read or holds no sample; with ``strict``, an image is missing.
     """
     folder, issues = common_root(image_dirs[:1]), list[str]()
-
-    def samples() -> Iterator[Sample]:
-        for number, row in _rows(Path(jsonl_file), ("image_path", "expression"), issues):
-            path = _image(folder, str(row["image_path"]))
-            if path is None:
-                _missing(f"{jsonl_file}:{number}: no image {row['image_path']} below {folder}", issues, strict)
-                continue
-            yield Sample(f"line {number}", (path,), None, {"prompt": str(row["expression"])})
-
-    return _finished(samples(), folder, str(jsonl_file), issues)
+    samples = [
+        Sample(f"line {number}", (path,), None, {"prompt": str(row["expression"])})
+        for number, path, row in _lines(Path(jsonl_file), folder, ("image_path", "expression"), issues, strict)
+    ]
+    return Expressions(samples, folder, str(jsonl_file), issues)
 
 
-def _finished(samples: Iterable[Sample], root: Path, where: str, issues: list[str]) -> Expressions:
-    listed = list(samples)  # reading fills the issues
-    return Expressions(listed, root, where, issues)
+class _Read:
+    """Collects annotated samples, and what is skipped."""
+
+    def __init__(self, issues: list[str]) -> None:
+        self.issues, self._samples, self._unusable = issues, list[Sample](), list[str]()
+
+    def take(self, name: str, path: Path, text: str, rows: Sequence[Any]) -> None:
+        """One expression and the annotations it describes."""
+        there = [row for row in rows if not row.get("empty")]
+        if all(row.get("segmentation") for row in there):
+            self._samples.append(Sample(name, (path,), tuple(r["segmentation"] for r in there), {"prompt": text}))
+        else:
+            self._unusable.append(f"{name} ({text})")
+
+    def finished(self, root: Path, where: Path | str) -> Expressions:
+        """All of them."""
+        if self._unusable:
+            what = f"{len(self._unusable)} expressions skipped, an annotation has no segmentation"
+            self.issues.append(f"{what}: {some(self._unusable)}")
+        return Expressions(self._samples, root, str(where), self.issues)
 
 
 def _text(annotation: Any) -> str:
     return str(annotation.get("referring_expression") or annotation.get("caption") or UNNAMED)
 
 
-def _sample(name: str, path: Path, text: str, rows: Sequence[Any], issues: list[str]) -> Iterator[Sample]:
-    there = [row for row in rows if not row.get("empty")]
-    if any(not row.get("segmentation") for row in there):
-        issues.append(f"{name}: skipped, an annotation of {text!r} has no segmentation")
-        return
-    yield Sample(name, (path,), tuple(row["segmentation"] for row in there), {"prompt": text})
-
-
-def _rows(path: Path, keys: Sequence[str], issues: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    broken = []
-    for number, line in enumerate(read_lines(path), start=1):
+def _lines(
+    file: Path, folder: Path, keys: tuple[str, ...], issues: list[str], strict: bool
+) -> Iterator[tuple[int, Path, dict[str, Any]]]:
+    """(number, image, object) of each line; the first of ``keys``, which every line needs, names the image."""
+    broken, gone = [], []
+    for number, line in enumerate(read_lines(file), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (json.JSONDecodeError, RecursionError):
             row = None
-        if isinstance(row, dict) and all(key in row for key in keys):
-            yield number, row
-        else:
+        if not (isinstance(row, dict) and all(key in row for key in keys) and _objects(row.get("annotations", []))):
             broken.append(number)
+        elif (path := _image(folder, str(row[keys[0]]))) is None:
+            gone.append(f"{row[keys[0]]} (line {number})")
+        else:
+            yield number, path, row
     if broken:
-        issues.append(f"{len(broken)} lines skipped, no JSON object with {' and '.join(keys)}: {some(broken)}")
+        issues.append(f"{len(broken)} lines skipped, they are no JSON object with {', '.join(keys)}: {some(broken)}")
+    if gone:
+        what = f"{len(gone)} lines name images that are not below {folder}: {some(gone)}"
+        if strict:
+            raise DataError(what, where=str(file))
+        issues.append(f"{what} (skipped)")
 
 
-def _missing(what: str, issues: list[str], strict: bool) -> None:
-    if strict:
-        raise DataError(what)
-    issues.append(f"{what} (skipped)")
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def _image(folder: Path, name: str) -> Path | None:

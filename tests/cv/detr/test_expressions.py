@@ -227,6 +227,7 @@ class Case:
                 a = {"image_id": row, "category_id": 1, "bbox": self.boxes[number], "referring_expression": text}
                 a |= {"segmentation": part, "sent_id": number, "id": len(annotations) + 1, "iscrowd": 0, "area": 1.0}
                 annotations.append(a | ({} if target else {"empty": True}))
+        annotations.append({**annotations[0], "id": len(annotations) + 1, "iscrowd": 1})
         images = [{"id": row, "file_name": path.name} for row, path in enumerate(self.paths)]
         document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
         path = self.folder / "truth.json"
@@ -250,7 +251,11 @@ class Case:
             }
             for number, (row, text, target) in enumerate(LINES)
         ]
-        rows.append({"file_name": "gone.png", "sentence": {"raw": "car"}, "annotations": []})
+        for name in ("gone.png", "away.png"):
+            rows.append({"file_name": name, "sentence": {"raw": "car"}, "annotations": []})
+        rows.append({"file_name": "image_0.png", "sentence": {"raw": "car"}})  # of no annotation nothing is known
+        rows.append({"file_name": "image_0.png", "sentence": {"raw": "car"}, "annotations": "none"})
+        rows.append({"file_name": "image_0.png", "sentence": {"raw": "ball"}, "annotations": [{"bbox": [1, 2, 3, 4]}]})
         path = self.folder / "truth.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "not json\n")
         return path
@@ -276,8 +281,14 @@ def test_evaluate(kind: str, tmp_path: Path, shell: Shell) -> None:
     assert latest["accuracy"] == 100 * found["accuracy"]
     assert latest["num_samples"] == len(LINES)
     if kind == "lines":
-        assert "no image gone.png" in shell.out
-        assert "1 lines skipped" in shell.out
+        assert "2 lines name images that are not below" in shell.out
+        assert "gone.png (line 6), away.png (line 7) (skipped)" in shell.out
+        assert "3 lines skipped, they are no JSON object with file_name, sentence, annotations: 8, 9, 11" in shell.out
+        assert "1 expressions skipped, an annotation has no segmentation: line 10 (ball)" in shell.out
+        assert shell.out.count("note: ") == 3
+        assert "not below" in shell.refused(1, *case.words("evaluate"), "strict=true")
+    else:
+        assert "1 crowd annotations left out: 7" in shell.out
     records = [json.loads(line) for line in (folder / "status.json").read_text().splitlines()]
     assert any(record.get("kpi", {}).get("gIoU") == pytest.approx(found["gIoU"]) for record in records)
 
@@ -291,7 +302,7 @@ def test_inference_names_files_and_phrases(tmp_path: Path, shell: Shell) -> None
         ("image_2.png", "zebra"),
         ("image_3.png", "car " * 20),
     ]
-    lines.write_text("".join(json.dumps({"image_path": p, "expression": e}) + "\n" for p, e in wanted))
+    lines.write_text("".join(json.dumps({"image_path": p, "expression": e}) + "\n" for p, e in [*wanted, ("x", "y")]))
     case.spec["dataset"]["infer_data_sources"]["captions"] = str(lines)
     case.spec["inference"]["color_map"] = {"red car": "(255,0,0)"}
     assert shell(*case.words("inference")) == 0, shell.err
@@ -305,6 +316,7 @@ def test_inference_names_files_and_phrases(tmp_path: Path, shell: Shell) -> None
     assert (folder / "labels" / "image_2.txt").read_text() == ""
     assert "the model takes 16" in shell.out  # the long one is skipped, counted and named
     assert "1 skipped" in shell.out
+    assert shell.out.count("line 5") == 1  # told once
     drawn = cv2.imread(str(folder / "images_annotated" / "image_0.png"))
     assert drawn[15, 10].tolist() == [6, 6, 106]  # red at alpha 100 over grey 10
     plain = cv2.imread(str(folder / "images_annotated" / "image_0_1.png"))
