@@ -44,7 +44,8 @@ def evaluate(
     """
     with started(network, "evaluate", source, overrides, flags) as run:
         dataset = network.dataset(run.spec, "evaluate")
-        for issue in getattr(dataset, "issues", ()):
+        issues = list(getattr(dataset, "issues", ()))
+        for issue in issues:
             say(f"note: {issue}")
         metric = network.metric(run.spec, dataset)
         tally = Tally()
@@ -56,7 +57,7 @@ def evaluate(
         if not leads:
             return {}
         numbers = metric.compute()
-        figures = {**tally.report(), "runtime": device, "model": run.spec.evaluate.trt_engine}
+        figures = {**tally.report(), "data_notes": issues, "runtime": device, "model": run.spec.evaluate.trt_engine}
         # A metric's key wins: multitask_classification names its keys after the user's tasks.
         results = plain({**numbers, **{key: value for key, value in figures.items() if key not in numbers}})
         say(metric.report())

@@ -122,12 +122,6 @@ def input_shapes(ports: Ports) -> Mapping[str, tuple[int | None, ...]]:
     return {tensor.name: tuple(tensor.shape[1:]) for tensor in ports.inputs.values()}
 
 
-def say_issues(data: Any) -> None:
-    """Tell what a dataset left out; evaluate does so by itself."""
-    for issue in getattr(data, "issues", ()):
-        say(f"note: {issue}")
-
-
 def metric(margin: float, folder: Path, data: Dataset) -> ReportedMetric:
     """Accuracy at the margin, and ``evaluate.csv`` in the results folder."""
     assert isinstance(data, PairTable)
@@ -137,7 +131,6 @@ def metric(margin: float, folder: Path, data: Dataset) -> ReportedMetric:
 def writer(folder: Path, data: Dataset) -> ScoreTable:
     """``inference.csv``."""
     assert isinstance(data, PairTable)
-    say_issues(data)
     return ScoreTable(folder / "inference.csv", data.columns)
 
 
@@ -158,8 +151,7 @@ class ReportedMetric:
         numbers = self._metric.compute()
         if not self._closed:
             self._closed = True
-            for path in self._writer.close():
-                say(f"Written: {path}")
+            self._writer.close()
         return numbers
 
     def report(self) -> str:

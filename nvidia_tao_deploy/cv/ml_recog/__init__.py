@@ -12,11 +12,10 @@ from nvidia_tao_deploy.cv.ml_recog.gallery import GalleryAndQueries, GalleryClas
 from nvidia_tao_deploy.cv.ml_recog.spec import Spec
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
-from nvidia_tao_deploy.errors import DataError, ModelError
+from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.families.images import batch_size, calibration_images, image_transform
 from nvidia_tao_deploy.metrics.retrieval import RetrievalMetric
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
-from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.transforms.image import ImageTransform
 
 
@@ -50,6 +49,13 @@ def dataset(spec: Spec, action: str) -> GalleryAndQueries:
             remedy=f"Put the gallery's images into {reference}/<class name>/.",
         )
     gallery = ClassFolder(reference, names, strict=spec.strict)
+    topk = getattr(spec, action).topk
+    if topk > len(gallery):
+        raise SpecError(
+            f"topk is {topk} and the gallery has {len(gallery)} images",
+            where=spec.where(f"{action}.topk"),
+            remedy="Lower topk, or add images.",
+        )
     if action == "evaluate":
         return GalleryAndQueries(gallery, ClassFolder(query, names, strict=spec.strict))
     kind = spec.inference.inference_input_type
@@ -87,11 +93,8 @@ def decode(_spec: Spec, _ports: Ports, _action: str) -> Decoder:
     return lambda outputs, _geometries: [row.astype(np.float32) for row in outputs["fc_pred"]]
 
 
-def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> NeighbourWriter:
+def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> NeighbourWriter:
     """trt_result.csv."""
-    assert isinstance(data, GalleryAndQueries)
-    for issue in data.issues:
-        say(f"note: {issue}")
     return NeighbourWriter(folder, classes(spec).shown, spec.inference.topk)
 
 

@@ -123,7 +123,6 @@ def metric(spec: Spec, data: Dataset) -> Metric:
 
 def writer(spec: Spec, folder: Path, data: Dataset) -> ChangePictures:
     """Pictures of every pair."""
-    family.say_issues(data)
     return ChangePictures(folder, colors(spec), data.root)
 
 

@@ -257,7 +257,12 @@ def test_a_unit_without_a_label_is_named(shell: Shell, tmp_path: Path) -> None:
     spec = write_spec(tmp_path / "s.yaml", board.tree(siamese(tmp_path / "model.onnx", 1, 1, SIZE)))
     assert shell("optical_inspection", "evaluate", "-e", spec) == 0, shell.err
     assert f"{board.csv}:5 skipped: no label" in shell.out
-    assert json.loads((tmp_path / "out/trt_evaluate/results.json").read_text())["count"] == 6
+    results = json.loads((tmp_path / "out/trt_evaluate/results.json").read_text())
+    assert (results["count"], results["data_notes"]) == (6, [f"{board.csv}:5 skipped: no label"])
+    board.rows[3][3] = ""
+    board.write()
+    assert shell("optical_inspection", "inference", "-e", spec) == 0, shell.err
+    assert shell.out.count(f"note: {board.csv}:5 skipped: no object_name") == 1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
