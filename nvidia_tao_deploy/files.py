@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -110,5 +111,6 @@ def plain(value: Any) -> Any:
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
-    reason = error.strerror or str(error)
-    return DataError(f"cannot write {path}: {reason}", remedy="Free space there or choose another folder.")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "Free space there, or choose another disk." if full else "Choose a place that you may write to."
+    return DataError(f"cannot write {path}: {error.strerror or error}", remedy=remedy)

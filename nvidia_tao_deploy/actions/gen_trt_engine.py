@@ -160,10 +160,13 @@ def _engine_path(spec: NetworkSpec) -> Path:
             where=spec.where(key),
             remedy="Name the engine *.engine or *.plan; the prepared ONNX is written beside it.",
         )
+    if path.is_dir():
+        raise SpecError(f"{path} is a folder", where=spec.where(key), remedy="Name the engine file in it: *.engine.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BuildError(f"cannot make the folder {path.parent}: {error.strerror}", where=spec.where(key)) from error
+        what = f"cannot make the folder {path.parent}: {error.strerror}"
+        raise BuildError(what, where=spec.where(key), remedy="Choose another folder.") from error
     if not os.access(path.parent, os.W_OK):
         raise BuildError(f"cannot write into {path.parent}", where=spec.where(key), remedy="Choose another folder.")
     return path

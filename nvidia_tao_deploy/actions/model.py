@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample, called
+from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.network import Decoder, Network, Ports
 from nvidia_tao_deploy.pipeline.gather import gather, send_all
@@ -116,8 +117,7 @@ def wanted_ranks(spec: Any, action: str) -> int:
 
 @contextmanager
 def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[OpenModel]:
-    key = f"{action}.trt_engine"
-    spec.require(key)
+    spec.require(f"{action}.trt_engine")
     section = getattr(spec, action)
     opened_file = partial(
         open_session,
@@ -125,7 +125,6 @@ def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[Op
         provider_options=spec.runtime.provider_options,
         gpu=team.gpu(section.gpu_ids),
         cuda_graph=spec.runtime.cuda_graph,
-        where=spec.where(key),
     )
     path = Path(section.trt_engine)
     built = _manifest(path)
@@ -140,6 +139,9 @@ def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[Op
         ports = network.bound(session.inputs, session.outputs, path)
         if network.check_classes and (count := built.classes if built else _class_count(path)) is not None:
             network.check_classes(spec, count)
+            names, labels = list(network.labels(spec)), (built and built.labels) or []
+            if names and labels and names != labels:
+                say(f"note: built for the classes {some(labels, 20)}; the spec names {some(names, 20)}, in this order")
         say(f"{section.trt_engine} on {session.device}")
         transform = network.transform(spec, ports)
         decode = network.decode(spec, ports, action)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.ranks import current
 from nvidia_tao_deploy.pipeline.status import StatusLog
 from nvidia_tao_deploy.spec.dump import spec_tree
+from nvidia_tao_deploy.spec.flags import flag_of
 from nvidia_tao_deploy.spec.load import load_spec
+from nvidia_tao_deploy.spec.trees import leaves
 
 if TYPE_CHECKING:
     from nvidia_tao_deploy.spec.sections import NetworkSpec
@@ -29,8 +32,6 @@ TASKS = {
     "compare": "compare",
     "diagnose": "diagnose",
 }
-
-SpecSource = "Path | str | Mapping[str, Any] | NetworkSpec"
 
 
 @dataclass
@@ -93,7 +94,7 @@ def results_folder(spec: NetworkSpec, action: str) -> Path:
     raise SpecError(
         "no results folder is given",
         where=spec.where("results_dir"),
-        remedy=f"Set results_dir, or {action}.results_dir.",
+        remedy=f"{'Give -r, or set' if flag_of(spec.network, f'{action}.results_dir') else 'Set'} results_dir.",
     )
 
 
@@ -118,22 +119,13 @@ def _name_key(spec: NetworkSpec, action: str, error: TaoDeployError) -> None:
     """
     if error.where is None:
         return
-    given = ((key, value) for key, value in _leaves(spec_tree(spec)) if value and isinstance(value, str))
-    keys = [key for key, value in given if error.where in (value, os.path.abspath(value))]
+    path = re.sub(r":\d+$", "", error.where)  # of a place inside a file, the file
+    given = ((key, value) for key, value in leaves(spec_tree(spec)) if value and isinstance(value, str))
+    keys = [key for key, value in given if path in (value, str(Path(value)), os.path.abspath(value))]
     own = [key for key in keys if key.startswith(f"{action}.")] or keys
     if len(own) == 1:
-        error.where = f"{spec.where(own[0])}: {error.where}"
-
-
-def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict):
-        for name, value in tree.items():
-            yield from _leaves(value, f"{key}.{name}" if key else name)
-    elif isinstance(tree, list):
-        for number, value in enumerate(tree):
-            yield from _leaves(value, f"{key}[{number}]")
-    else:
-        yield key, tree
+        place = spec.where(own[0])
+        error.where = place if place.endswith(f"={error.where}") else f"{place}: {error.where}"
 
 
 def _record_failure(status: StatusLog, message: str) -> None:
@@ -173,6 +165,3 @@ def _results_dir_in(path: Path) -> str | None:
         return None
     value = next((line.partition(":")[2] for line in lines if line.startswith("results_dir:")), "")
     return value.split("#")[0].strip().strip("'\"") or None
-
-
-Action = Callable[..., dict[str, Any]]

@@ -17,7 +17,7 @@ from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.calibration.ranges import Batches
 from nvidia_tao_deploy.errors import BuildError, RuntimeUnavailableError, SpecError
 
-INSTALL = "pip install nvidia-tao-deploy[modelopt] (or nvidia-modelopt[onnx])"
+INSTALL = "pip install 'nvidia-modelopt[onnx]'"
 # Our methods in its words; the others it does not have.
 METHODS = {"entropy": "entropy", "minmax": "max"}
 

@@ -122,6 +122,6 @@ def hdf5() -> Any:
     except ImportError as error:
         raise RuntimeUnavailableError(
             "reading and writing HDF5 files needs h5py",
-            remedy='Install it with: pip install "nvidia_tao_deploy[hdf5]"',
+            remedy="pip install h5py",
         ) from error
     return h5py

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
@@ -78,9 +79,7 @@ class _Parser(argparse.ArgumentParser):
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command; its ``overrides`` are the ``key=value`` words, its ``given`` the same as a dict."""
     name, words = argv[0], list(argv[1:])
-    network = None if name == "model_agnostic" else canonical(name)
-    if network is None and name != "model_agnostic":
-        raise UsageError(f"there is no network '{name}'", remedy=f"Known: {', '.join(COMMANDS)}.")
+    network = None if name == "model_agnostic" else _network(name)
     about = "Any network, named by model_name in its spec."
     if network is not None:
         about = f"{NETWORKS[network].title}. Every key of the spec can be overridden with key=value."
@@ -92,14 +91,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(network=network, log_file=None, gpu_index=None, verbose=False, json=False, model_name=None)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
     for action in (*(NETWORKS[network].actions if network else list(ACTION_HELP)[:-1]), "default_specs"):
-        spec = "[-e SPEC]" if network and NETWORKS[network].spec_optional else "-e SPEC"
+        spec = "[-e SPEC]" if network and spec_is_optional(network, action) else "-e SPEC"
         usage = f"{name} {action} {spec} [options] [key=value ...]"
-        sub = actions.add_parser(action, help=ACTION_HELP[action], parents=[common], usage=usage)
+        parents = [common]
+        if action == "default_specs":  # it prints text, and runs nothing
+            usage, parents = f"{name} {action} [options] [results_dir=DIR]", []
+        about = f"{ACTION_HELP[action][0].upper()}{ACTION_HELP[action][1:]}."
+        sub = actions.add_parser(action, help=ACTION_HELP[action], parents=parents, usage=usage, description=about)
         _action_arguments(sub, network, action)
     command, overrides = parser.parse_known_args(words)
     for word in overrides:
         if word.startswith("-"):
-            remedy = f"See '{name} {command.action} --help'."
+            remedy = f"See '{name} {command.action} --help'. Keys of the spec are given as key=value."
             raise UsageError(f"unknown option {word.partition('=')[0]}", remedy=remedy)
         if "=" not in word:
             raise UsageError(f"'{word}' is not an override", remedy="Overrides are key=value: results_dir=/tmp/out.")
@@ -172,7 +175,9 @@ def _leads() -> bool:
 def _run_action(command: argparse.Namespace) -> Any:
     network = command.network or _named_network(command)
     if command.action not in NETWORKS[network].actions:
-        raise UsageError(f"{network} has no action {command.action}", remedy=f"It has {NETWORKS[network].actions}.")
+        raise UsageError(
+            f"{network} has no action {command.action}", remedy=f"It has {', '.join(NETWORKS[network].actions)}."
+        )
     established = NETWORKS[network].flags
     flags = flag_values(network, command.action, vars(command)) if established and command.network else {}
     # Nothing is read where the established flags alone say it all.
@@ -197,7 +202,8 @@ def _run_action(command: argparse.Namespace) -> Any:
 
 def _spec_file(command: argparse.Namespace) -> Path:
     if not command.spec_file:
-        raise UsageError("no spec file is given", remedy="Give it with -e SPEC.")
+        remedy = f"Give one with -e SPEC; '{command.network or 'NETWORK'} default_specs' writes one to start from."
+        raise UsageError("no spec file is given", remedy=remedy)
     return Path(command.spec_file).absolute()
 
 
@@ -222,12 +228,18 @@ def _named_network(command: argparse.Namespace) -> str:
         from nvidia_tao_deploy.spec.read import read_file
 
         path = _spec_file(command)
-        name, where = read_file(path, "")[0].get("model_name"), f"{path}: model_name"
+        name, where = read_file(path, "model_agnostic")[0].get("model_name"), f"{path}: model_name"
     if not name:
         raise UsageError("no network is named", where=where, remedy="Set model_name in the spec, or give -m NAME.")
-    network = canonical(str(name))
+    return _network(str(name), where)
+
+
+def _network(name: str, where: str | None = None) -> str:
+    network = canonical(name)
     if network is None:
-        raise UsageError(f"there is no network '{name}'", where=where, remedy=f"Known: {', '.join(NETWORKS)}.")
+        close = get_close_matches(name, COMMANDS, n=1)
+        remedy = f"Did you mean {close[0]}?" if close else f"There are {', '.join(NETWORKS)}."
+        raise UsageError(f"there is no network '{name}'", where=where, remedy=remedy)
     return network
 
 

@@ -20,8 +20,8 @@ RuntimeName = Literal["tensorrt", "tensorrt_rtx"]
 Typing = Literal["weak", "optional", "strong"]
 
 INSTALL = {
-    "tensorrt": "pip install nvidia-tao-deploy[tensorrt] (or tensorrt-cu12 / tensorrt-cu13 to match the driver)",
-    "tensorrt_rtx": "pip install nvidia-tao-deploy[rtx] (the registry's tensorrt-rtx-cu13)",
+    "tensorrt": "pip install tensorrt cuda-python (or tensorrt-cu12 / tensorrt-cu13 to match the driver)",
+    "tensorrt_rtx": "pip install tensorrt-rtx-cu13",
 }
 TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
@@ -105,7 +105,8 @@ def choose_runtime(wanted: str = "auto") -> Backend:
         remedy = INSTALL["tensorrt"] + (f", or {remedy}" if wanted == "auto" else "")
     elif wanted == "tensorrt":
         remedy = "set gen_trt_engine.tensorrt.runtime to tensorrt_rtx, or run on the GPU machine with TensorRT"
-    raise RuntimeUnavailableError("no engine builder can be used: " + "; ".join(reasons), remedy=f"Remedy: {remedy}.")
+    what = f"no engine builder can be used: {'; '.join(reasons)}"
+    raise RuntimeUnavailableError(what, remedy=f"To have one: {remedy}.")
 
 
 def load(name: str) -> Backend:

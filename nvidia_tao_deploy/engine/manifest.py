@@ -207,10 +207,25 @@ def preflight(engine: Path, device: int = 0) -> None:
         what = f"{engine} has {engine.stat().st_size} bytes, its manifest says {manifest.engine_bytes}"
         raise ModelError(what, remedy="It was truncated or replaced: copy both again, or build it again.")
     problems = _machine_problems(runtime, manifest, device)
-    if problems:
-        raise RuntimeUnavailableError(
-            f"{engine} cannot run here: " + "; ".join(problems), remedy=_ways_out(engine, manifest)
-        )
+    if not problems:
+        return
+    with engine.open("rb") as file:
+        head = file.read(4)
+    if head[1:] != b"trt":
+        what = f"this is no TensorRT engine: it begins with {head!r}"
+        raise ModelError(what, where=str(engine), remedy="Give an engine, or an ONNX file that is named *.onnx.")
+    what = f"this is {_described(runtime, manifest)}, and it cannot run here: {'; '.join(problems)}"
+    raise RuntimeUnavailableError(what, where=str(engine), remedy=_ways_out(engine, manifest))
+
+
+def _described(runtime: str, manifest: Manifest | None) -> str:
+    """E.g. "a TensorRT 8.5.3.1 engine of rtdetr in fp16 for compute capability 8.6"."""
+    if manifest is None:
+        return f"a {TITLES[runtime]} engine without a manifest"
+    of = f" of {manifest.network}" if manifest.network else ""
+    targets = ", ".join(f"{major}.{minor}" for major, minor in manifest.targets)
+    built = f"a {TITLES[runtime]} {manifest.runtime_version} engine{of} in {manifest.precision}"
+    return f"{built} for compute capability {targets}" if targets else built
 
 
 def _machine_problems(runtime: str, manifest: Manifest | None, device: int) -> list[str]:
@@ -219,9 +234,9 @@ def _machine_problems(runtime: str, manifest: Manifest | None, device: int) -> l
     if manifest is not None and manifest.operating_system not in ("", here) and runtime == "tensorrt":
         problems.append(f"it was built on {manifest.operating_system}, this is {here}")
     if not cuda.gpu_available():
-        return [*problems, f"a {TITLES[runtime]} engine needs an NVIDIA GPU and its driver, and there is none"]
+        return [*problems, "this machine has no NVIDIA GPU, or no driver for it"]
     if cuda.gpu_name(device) is None:
-        return [*problems, f"there is no GPU {device} (found {len(cuda.gpus())})"]
+        return [*problems, f"this machine has no GPU {device}, it has {len(cuda.gpus())}"]
     problems += _version_problems(runtime, manifest)
     return problems + _capability_problems(manifest, device)
 
@@ -229,7 +244,7 @@ def _machine_problems(runtime: str, manifest: Manifest | None, device: int) -> l
 def _version_problems(runtime: str, manifest: Manifest | None) -> list[str]:
     installed = installed_version(runtime)
     if installed is None:
-        return [f"it is a {TITLES[runtime]} engine and {TITLES[runtime]} is not installed ({INSTALL[runtime]})"]
+        return [f"{TITLES[runtime]} is not installed ({INSTALL[runtime]})"]
     if manifest is None:
         return []
     built, now = version_tuple(manifest.runtime_version), version_tuple(installed)
@@ -237,7 +252,7 @@ def _version_problems(runtime: str, manifest: Manifest | None) -> list[str]:
     # A version compatible plan loads on its own and the next major release, never on an older one.
     if built == now or (portable and built <= now and _generation(now) - _generation(built) in (0, 1)):
         return []
-    return [f"it was built by {TITLES[runtime]} {manifest.runtime_version}, installed is {installed}"]
+    return [f"{TITLES[runtime]} {installed} is installed, which does not read it"]
 
 
 def _generation(version: tuple[int, ...]) -> int:
@@ -260,14 +275,14 @@ def _capability_problems(manifest: Manifest | None, device: int) -> list[str]:
     level = manifest.build_options.get("hardware_compatibility")
     if here in targets or (level == "ampere_plus" and here >= (8, 0)):
         return []
-    listing = ", ".join(f"{major}.{minor}" for major, minor in targets)
-    name = cuda.gpu_name(device)
-    return [f"it was built for compute capability {listing}, GPU {device} ({name}) has {here[0]}.{here[1]}"]
+    return [f"GPU {device} ({cuda.gpu_name(device)}) has compute capability {here[0]}.{here[1]}"]
 
 
 def _ways_out(engine: Path, manifest: Manifest | None) -> str:
-    way = "Run it where it was built, or build it again here with gen_trt_engine"
-    if manifest is not None:
+    way = "Run it where it was built" + (
+        ", or build it again here with gen_trt_engine." if cuda.gpu_available() else "."
+    )
+    if manifest is not None and cuda.gpu_available():
         way = f"Build it for this machine: {rebuild_command(manifest)}"
     onnx = engine.parent / manifest.prepared_onnx if manifest and manifest.prepared_onnx else prepared_onnx_path(engine)
     return f"Use the same graph with ONNX Runtime: {onnx}.\n  {way}" if onnx.is_file() else way

@@ -334,7 +334,8 @@ def _target_problem(
             "Build with TensorRT on that machine: gen_trt_engine.tensorrt.runtime=tensorrt.",
         )
     if cc not in offered:
-        return f"compute capability {_dot(cc)} is not among its targets.", f"Choose of {', '.join(map(_dot, offered))}."
+        listed = ", ".join(map(_dot, offered))
+        return f"compute capability {_dot(cc)} is not among its targets.", f"Choose from {listed}."
     if cc < smallest:
         return f"{precision} needs compute capability {_dot(smallest)} and {_dot(cc)} is listed.", _FP16
     if cc == (7, 5) and precision == "fp32":

@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from textwrap import fill
 from typing import Any, NoReturn
 
 from nvidia_tao_deploy.errors import UsageError
+from nvidia_tao_deploy.networks import COMMANDS
 
 SHELL = ("/bin/bash",)
 
@@ -20,6 +22,8 @@ examples:
   tao_deploy --port 8888:8888 -- jupyter notebook --ip 0.0.0.0
   tao_deploy                      an interactive shell in the container
   tao_deploy doctor [--json]      what is here, what is missing, what to do
+
+commands of the container, each with --help of its own:
 """
 
 
@@ -82,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tao_deploy",
         usage="tao_deploy [flags] [-- command ...]",
         description="Run a command of nvidia_tao_deploy in a container, with GPUs and mounts.",
-        epilog=_EPILOG,
+        epilog=_EPILOG + fill(" ".join(COMMANDS), 110, initial_indent="  ", subsequent_indent="  "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -60,7 +60,7 @@ def _hull_volume(points: Floats) -> float:
         from scipy.spatial import ConvexHull, QhullError
     except ImportError as error:
         raise RuntimeUnavailableError(
-            "3D IoU needs SciPy, which is not installed", remedy="pip install 'nvidia_tao_deploy[pose]'"
+            "3D IoU needs SciPy, which is not installed", remedy="pip install scipy"
         ) from error
     try:
         return float(ConvexHull(points).volume)

@@ -99,7 +99,7 @@ def require_polygon_libraries() -> None:
         except ImportError as error:
             raise RuntimeUnavailableError(
                 f"text regions need the package {name}, which is not installed",
-                remedy="pip install nvidia_tao_deploy[ocd]",
+                remedy="pip install pyclipper shapely",
             ) from error
 
 

@@ -150,6 +150,12 @@ def flags_for(network: str, action: str) -> tuple[Flag, ...]:
     return tuple(flag for flag in _TABLES.get(action, ()) if flag.networks is None or base in flag.networks)
 
 
+def flag_of(network: str, key: str) -> str | None:
+    """The option that sets a spec key, e.g. ``-i/--image_dir``; None if there is none."""
+    flags = (flag for action in ACTIONS for flag in flags_for(network, action))
+    return next(("/".join(flag.names) for flag in flags if flag.key == key), None)
+
+
 def spec_is_optional(network: str, action: str) -> bool:
     """Whether the action can do without ``-e``."""
     return network in WITHOUT_SPEC or (action == GEN and ALIASES.get(network, network) in _NO_GEN_SPEC)

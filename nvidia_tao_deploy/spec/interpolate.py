@@ -93,6 +93,6 @@ def _explained(tree: Tree, error: Exception) -> Unreadable:
     for key, value in leaves(tree):
         try:
             OmegaConf.create({"value": value})
-        except (OmegaConfBaseException, ValueError) as found:
-            return Unreadable(f"cannot read {key} = {value!r}: {str(found).splitlines()[0]}", key)
+        except (OmegaConfBaseException, ValueError):
+            return Unreadable(f"cannot read {value!r}: a reference is written ${{section.key}}", key)
     return Unreadable(f"cannot merge the spec: {str(error).splitlines()[0]}")

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.spec.drift import rules_for
 from nvidia_tao_deploy.spec.dump import set_values
-from nvidia_tao_deploy.spec.known import Node, as_float32, checked, known_keys
+from nvidia_tao_deploy.spec.flags import flag_of
+from nvidia_tao_deploy.spec.known import Node, as_float32, checked, known_keys, networks
 from nvidia_tao_deploy.spec.rename import apply_drift
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, is_missing, is_missing_entry, place_of
 from nvidia_tao_deploy.spec.shapes import allows_none, fields_of, shape_of, typed_paths
@@ -22,6 +23,7 @@ from nvidia_tao_deploy.spec.trees import Tree, dotted, dotted_keys, drop_at, lay
 
 S = TypeVar("S", bound=NetworkSpec)
 _NOTHING = Node("block", _content={})
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "list": "a list"}
 
 RESULT_FOLDERS = {"gen_trt_engine": "gen_trt_engine", "evaluate": "trt_evaluate", "inference": "trt_inference"}
 """Folder below ``results_dir`` of an action that sets none; interpolations to it work as if it were set."""
@@ -54,10 +56,28 @@ def load_spec(
     reading = _Reading(model)
     reading.take_source(source)
     for key, value in flags.items():
-        reading.take_value(tuple(key.split(".")), value, f"command line: {key}")
+        reading.take_value(tuple(key.split(".")), value, f"command line: {flag_of(model.network, key) or key}")
     for text in overrides:
         reading.take_override(text)
     return typing.cast(S, reading.finish())
+
+
+def _is_key(key: str, model: type[Section] | None, node: Node | None) -> bool:
+    """Whether a dotted key is a field of ``model`` or known to ``node``."""
+    for part in key.split("."):
+        field = fields_of(model).get(part)
+        child = node.children.get(part) if node is not None else None
+        if field is None and child is None:
+            inside = node is not None and node.kind == "value" and node.type.startswith(("dict", "any"))
+            return inside and model is None
+        model = shape_of(field)[1] if field is not None else None
+        node = child
+    return True
+
+
+def _keys_here(keys: Sequence[str]) -> str | None:
+    more = f" and {len(keys) - 12} more" if len(keys) > 12 else ""
+    return f"Keys here: {', '.join(sorted(keys)[:12])}{more}." if keys else None
 
 
 class _Reading:
@@ -74,6 +94,7 @@ class _Reading:
         self.places: dict[str, str] = {}
         self.notes: list[str] = []
         self.problems: list[SpecError] = []
+        self.unknown: list[str] = []
 
     def take_source(self, source: Path | str | Mapping[str, Any] | NetworkSpec) -> None:
         if isinstance(source, NetworkSpec):
@@ -132,17 +153,7 @@ class _Reading:
 
     def is_key(self, key: str) -> bool:
         """Whether a dotted key is read here or known from training."""
-        model: type[Section] | None = self.model
-        node: Node | None = self.known
-        for part in key.split("."):
-            field = fields_of(model).get(part)
-            child = node.children.get(part) if node is not None else None
-            if field is None and child is None:
-                inside = node is not None and node.kind == "value" and node.type.startswith(("dict", "any"))
-                return inside and model is None
-            model = shape_of(field)[1] if field is not None else None
-            node = child
-        return True
+        return _is_key(key, self.model, self.known)
 
     def suggestion(self, key: str, siblings: Sequence[str]) -> str:
         """What an unknown key was probably meant to be."""
@@ -160,8 +171,7 @@ class _Reading:
         ):
             if found:
                 return f"Did you mean {found[0]}?"
-        listed = ", ".join(sorted(siblings)[:12])
-        return f"Keys here: {listed}{', ...' if len(siblings) > 12 else ''}." if listed else "Remove it."
+        return _keys_here(siblings) or "Remove it."
 
     def _all_keys(self) -> list[str]:
         found = [path for path, _ in typed_paths(self.model)]
@@ -184,12 +194,16 @@ class _Reading:
         if not self.problems:
             return
         first, *others = self.problems
-        remedy = first.remedy or ""
+        theirs = [name for name in networks() if all(_is_key(key, None, known_keys(name)) for key in self.unknown)]
+        lines = [first.remedy] if first.remedy else []
+        if self.unknown and 0 < len(theirs) <= 3:
+            lines = [] if others else lines  # of many, the first key's likeness says little
+            lines.append(f"Specs of {' and '.join(theirs)} have such keys: is this the right one?")
         if others:
-            listed = "".join(f"\n  - {problem.where}: {problem.what}" for problem in others[:5])
-            rest = f"\n  - and {len(others) - 5} more" if len(others) > 5 else ""
-            remedy += f"\n  {len(others)} more problem{'s' if len(others) > 1 else ''}:{listed}{rest}"
-        raise SpecError(first.what, where=first.where, remedy=remedy or None)
+            lines.append(f"{len(others)} more problem{'s' if len(others) > 1 else ''}:")
+            lines += [f"- {problem.where}: {problem.what}" for problem in others[:5]]
+            lines += [f"- and {len(others) - 5} more"] if len(others) > 5 else []
+        raise SpecError(first.what, where=first.where, remedy="\n  ".join(lines) or None)
 
     def where(self, key: str) -> str:
         return place_of(key, self.places) or f"{self.name}: {key}"
@@ -207,10 +221,15 @@ class _Reading:
                 place = mentioned[0] if mentioned else key
             return SpecError(message, where=self.where(place))
         shown = repr(detail["input"]) if not isinstance(detail["input"], (dict, list)) else "a block or list"
+        kind, _, fault = detail["type"].partition("_")
+        if kind in _KINDS and fault in ("type", "parsing", "from_float"):
+            message = f"it should be {_KINDS[kind]}"
         message = message.replace("Input should be", "it should be")
         where = self.where(key)
         named = shown if key in where else f"{key} = {shown}"
-        return SpecError(f"{named} does not fit: {message}", where=where, remedy="Give a value that fits.")
+        return SpecError(
+            f"{named} does not fit: {message}", where=where, remedy=getattr(self._field(key), "description", None)
+        )
 
     def _check(self, tree: Tree, model: type[Section] | None, known: Node, prefix: str) -> tuple[Tree, Tree]:
         """Walk one block: refuse unknown keys, check what only training reads.
@@ -230,6 +249,7 @@ class _Reading:
             elif node is not None:
                 self._check_known(path, name, value, node, kept)
             else:
+                self.unknown += [path, *dotted_keys(value, f"{path}.")]
                 self._wrong(path, f"unknown key '{path}'", self.suggestion(path, list({**fields, **children})))
         return typed, kept
 
@@ -274,9 +294,10 @@ class _Reading:
         if kind == "map" and isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
             named = {str(name): self._check(item, section, known, f"{path}.{name}.") for name, item in value.items()}
             return {name: both[0] for name, both in named.items()}, {name: both[1] for name, both in named.items()}
-        block = "holds further keys" if section else "is a block of keys"
-        form = {"list": "is a list of blocks", "map": "is a block of named blocks"}.get(kind, block)
-        self._wrong(path, f"{path} {form}; it cannot be {value!r}")
+        form = {"list": "a list of blocks", "map": "a block of named blocks"}.get(kind, "a block of keys")
+        self._wrong(
+            path, f"{form} belongs here, not {value!r}", _keys_here([*{**fields_of(section), **known.children}])
+        )
         return None
 
     def _resolve_interpolations(self) -> None:

@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import Message
 
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.spec.known import ProtoTables, proto_tables
+from nvidia_tao_deploy.spec.known import ProtoTables, networks, proto_tables
 from nvidia_tao_deploy.spec.text_lines import field_lines
 
 SPEC_MESSAGE = "SpecFile__"
@@ -58,7 +58,7 @@ def parse_text(text: str, network: str, name: str) -> tuple[dict[str, Any], dict
     try:
         text_format.Merge(text, message)
     except text_format.ParseError as error:
-        raise _parse_error(error, network, name) from error
+        raise _parse_error(error, text, network, name) from error
     except RecursionError as error:
         raise SpecError("malformed protobuf text: blocks are nested too deeply", where=name) from error
     return to_plain(message), field_lines(text, network)
@@ -156,7 +156,15 @@ def _set_type(field: Any, kind: str, tables: ProtoTables) -> None:
         field.type = descriptor_pb2.FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
 
 
-def _parse_error(error: text_format.ParseError, network: str, name: str) -> SpecError:
+def _fits(text: str, network: str) -> bool:
+    try:
+        text_format.Parse(text, message_class(network)())
+    except text_format.ParseError:
+        return False
+    return True
+
+
+def _parse_error(error: text_format.ParseError, text: str, network: str, name: str) -> SpecError:
     line, column = error.GetLine(), error.GetColumn()
     what = re.sub(r"^\d+:\d+ : ", "", str(error))
     remedy = "Mend the file at that line and column."
@@ -174,5 +182,8 @@ def _parse_error(error: text_format.ParseError, network: str, name: str) -> Spec
             remedy = f"It is a field of {' and '.join(elsewhere[:3])}."
         else:
             remedy = f"Fields here: {', '.join(fields)}."
+    theirs = [other for other in networks() if unknown and proto_tables(other) and _fits(text, other)]
+    if theirs:
+        remedy = f"It would be a spec of {' or '.join(theirs)}."
     where = f"{name}:{line}:{column}" if line else name
     return SpecError(f"malformed protobuf text: {what}" if not unknown else what, where=where, remedy=remedy)

@@ -24,9 +24,9 @@ def read_file(path: Path, network: str) -> tuple[Tree, dict[str, int], list[str]
             "this spec file does not exist", where=str(path), remedy="Check the path given with -e."
         ) from None
     except IsADirectoryError:
-        raise SpecError("a folder, not a spec file", where=str(path), remedy="Give a file with -e.") from None
+        raise SpecError("this is a folder, not a spec file", where=str(path), remedy="Give a file with -e.") from None
     except UnicodeDecodeError:
-        raise SpecError("not a text file", where=str(path), remedy="Give a spec file with -e.") from None
+        raise SpecError("this is not a text file", where=str(path), remedy="Give a spec file with -e.") from None
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
     name = str(path)

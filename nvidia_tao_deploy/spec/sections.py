@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.spec.drift import Drift
 from nvidia_tao_deploy.spec.fields import field, section
+from nvidia_tao_deploy.spec.flags import flag_of
 from nvidia_tao_deploy.spec.trees import at
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
@@ -350,10 +351,12 @@ class NetworkSpec(Section):
         """
         value = self.get(key)
         if is_missing(value) or (isinstance(value, (list, dict)) and not value):
+            flag = flag_of(self.network, key)
             raise SpecError(
-                f"{key} has no value, and this action needs it",
+                "no value is given, and this action needs one",
                 where=self.where(key),
-                remedy=f"Set it in the spec file or on the command line: {key}=VALUE",
+                remedy=f"{f'Give {flag}, or set' if flag else 'Set'} it in the spec file, or on the command line: "
+                f"{key}=VALUE",
             )
         return value
 

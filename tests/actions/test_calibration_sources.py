@@ -385,7 +385,7 @@ def test_a_profile_the_model_cannot_take_is_refused_before_the_build(job: Job) -
 def test_modelopt_is_asked_for_by_its_pip_line(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelopt", None)
     message = job.refused(f"{CALIBRATION}.quantizer=modelopt")
-    assert "pip install nvidia-tao-deploy[modelopt]" in message
+    assert "pip install 'nvidia-modelopt[onnx]'" in message
 
 
 def test_modelopt_quantizes_what_our_passes_leave_to_it(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

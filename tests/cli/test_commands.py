@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from actions.commands import Shell, status, write_spec
-from repository import MODELS
+from repository import MODELS, ROOT
 
 from nvidia_tao_deploy.cli import main as cli
 from nvidia_tao_deploy.networks import ALIASES, COMMANDS, NETWORKS
@@ -128,6 +128,64 @@ def test_model_agnostic_takes_the_network_from_spec_override_or_flag(shell: Shel
     assert shell("model_agnostic", "evaluate", "-e", unnamed, "model_name=classification_pyt") == 0
     assert shell("model_agnostic", "evaluate", "-e", unnamed, "-m", "classification_pyt") == 0
     assert "resnet" in shell.refused(2, "model_agnostic", "evaluate", "-e", unnamed, "-m", "resnet")
+    assert "Did you mean rtdetr?" in shell.refused(2, "model_agnostic", "evaluate", "-e", unnamed, "-m", "rtdert")
+
+
+def test_what_is_missing_is_asked_for_by_its_flag(shell: Shell, tmp_path: Path) -> None:
+    text = ROOT / "specs/detectnet_v2/experiment.txt"
+    assert "Give -r" in shell.refused(2, "detectnet_v2", "evaluate", "-e", text)
+    message = shell.refused(2, "detectnet_v2", "evaluate", "-e", text, "-r", tmp_path)
+    assert message.count("evaluate.image_dir") == 2  # where it would stand, and how to give it
+    assert "Give -i/--image_dir" in message
+    message = shell.refused(1, "detectnet_v2", "evaluate", "-e", text, "-r", tmp_path, "-i", tmp_path, "-l", "none")
+    assert "command line: -l/--label_dir: none: no such" in message
+    assert "Give -" not in shell.refused(2, "rtdetr", "gen_trt_engine", "-e", write_spec(tmp_path / "empty.yaml", {}))
+
+
+def test_the_spec_of_another_network_is_recognized(shell: Shell, tmp_path: Path) -> None:
+    def refused(network: str, spec: str) -> str:
+        return shell.refused(2, network, "evaluate", "-e", ROOT / "specs" / spec, f"results_dir={tmp_path}")
+
+    assert "Specs of classification_pyt have such keys" in refused("rtdetr", "classification_pyt/evaluate.yaml")
+    assert "Specs of rtdetr have such keys" in refused("detectnet_v2", "rtdetr/evaluate.yaml")
+    assert "a spec of retinanet or ssd" in refused("detectnet_v2", "ssd/experiment.txt")
+    typo = write_spec(tmp_path / "typo.yaml", {"evaluate": {"trt_engin": "a"}})
+    message = shell.refused(2, "rtdetr", "evaluate", "-e", typo)
+    assert "Did you mean evaluate.trt_engine?" in message
+    assert "Specs of" not in message
+
+
+def test_a_value_that_does_not_fit_is_told_what_the_key_is(shell: Shell, spec: Path, tmp_path: Path) -> None:
+    message = shell.refused(2, "classification_pyt", "evaluate", "-e", spec, "evaluate.batch_size=four")
+    assert "'four' does not fit: it should be a whole number\n  Images per batch" in message
+    message = shell.refused(2, "classification_pyt", "evaluate", "-e", spec, "evaluate=4")
+    assert "a block of keys belongs here, not 4\n  Keys here: batch_size" in message
+    missing = tmp_path / "annotations.json"
+    missing.write_text("# no JSON")
+    keys = {"json_file": str(missing), "image_dir": str(tmp_path)}
+    file = write_spec(tmp_path / "rtdetr.yaml", {"dataset": {"test_data_sources": keys}})
+    message = shell.refused(
+        1, "rtdetr", "evaluate", "-e", file, f"results_dir={tmp_path}", "evaluate.trt_engine=x.onnx"
+    )
+    assert f"{file}:4: dataset.test_data_sources.json_file: {missing}:1: malformed JSON" in message
+
+
+def test_an_engine_path_that_is_a_folder_is_refused_before_the_build(shell: Shell, tmp_path: Path) -> None:
+    file = write_spec(tmp_path / "spec.yaml", {"results_dir": str(tmp_path)})
+    paths = [f"gen_trt_engine.onnx_file={CLASSIFIER}", f"gen_trt_engine.trt_engine={tmp_path}"]
+    assert f"{tmp_path} is a folder" in shell.refused(2, "classification_pyt", "gen_trt_engine", "-e", file, *paths)
+    assert "Preparing" not in shell.out
+
+
+def test_usage_lines_say_what_is_optional(shell: Shell) -> None:
+    for command, action, usage in (
+        ("rtdetr", "evaluate", "-e SPEC [options]"),
+        ("lprnet", "gen_trt_engine", "[-e SPEC] [options]"),
+        ("rtdetr", "default_specs", "default_specs [options] [results_dir=DIR]"),
+    ):
+        assert shell(command, action, "--help") == 0
+        assert usage in shell.out
+    assert "--json" not in shell.out
 
 
 @pytest.mark.parametrize("command", list(NETWORKS))
@@ -139,7 +197,7 @@ def test_default_specs_are_commented_and_load_again(shell: Shell, command: str, 
     assert shell("model_agnostic", "default_specs", "-m", command) == 0
     assert shell.out == written.read_text()
     message = shell.refused(2, command, "gen_trt_engine", "-e", written, f"results_dir={tmp_path / 'r'}")
-    assert "has no value, and this action needs it" in message
+    assert "no value is given, and this action needs one" in message
     assert shell(command, "default_specs", "--schema") == 0
     assert "properties" in json.loads(shell.out)
 

@@ -107,9 +107,10 @@ def test_no_gpu_names_the_onnx_and_the_command(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(RuntimeUnavailableError) as caught:
         preflight(saved(tmp_path))
     text = str(caught.value)
-    assert "needs an NVIDIA GPU" in text
+    assert "a TensorRT 8.5.3.1 engine of rtdetr in" in text
+    assert "this machine has no NVIDIA GPU" in text
     assert str(tmp_path / "model.engine.onnx") in text
-    assert "rtdetr gen_trt_engine -e spec.yaml" in text
+    assert "gen_trt_engine" not in text  # what is built here could not run here either
     with pytest.raises(RuntimeUnavailableError) as caught:
         preflight(saved(tmp_path, with_onnx=False))
     assert "ONNX Runtime" not in str(caught.value)
@@ -118,12 +119,20 @@ def test_no_gpu_names_the_onnx_and_the_command(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("built", "installed", "message"),
     [
-        ({}, {"tensorrt": "10.16.1"}, "built by TensorRT 8.5.3.1, installed is 10.16.1"),
+        (
+            {},
+            {"tensorrt": "10.16.1"},
+            r"a TensorRT 8.5.3.1 engine .*TensorRT 10.16.1 is installed.*\n.*\n.*rtdetr gen_trt_engine -e spec.yaml",
+        ),
         ({}, {}, "TensorRT is not installed"),
         ({"runtime": "tensorrt_rtx", "version": "1.7.1.116"}, {"tensorrt": "8.5.3.1"}, "TensorRT-RTX is not installed"),
-        ({"targets": ((8, 6), (8, 9))}, {"tensorrt": "8.5.3.1"}, "capability 8.6, 8.9, GPU 0 .NVIDIA H200. has 9.0"),
-        ({"version": "8.6.1", "flags": ("VERSION_COMPATIBLE",)}, {"tensorrt": "11.2.1"}, "installed is 11.2.1"),
-        ({"version": "10.3.0", "flags": ("VERSION_COMPATIBLE",)}, {"tensorrt": "10.0.1"}, "installed is 10.0.1"),
+        (
+            {"targets": ((8, 6), (8, 9))},
+            {"tensorrt": "8.5.3.1"},
+            r"capability 8.6, 8.9, .* GPU 0 .NVIDIA H200. has .*9.0",
+        ),
+        ({"version": "8.6.1", "flags": ("VERSION_COMPATIBLE",)}, {"tensorrt": "11.2.1"}, "11.2.1 is installed"),
+        ({"version": "10.3.0", "flags": ("VERSION_COMPATIBLE",)}, {"tensorrt": "10.0.1"}, "10.0.1 is installed"),
     ],
 )
 def test_what_does_not_fit_is_named(
@@ -168,6 +177,16 @@ def test_files_that_are_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "empty.engine").touch()
     with pytest.raises(ModelError, match="empty"):
         preflight(tmp_path / "empty.engine")
+
+
+def test_an_onnx_file_named_engine_is_no_matter_of_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, gpus=())
+    (tmp_path / "model.engine").write_bytes(b"\x08\x08\x12\x07pytorch")
+    with pytest.raises(ModelError, match="no TensorRT engine"):
+        preflight(tmp_path / "model.engine")
+    (tmp_path / "model.engine").write_bytes(b"ptrt" + bytes(60))
+    with pytest.raises(RuntimeUnavailableError, match=r"a TensorRT engine without a manifest.*no NVIDIA GPU"):
+        preflight(tmp_path / "model.engine")
 
 
 def test_a_bare_plan_is_told_apart_by_its_first_bytes(tmp_path: Path) -> None:

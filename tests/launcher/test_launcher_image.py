@@ -19,6 +19,7 @@ from nvidia_tao_deploy.launcher.manifest import main as write_manifest
 from nvidia_tao_deploy.launcher.manifest import read_manifest
 from nvidia_tao_deploy.launcher.mounts import Mount
 from nvidia_tao_deploy.launcher.spec_paths import host_path, uncovered_paths
+from nvidia_tao_deploy.networks import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -172,6 +173,7 @@ def test_exit_codes_before_any_container(alone: Path, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
+    assert {*COMMANDS} <= {*capsys.readouterr().out.split()}  # what the container can run is listed
 
 
 def test_an_engine_that_answers_nonsense(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,7 +190,7 @@ def test_start_up_is_fast_and_imports_no_other_room() -> None:
     code = (
         "import sys\nfrom nvidia_tao_deploy.launcher.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
         "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('nvidia_tao_deploy.')}\n"
-        "assert rooms <= {'version', 'launcher', 'errors', 'files'}, rooms\n"
+        "assert rooms <= {'version', 'launcher', 'errors', 'files', 'networks'}, rooms\n"
         "assert not {'numpy', 'yaml', 'onnx', 'pydantic'} & set(sys.modules)\n"
     )
     began = time.perf_counter()

@@ -261,7 +261,7 @@ def test_wrong_class_maps_and_models_are_told(tmp_path: Path, shell: Shell) -> N
     unnamed = sum(d["score"] >= np.float32(0.3) and d["category_id"] not in (1, 2) for d in case.expected())
     assert f"{unnamed} detections left out, the class map does not name their classes: 0 (" in shell.out
     del case.spec["dataset"]["infer_data_sources"]["classmap"]
-    assert "classmap has no value" in shell.refused(2, *case.words("inference"))
+    assert "classmap: no value is given" in shell.refused(2, *case.words("inference"))
     case.spec["dataset"]["num_classes"] = 91
     assert shell(*case.words("evaluate")) == 0
     assert "the model has 8 classes, dataset.num_classes says 91" in shell.out

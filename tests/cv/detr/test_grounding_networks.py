@@ -244,7 +244,7 @@ def test_what_is_wrong_with_prompts_is_said(tmp_path: Path, shell: Shell) -> Non
     assert shell(*case.words("inference")) == 0
     assert "read as several: .., what?" in shell.out
     sources["captions"] = []
-    assert "captions has no value" in shell.refused(2, *case.words("inference"))
+    assert "captions: no value is given" in shell.refused(2, *case.words("inference"))
     case.spec["gen_trt_engine"]["tensorrt"].update(
         data_type="int8", calibration={"cal_image_dir": str(tmp_path / "images"), "cal_batches": 2}
     )
