@@ -49,22 +49,24 @@ class Port:
         names: names seen in exports, besides the role itself.
         rank: number of dimensions, batch included.
         channels: allowed sizes of axis 1 (e.g. (1, 3)); empty: any.
+        floats: values are floating-point; else they may be anything.
     """
 
     role: str
     names: tuple[str, ...] = ()
     rank: int = 4
     channels: tuple[int, ...] = ()
+    floats: bool = False
 
     def fits(self, tensor: TensorInfo) -> bool:
-        """Rank and channel count agree with the contract."""
-        if len(tensor.shape) != self.rank:
+        """Rank, type and channel count agree with the contract."""
+        if len(tensor.shape) != self.rank or (self.floats and tensor.dtype.kind in "iub"):
             return False
         return not self.channels or tensor.shape[1] is None or tensor.shape[1] in self.channels
 
     def __str__(self) -> str:
         channels = f" with {' or '.join(map(str, self.channels))} channels" if self.channels else ""
-        return f"'{self.role}' of rank {self.rank}{channels}"
+        return f"'{self.role}' of rank {self.rank}{channels}{' of floats' if self.floats else ''}"
 
 
 @dataclass(frozen=True)

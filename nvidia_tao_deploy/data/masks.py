@@ -296,11 +296,15 @@ def paired(
         if spare:
             issues.append(f"{len(spare)} masks have no image in {images}: {some(spare)}")
         pairs += [(path, by_stem[stem]) for stem, path in wanted.items()]
-    return _existing(pairs, issues, strict), issues
+    return existing(pairs, issues, strict), issues
 
 
-def _existing(pairs: list[tuple[Path, Path]], issues: list[str], strict: bool) -> list[tuple[Path, Path]]:
-    """The pairs of which both files are there; a mask that is missing beside its image is an error."""
+def existing(pairs: list[tuple[Path, Path]], issues: list[str], strict: bool) -> list[tuple[Path, Path]]:
+    """The (image, mask) pairs of which both files are there; images that are not go into ``issues``.
+
+    Raises:
+        DataError: a mask is missing beside its image, every image is, or (``strict``) one is.
+    """
     lost = [mask for image, mask in pairs if image.is_file() and not mask.is_file()]
     if lost:
         raise DataError(f"{len(lost)} masks do not exist: {some(lost)}", remedy="Check the list of masks.")

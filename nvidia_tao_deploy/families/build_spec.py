@@ -14,6 +14,14 @@ FloatPrecision = Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lamb
 """Precisions of networks without int8, in any case."""
 
 
+class FloatTensorRT(sections.TensorRT):
+    """How the engine is built."""
+
+    data_type: FloatPrecision = field(  # type: ignore[assignment]
+        "fp32", "Precision of the engine, in any case; this network has no int8."
+    )
+
+
 class ProtoGenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from nvidia_tao_deploy.families.build_spec import FloatPrecision
+from nvidia_tao_deploy.families.build_spec import FloatPrecision, FloatTensorRT
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 
@@ -17,10 +17,8 @@ SENSITIVE = (
 )
 
 
-class TensorRT(sections.TensorRT):
-    """How the engine is built; there is no int8 for these networks."""
-
-    data_type: FloatPrecision = field("fp32", "Precision of the engine, in any case.")  # type: ignore[assignment]
+class TensorRT(FloatTensorRT):
+    """How the engine is built."""
 
     @model_validator(mode="after")
     def _sensitive_layers(self) -> TensorRT:
@@ -35,13 +33,13 @@ class TensorRT(sections.TensorRT):
 class GenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    tensorrt: TensorRT = section(TensorRT, "How the engine is built.")
+    tensorrt: TensorRT = section(TensorRT)
 
 
 class HalfTensorRT(TensorRT):
     """How the engine is built; fp16 unless told."""
 
-    data_type: FloatPrecision = field("fp16", "Precision of the engine, in any case.")  # type: ignore[assignment]
+    data_type: FloatPrecision = field("fp16", "Precision of the engine, in any case.")
 
 
 class HalfGenTrtEngine(sections.GenTrtEngine):

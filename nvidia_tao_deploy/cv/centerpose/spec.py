@@ -7,65 +7,58 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
 
 class TensorRT(sections.TensorRT):
     """How the engine is built."""
 
-    opt_batch_size: int = Field(default=4, ge=1, description="Batch the engine is tuned for.")
-    max_batch_size: int = Field(default=8, ge=1, description="Largest batch of the profile.")
+    opt_batch_size: int = field(4, "Batch the engine is tuned for.", ge=1)
+    max_batch_size: int = field(8, "Largest batch of the profile.", ge=1)
 
 
 class GenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+    tensorrt: TensorRT = section(TensorRT)
 
 
 class Evaluate(sections.Evaluate):
     """Measure a model on annotated data."""
 
-    eval_num_symmetry: int = Field(default=1, ge=1, description="Turns about an object's y axis that look the same.")
+    eval_num_symmetry: int = field(1, "Turns about an object's y axis that look the same.", ge=1)
 
 
 class Inference(sections.Inference):
     """Run a model on images."""
 
-    focal_length_x: float = Field(default=0, ge=0, description="Of the camera, pixels; needed.")
-    focal_length_y: float = Field(default=0, ge=0, description="Of the camera, pixels; needed.")
-    principle_point_x: float = Field(default=0, description="Of the camera, pixels.")
-    principle_point_y: float = Field(default=0, description="Of the camera, pixels.")
-    skew: float = Field(default=0, description="Of the camera, pixels.")
-    opencv: bool = Field(default=True, description="Poses in OpenCV's camera frame; false: in the annotations'.")
-    axis_size: float = Field(default=0.5, gt=0, description="Length of the drawn axes, in the unit of locations.")
-    save_json: bool = Field(default=True, description="Write a JSON file per image.")
-    save_visualization: bool = Field(default=True, description="Write a picture per image.")
+    focal_length_x: float = field(0, "Of the camera, pixels; needed.", ge=0)
+    focal_length_y: float = field(0, "Of the camera, pixels; needed.", ge=0)
+    principle_point_x: float = field(0, "Of the camera, pixels.")
+    principle_point_y: float = field(0, "Of the camera, pixels.")
+    skew: float = field(0, "Of the camera, pixels.")
+    opencv: bool = field(True, "Poses in OpenCV's camera frame; false: in the annotations'.")
+    axis_size: float = field(0.5, "Length of the drawn axes, in the unit of locations.", gt=0)
+    save_json: bool = field(True, "Write a JSON file per image.")
+    save_visualization: bool = field(True, "Write a picture per image.")
 
 
 class Dataset(Section):
     """Images and ground truth."""
 
-    test_data: str | None = Field(default="", description="Folder for evaluate: images, each with a JSON beside it.")
-    inference_data: str | None = Field(default="", description="Folder of images for inference.")
-    batch_size: int = Field(default=4, ge=1, description="Images per batch where the action sets none.")
-    mean: list[float] = Field(
-        default=[0.40789654, 0.44719302, 0.47026115],
-        min_length=3,
-        max_length=3,
-        description="Mean of blue, green, red on the scale 0..1.",
+    test_data: str | None = field("", "Folder for evaluate: images, each with a JSON beside it.")
+    inference_data: str | None = field("", "Folder of images for inference.")
+    batch_size: int = field(4, "Images per batch where the action sets none.", ge=1)
+    mean: list[float] = field(
+        [0.40789654, 0.44719302, 0.47026115], "Mean of blue, green, red on the scale 0..1.", min_length=3, max_length=3
     )
-    std: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[0.28863828, 0.27408164, 0.27809835],
-        min_length=3,
-        max_length=3,
-        description="Deviation of blue, green, red, scale 0..1.",
+    std: list[Annotated[float, Field(gt=0)]] = field(
+        [0.28863828, 0.27408164, 0.27809835], "Deviation of blue, green, red, scale 0..1.", min_length=3, max_length=3
     )
-    input_res: int = Field(default=512, ge=1, description="Side of the input; one that is given must be the model's.")
-    output_res: int = Field(
-        default=128, ge=1, description="Side of the output grid; a quarter of the input if not given."
-    )
-    use_absolute_scale: bool = Field(default=False, description="Predicted sizes are absolute, no ground plane needed.")
+    input_res: int = field(512, "Side of the input; one that is given must be the model's.", ge=1)
+    output_res: int = field(128, "Side of the output grid; a quarter of the input if not given.", ge=1)
+    use_absolute_scale: bool = field(False, "Predicted sizes are absolute, no ground plane needed.")
 
 
 class Spec(NetworkSpec):
@@ -73,7 +66,7 @@ class Spec(NetworkSpec):
 
     network: ClassVar[str] = "centerpose"
 
-    dataset: Dataset = Field(default_factory=Dataset, description="Images and ground truth.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
-    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")
+    dataset: Dataset = section(Dataset)
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
+    evaluate: Evaluate = section(Evaluate)
+    inference: Inference = section(Inference)

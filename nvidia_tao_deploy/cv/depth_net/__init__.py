@@ -27,8 +27,8 @@ from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 
 MONO = (Port("images", ("image",), channels=(3,)),)
 STEREO = (Port("left_image", ("left",), channels=(3,)), Port("right_image", ("right",), channels=(3,)))
-DEPTH = Port("map", ("outputs", "disparity"), rank=3)
-DISPARITY = Port("map", DEPTH.names, channels=(1,))
+DEPTH = Port("map", ("outputs", "disparity"), rank=3, floats=True)
+DISPARITY = Port("map", DEPTH.names, channels=(1,), floats=True)
 SIDES = ("height", "width")
 DATA = {"evaluate": "test_dataset", "inference": "infer_dataset"}
 NYU_CROP = (45, 471, 41, 601)

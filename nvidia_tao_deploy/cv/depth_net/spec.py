@@ -6,21 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from nvidia_tao_deploy.families.build_spec import FloatPrecision
+from nvidia_tao_deploy.families.build_spec import FloatTensorRT
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
 LEAST_SIDE = 14
 Side = Annotated[int, Field(ge=LEAST_SIDE)]
-
-
-class TensorRT(sections.TensorRT):
-    """How the engine is built."""
-
-    data_type: FloatPrecision = Field(  # type: ignore[assignment]
-        default="fp32", description="Precision of the engine, in any case; this network has no int8."
-    )
 
 
 class GenTrtEngine(sections.GenTrtEngine):
@@ -32,7 +24,7 @@ class GenTrtEngine(sections.GenTrtEngine):
     min_width: Side | None = field(None, "Least width of a model whose width is dynamic.")
     opt_width: Side | None = field(None, "Width that the engine is tuned for.")
     max_width: Side | None = field(None, "Greatest width.")
-    tensorrt: TensorRT = section(TensorRT)
+    tensorrt: FloatTensorRT = section(FloatTensorRT)
 
     @model_validator(mode="after")
     def _ordered(self) -> GenTrtEngine:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
-
 from nvidia_tao_deploy.families.build_spec import FloatPrecision
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
@@ -15,9 +13,7 @@ from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section,
 class TensorRT(ProtoTensorRT):
     """How the engine is built."""
 
-    data_type: FloatPrecision = Field(  # type: ignore[assignment]
-        default="fp32", description="Precision of the engine, in any case; this network has no int8."
-    )
+    data_type: FloatPrecision = field("fp32", "Precision of the engine; this network has no int8.")  # type: ignore[assignment]
 
 
 class GenTrtEngine(sections.GenTrtEngine):

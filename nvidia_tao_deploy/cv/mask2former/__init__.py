@@ -20,7 +20,7 @@ from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
 
-MASKS, SCORES, CLASSES = Port("pred_masks"), Port("pred_scores", rank=2), Port("pred_classes", rank=2)
+MASKS, SCORES, CLASSES = Port("pred_masks", floats=True), Port("pred_scores", rank=2), Port("pred_classes", rank=2)
 MODES = {
     1: ("semantic", (MASKS,)),
     3: ("instance", (MASKS, SCORES, CLASSES)),

@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from nvidia_tao_deploy.data.masks import MaskCodes, MaskPairs
-from nvidia_tao_deploy.data.text import read_lines, some
+from nvidia_tao_deploy.data.masks import MaskCodes, MaskPairs, existing
+from nvidia_tao_deploy.data.text import read_lines
 from nvidia_tao_deploy.errors import DataError
 
 
@@ -25,25 +25,19 @@ class AdeMasks(MaskPairs):
     """
 
     def __init__(self, annot_file: Path | str, root_dir: Path | str, classes: int, *, strict: bool = False) -> None:
-        pairs, missing = [], []
+        pairs: list[tuple[Path, Path]] = []
+        issues: list[str] = []
         for number, line in enumerate(read_lines(Path(annot_file)), start=1):
             if not line.strip():
                 continue
-            where = f"{annot_file}:{number}"
             try:
                 row = json.loads(line)
                 image, mask = (Path(os.path.abspath(Path(root_dir) / row[key])) for key in ("img", "segm"))
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise DataError("not a JSON object with the keys img and segm", where=where) from error
-            if not image.is_file():
-                missing.append(str(image))
-            elif not mask.is_file():
-                raise DataError(f"no such mask: {mask}", where=where)
-            else:
-                pairs.append((image, mask))
-        what = f"{len(missing)} images do not exist: {some(missing)}"
-        if not pairs or (missing and strict):
-            raise DataError(what if missing else "the file lists no image", where=str(annot_file))
+                raise DataError("not an object with the keys img and segm", where=f"{annot_file}:{number}") from error
+            pairs.append((image, mask))
+        if not pairs:
+            raise DataError("the file lists no image", where=str(annot_file))
         ignored = {0, 255} if classes < 255 else {0}
         codes = MaskCodes({value: value - 1 for value in range(1, classes + 1)}, ignored=ignored)
-        super().__init__(pairs, codes, [f"{what} (skipped)"] if missing else [])
+        super().__init__(existing(pairs, issues, strict), codes, issues)

@@ -45,7 +45,7 @@ STEPS = "dataset.validate_dataset.args.pre_processes"
 def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
     """The image, and the output `pred`, else the first one; only its channel 0 counts."""
     named = [output for output in outputs if output.name == "pred"] or list(outputs[:1])
-    ports = expect((Port("input", channels=(3,)),), (Port("pred"),))(inputs, named)
+    ports = expect((Port("input", channels=(3,)),), (Port("pred", floats=True),))(inputs, named)
     check_map(ports, "input", "pred")
     return Ports(OpenInputs(ports.inputs), ports.outputs)
 

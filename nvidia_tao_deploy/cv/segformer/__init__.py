@@ -121,7 +121,7 @@ def colors(spec: Spec) -> list[Rgb]:
 NETWORK = Network(
     name="segformer",
     spec=Spec,
-    bind=expect(inputs=(Port("input", channels=(3,)),), outputs=(Port("output"),)),
+    bind=expect(inputs=(Port("input", channels=(3,)),), outputs=(Port("output", floats=True),)),
     calibration=calibration_images,
     transform=transform,
     dataset=dataset,

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from nvidia_tao_deploy.families.build_spec import FloatPrecision, FloatTensorRT
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Lower = BeforeValidator(lambda value: str(value).lower())
 GIB = 1024  # MiB
 
 
-class TensorRT(sections.TensorRT):
+class TensorRT(FloatTensorRT):
     """How the engine is built."""
 
-    data_type: Annotated[Literal["fp32", "fp16", "bf16"], Lower] = Field(  # type: ignore[assignment]
-        default="fp32", description="Precision of the engine; this network has no int8. data_type above it is the same."
-    )
-    workspace_size: int = Field(default=4 * GIB, ge=0, description="Builder workspace in MiB; 0 is TensorRT's default.")
+    workspace_size: int = field(4 * GIB, "Builder workspace in MiB; 0 is TensorRT's default.", ge=0)
 
 
 class GenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    trt_engine: str | None = Field(default=None, description="Another name of save_engine.")
+    trt_engine: str | None = field(None, "Another name of save_engine.")
     save_engine: str | None = sections.mandatory("The engine file to write.")
-    data_type: Annotated[Literal["fp32", "fp16", "bf16"], Lower] = Field(
-        default="fp32", description="Precision of the engine, in any case."
-    )
-    workspace_size: float = Field(default=4.0, ge=0.1, description="Builder workspace in GiB.")
-    overwrite: bool = Field(default=False, description="Replace an engine that stands at save_engine.")
-    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+    data_type: FloatPrecision = field("fp32", "Precision of the engine, in any case.")
+    workspace_size: float = field(4.0, "Builder workspace in GiB.", ge=0.1)
+    overwrite: bool = field(False, "Replace an engine that stands at save_engine.")
+    tensorrt: TensorRT = section(TensorRT)
 
     @model_validator(mode="after")
     def _one_of_each(self) -> GenTrtEngine:
@@ -55,51 +51,49 @@ class GenTrtEngine(sections.GenTrtEngine):
 class Inference(sections.Inference):
     """Detect and track over frames."""
 
-    num_gpus: Literal[1] = Field(default=1, description="Frames depend on each other: one GPU runs them all.")
-    gpu_ids: sections.GpuIds = Field(default=[0], max_length=1, description="The GPU, an index into the visible ones.")
+    num_gpus: Literal[1] = field(1, "Frames depend on each other: one GPU runs them all.")
+    gpu_ids: sections.GpuIds = field([0], "The GPU, an index into the visible ones.", max_length=1)
     manifest: str | None = sections.mandatory("JSON list of frames.")
-    num_output: Count = Field(default=300, description="Detections of a frame, at most.")
-    score_threshold: Share = Field(default=0.05, description="Least class score of a detection.")
-    tracking_threshold: Share = Field(default=0.2, description="Least class score of an instance that gets an id.")
-    confidence_decay: Share = Field(default=0.8, description="What is left of an instance's confidence a frame later.")
-    max_time_interval: float = Field(default=2.0, gt=0, description="Seconds after which instances are forgotten.")
-    save_raw: bool = Field(default=False, description="Write the model's outputs of every frame.")
-    overwrite: bool = Field(default=False, description="Replace the results of an earlier run.")
+    num_output: Count = field(300, "Detections of a frame, at most.")
+    score_threshold: Share = field(0.05, "Least class score of a detection.")
+    tracking_threshold: Share = field(0.2, "Least class score of an instance that gets an id.")
+    confidence_decay: Share = field(0.8, "What is left of an instance's confidence a frame later.")
+    max_time_interval: float = field(2.0, "Seconds after which instances are forgotten.", gt=0)
+    save_raw: bool = field(False, "Write the model's outputs of every frame.")
+    overwrite: bool = field(False, "Replace the results of an earlier run.")
 
 
 class Dataset(Section):
     """How camera images of a manifest become the network's input, as in training."""
 
-    mean: list[float] = Field(
-        default=[123.675, 116.28, 103.53], min_length=3, max_length=3, description="Mean per input channel, 0..255."
+    mean: list[float] = field([123.675, 116.28, 103.53], "Mean per input channel, 0..255.", min_length=3, max_length=3)
+    std: list[Annotated[float, Field(gt=0)]] = field(
+        [58.395, 57.12, 57.375], "Deviation per input channel, 0..255.", min_length=3, max_length=3
     )
-    std: list[Annotated[float, Field(gt=0)]] = Field(
-        default=[58.395, 57.12, 57.375], min_length=3, max_length=3, description="Deviation per input channel, 0..255."
-    )
-    to_rgb: bool = Field(default=True, description="Swap red and blue of the RGB image, so that the input is B, G, R.")
-    bot_pct_lim: list[float] = Field(
-        default=[0.0, 0.0], min_length=2, max_length=2, description="Share cut from the bottom: the mean of the two."
+    to_rgb: bool = field(True, "Swap red and blue of the RGB image, so that the input is B, G, R.")
+    bot_pct_lim: list[float] = field(
+        [0.0, 0.0], "Share cut from the bottom: the mean of the two.", min_length=2, max_length=2
     )
 
 
 class Model(Section):
     """Sizes of the exported network; the model must have them."""
 
-    num_cameras: Count = Field(default=6, description="Cameras.")
-    input_height: Count = Field(default=256, description="Height of their images, pixels.")
-    input_width: Count = Field(default=448, description="Width of their images, pixels.")
-    num_queries: Count = Field(default=900, description="Queries.")
-    num_temp_instances: Count = Field(default=600, description="Instances kept from frame to frame.")
-    embed_dims: Count = Field(default=256, description="Length of an instance's feature.")
-    anchor_dims: Literal[11] = Field(default=11, description="Length of an anchor.")
-    num_classes: Count = Field(default=7, description="Classes.")
+    num_cameras: Count = field(6, "Cameras.")
+    input_height: Count = field(256, "Height of their images, pixels.")
+    input_width: Count = field(448, "Width of their images, pixels.")
+    num_queries: Count = field(900, "Queries.")
+    num_temp_instances: Count = field(600, "Instances kept from frame to frame.")
+    embed_dims: Count = field(256, "Length of an instance's feature.")
+    anchor_dims: Literal[11] = field(11, "Length of an anchor.")
+    num_classes: Count = field(7, "Classes.")
 
 
 class Plugin(Section):
     """The MSDA plugin of other runtimes. It is not needed here: its nodes are written in standard operators."""
 
-    path: str | None = Field(default="", description="Library; not loaded. It is checked where sha256 is given.")
-    sha256: str | None = Field(default="", description="Its hash.")
+    path: str | None = field("", "Library; not loaded. It is checked where sha256 is given.")
+    sha256: str | None = field("", "Its hash.")
 
 
 class Spec(NetworkSpec):
@@ -107,11 +101,11 @@ class Spec(NetworkSpec):
 
     network: ClassVar[str] = "sparse4d"
 
-    model: Model = Field(default_factory=Model, description="Sizes of the exported network; the model must have them.")
-    plugin: Plugin = Field(default_factory=Plugin, description="The MSDA plugin of other runtimes.")
-    dataset: Dataset = Field(default_factory=Dataset, description="How camera images become the network's input.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
-    inference: Inference = Field(default_factory=Inference, description="Detect and track over frames.")
+    model: Model = section(Model)
+    plugin: Plugin = section(Plugin, "The MSDA plugin of other runtimes.")
+    dataset: Dataset = section(Dataset, "How camera images become the network's input.")
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
+    inference: Inference = section(Inference)
 
     @model_validator(mode="after")
     def _one_stream(self) -> Spec:

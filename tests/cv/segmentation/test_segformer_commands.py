@@ -12,6 +12,7 @@ import pytest
 from actions.commands import Shell, write_spec
 from cv.segmentation import seg_replay as replay
 from PIL import Image
+from repository import MODELS
 
 from nvidia_tao_deploy.cv.segformer import mask_codes
 from nvidia_tao_deploy.cv.segformer.spec import Spec
@@ -210,6 +211,8 @@ def test_strange_masks_are_refused_or_counted(shell: Shell, tmp_path: Path) -> N
     scene.logits = scene.logits[:, :3]
     scene.model()
     assert "the model has 3 classes and the palette 4" in shell.refused(1, "segformer", "inference", "-e", path)
+    words = ("segformer", "inference", "-e", path, f"inference.trt_engine={MODELS / 'unet.onnx'}")
+    assert "'output' of rank 4 of floats; the model has argmax_1 int64" in shell.refused(1, *words)
     assert "no such image folder" in shell.refused(
         1, "segformer", "inference", "-e", path, "dataset.segment.predict_split=nowhere"
     )
