@@ -178,6 +178,12 @@ def test_every_precision_builds_and_keeps_the_number(
         assert found == pytest.approx(wanted, abs=1e-9 if precision == "fp32" else 0.03)
     manifest = json.loads(Path(built["manifest"]).read_text())
     assert manifest["labels"] == replay.CLASSES
+    # as many classes in another order: detections would silently be of the wrong ones
+    assert "built for the classes" not in shell.out
+    moved = {name: "ape" if target == "person" else target for name, target in replay.MAPPING.items()}
+    spec["dataset_config"]["target_class_mapping"] = moved
+    assert shell(network, "evaluate", "-e", write_spec(path, spec), f"evaluate.trt_engine={ready}") == 0, shell.err
+    assert "bicycle, car, person; the spec names ape, bicycle, car" in shell.out
     assert manifest["transform"]["mean"] == list(replay.MEAN)
     assert manifest["transform"]["resize"] == ("letterbox" if network == "yolo_v4_tiny" else "stretch_bilinear")
 
