@@ -6,12 +6,12 @@ import csv
 import io
 import os
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nvidia_tao_deploy.data.image import list_images
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
 from nvidia_tao_deploy.data.text import read_lines, read_text, some
 from nvidia_tao_deploy.errors import DataError
 
@@ -72,7 +72,7 @@ def _objects(folder: str, image_ext: str, lights: Sequence[str]) -> tuple[str, .
     return tuple(sorted(found))
 
 
-class PairTable:
+class PairTable(Listed):
     """Rows of a CSV table of units; ``meta["row"]`` is the row as text, the target is True for a defective unit.
 
     Columns: ``input_path``, ``golden_path``, ``object_name``, and ``label`` where targets are needed: exactly PASS is
@@ -104,9 +104,7 @@ class PairTable:
             raise DataError("no such folder of images", where=str(files.images_dir), remedy="Check images_dir.")
         needed = ("input_path", "golden_path", "object_name", *(("label",) if labelled else ()))
         self.columns, rows = _read_rows(Path(csv_path), needed)
-        self.root: Path | None = files.images_dir
-        self.issues: list[str] = []
-        self._samples: list[Sample] = []
+        super().__init__((), files.images_dir)
         seen: set[str] = set()
         for line, row in rows:
             empty = [name for name in ("object_name", *needed[3:]) if not row[name]]
@@ -133,12 +131,6 @@ class PairTable:
         if strict and self.issues:
             raise DataError(self.issues[0], where=str(csv_path), remedy="Mend the table, or leave `strict` off.")
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self._samples[index]
-
 
 def _read_rows(path: Path, needed: Sequence[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """(columns, (line, {column: text}) of every row that is not blank); nothing is converted to numbers."""
@@ -152,7 +144,7 @@ def _read_rows(path: Path, needed: Sequence[str]) -> tuple[list[str], list[tuple
     if missing or len(set(columns)) < len(columns):
         wrong = f"the column{'s' * (len(missing) > 1)} {', '.join(missing)} missing" if missing else "a column twice"
         raise DataError(
-            f"the header has {wrong}: it names {some(columns, 10) or 'nothing'}",
+            f"the header has {wrong}: it names {some(columns, 10)}",
             where=f"{path}:1",
             remedy=f"Needed are {', '.join(needed)}, each once.",
         )
@@ -180,7 +172,7 @@ class ChangeFolders:
         return Sample(name, (self.root / self.before / name, self.root / self.after / name), label)
 
 
-class ChangeList:
+class ChangeList(Listed):
     """The pairs of pictures that a list file names: first word of every line, in file order.
 
     Names whose label file is missing are left out where labels are needed, counted and named in ``issues``.
@@ -204,33 +196,13 @@ class ChangeList:
                 raise DataError(
                     "no such folder of pictures", where=str(folders.root / folder), remedy="Check root_dir."
                 )
-        self.root: Path | None = folders.root / folders.before
+        super().__init__((), folders.root / folders.before)
         samples = [folders.sample(name, labelled=labelled) for name in names]
         bare = [str(sample.target) for sample in samples if labelled and not sample.target.is_file()]
         self.issues = [f"{len(bare)} pairs skipped, they have no label file: {some(bare)}"] if bare else []
         self._samples = [sample for sample in samples if not labelled or str(sample.target) not in set(bare)]
         if not self._samples or (strict and bare):
             raise DataError(self.issues[0], where=str(list_file), remedy="Check the label folder and label_suffix.")
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self._samples[index]
-
-
-class Listed:
-    """Samples that have been found already."""
-
-    def __init__(self, samples: Iterable[Sample], root: Path | None = None) -> None:
-        self._samples = list(samples)
-        self.root: Path | None = root
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self._samples[index]
 
 
 def together(datasets: Sequence[Dataset]) -> Listed:

@@ -32,7 +32,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def some(items: Iterable[object], limit: int = 5) -> str:
-    """The first ``limit`` items joined by commas, and how many more there are."""
+    """The first ``limit`` items joined by commas, and how many more there are; "none" where there are none."""
     listed = [str(item) for item in items]
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
+    return (", ".join(listed[:limit]) or "none") + more

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.folder import common_root, relative_id
 from nvidia_tao_deploy.data.image import list_images
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
@@ -77,7 +77,7 @@ _LINES: dict[str, Callable[[str], tuple[NDArray[np.float64], str]]] = {
 _PREFIX = {"ICDAR2015Dataset": "gt_", "UberDataset": "truth_"}
 
 
-class TextRegionLabels:
+class TextRegionLabels(Listed):
     """Images and their outlines, sorted by path.
 
     Args:
@@ -101,15 +101,14 @@ class TextRegionLabels:
         keep_empty: bool = False,
         strict: bool = False,
     ) -> None:
-        self.issues: list[str] = []
+        super().__init__(())
         pairs: list[tuple[Path, Path]] = []
         for source in sources:
             found, issues = _folder_pairs(Path(source), kind) if Path(source).is_dir() else _list_pairs(Path(source))
             pairs += found
             self.issues += issues
-        self.root: Path | None = common_root([image.parent for image, _ in pairs]) if pairs else None
+        self.root = common_root([image.parent for image, _ in pairs]) if pairs else None
         bad, empty = [], []
-        self._samples: list[Sample] = []
         for image, label in sorted(pairs):
             truth, wrong = read_truth(label, kind, ignore_tags)
             bad += wrong
@@ -123,15 +122,9 @@ class TextRegionLabels:
             self.issues.append(f"{len(empty)} images without any text region are left out: {some(empty)}")
         where = some(sources)
         if not self._samples:
-            raise DataError(f"not one image with a text region; {some(self.issues, 2) or 'no source'}", where=where)
+            raise DataError(f"not one image with a text region; {some(self.issues or ['no source'], 2)}", where=where)
         if strict and self.issues:
             raise DataError(self.issues[0], where=where, remedy="Mend the labels, or leave `strict` off.")
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self._samples[index]
 
 
 def read_truth(label: Path, kind: Kind, ignore_tags: Sequence[str]) -> tuple[TextTruth, list[str]]:

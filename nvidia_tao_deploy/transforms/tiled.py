@@ -101,6 +101,8 @@ class TiledTransform:
         try:
             return image(sample, out)
         except DataError as error:
-            # Whoever reports a skipped sample names its first file; it may be another one that is at fault.
+            if image.path_index == 0:
+                raise
+            # Whoever reports a skipped sample names its first file; here another one is at fault.
             name = sample.paths[image.path_index].as_posix()
-            raise DataError(f"{name}: {error.what}", where=error.where, remedy=error.remedy) from error
+            raise DataError(f"{name}: {error.what}", where=str(sample.path), remedy=error.remedy) from error

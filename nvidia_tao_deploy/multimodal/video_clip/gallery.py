@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.captions import text_samples
-from nvidia_tao_deploy.data.pairs import Listed
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.families.classification import read_json
@@ -69,7 +68,7 @@ class Gallery(Listed):
             names = [str(entry["chunk_id"]) for entry in wanted["gallery"]]
             queries = [
                 (str(q["query"]), {str(i) for i in q["relevant_clip_ids"]}, str(q.get("slice") or "all"))
-                for q in wanted["queries"]
+                for q in (wanted["queries"] if with_queries else ())
             ]
         except (TypeError, KeyError, AttributeError) as error:
             remedy = "It has gallery (chunk_id each) and queries (query and relevant_clip_ids each)."

@@ -234,6 +234,7 @@ def test_bad_tables_and_files(shell: Shell, tmp_path: Path) -> None:
         ("input_path,golden_path,object_name\nunits,golden/A,000,1,2\n", "5 cells under 3 columns"),
         ("input_path,golden_path,object_name\nunits,golden/A,\n", "no object_name"),
         ("input_path,golden_path,object_name\nunits,golden/A,nothing\n", "not one image could be read"),
+        ("", "it names none"),
     ):
         board.csv.write_text(text)
         assert message in shell.refused(1, *base)
@@ -242,8 +243,12 @@ def test_bad_tables_and_files(shell: Shell, tmp_path: Path) -> None:
     (board.images / "golden/A/002_side.png").unlink()  # one golden file of eight
     assert shell(*base) == 0, shell.err
     assert len(board.scores("trt_inference/inference.csv")) == 6
-    assert f"{board.images}/golden/A/002_side.png" in shell.out
+    assert f"{board.images}/golden/A/002_side.png: cannot read" in shell.out
     assert "6 images, 1 skipped" in shell.out
+    first = board.images / "units/004_amber.png"  # the first light of the file, whose keys are sorted
+    first.unlink()
+    assert shell(*base) == 0, shell.err
+    assert f"skipped: {first}: cannot read image: " in shell.out
     assert "002_side.png" in shell.refused(1, *base, "strict=true")
     assert "of shape (3, 24, 10), the model's is (3, 24, 20)" in shell.refused(
         1, *base, f"inference.trt_engine={siamese(tmp_path / 'wide.onnx', 4, 2, SIZE)}"
