@@ -62,6 +62,9 @@ def main(argv: Sequence[str]) -> int:
         # The reader of our output went away (`| head`); there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # the disk behind the output or the log is full, a file is taken away meanwhile, ...
+        _fail(f"Error: {error.filename or 'cannot write the output'}: {error.strerror or error}", verbose)
+        return 1
     except Exception as error:
         _fail(f"Internal error: {type(error).__name__}: {error}", verbose)
         print("  This is a defect of nvidia_tao_deploy; run again with --verbose and report it.", file=sys.stderr)

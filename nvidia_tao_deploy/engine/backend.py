@@ -125,7 +125,9 @@ def _import(name: str) -> tuple[ModuleType | None, str | None]:
     try:
         return importlib.import_module(name), None
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        # A wheel whose CUDA or cuDNN libraries are missing fails in one of these ways.
+        # A wheel whose CUDA or cuDNN libraries are missing fails in one of these ways, and one that Ctrl-C cut off.
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
         absent = isinstance(error, ModuleNotFoundError) and error.name == name
         return None, "not installed" if absent else f"cannot be imported: {error}"
 

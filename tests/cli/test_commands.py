@@ -177,6 +177,17 @@ def test_an_engine_path_that_is_a_folder_is_refused_before_the_build(shell: Shel
     assert "Preparing" not in shell.out
 
 
+def test_a_full_disk_behind_the_output_is_no_defect_of_ours(spec: Path) -> None:
+    command = "import sys; from nvidia_tao_deploy.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = ["classification_pyt", "evaluate", "-e", str(spec)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", command, *words], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "Error: cannot write the output: No space left on device" in done.stderr
+    assert "defect" not in done.stderr
+    assert status(spec.parent / "results" / "trt_evaluate")[-1]["status"] == "FAILURE"
+
+
 def test_usage_lines_say_what_is_optional(shell: Shell) -> None:
     for command, action, usage in (
         ("rtdetr", "evaluate", "-e SPEC [options]"),
