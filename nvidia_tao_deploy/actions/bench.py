@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nvidia_tao_deploy.actions.calibrate import find_scales
-from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, scalars_of
+from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, precisions_of, scalars_of
 from nvidia_tao_deploy.actions.prepare import float_globs, images_of, prepare
-from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.files import write_json
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
@@ -44,6 +44,7 @@ class Bench:
         """Load the model, find its scales, and take up an earlier run's measurements where they fit.
 
         Raises:
+            SpecError: the network has no such precision, or the spec names nothing to calibrate with.
             ModelError: no layer of the model can be quantized, or it is quantized already.
         """
         from nvidia_tao_deploy.engine.backend import choose_runtime
@@ -52,8 +53,13 @@ class Bench:
 
         self._began, self.precision = time.monotonic(), str(base.diagnose.precision)
         self._network, self._spec = network, base.model_copy(deep=True)
-        self._spec.evaluate.results_dir = str(folder)
         options = self._spec.gen_trt_engine.tensorrt
+        if self.precision not in (known := precisions_of(base)):
+            raise SpecError(
+                f"{network.name} has no {self.precision}",
+                where=base.where("diagnose.precision"),
+                remedy=f"It has {', '.join(known)}.",
+            )
         # The graph as it is before quantization: the same passes, in fp32. The layers' own wishes come later.
         wishes = dict(entry.rsplit(":", 1) for entry in options.layers_precision)
         options.data_type, options.layers_precision = "fp32", []
@@ -163,8 +169,9 @@ class Bench:
         from nvidia_tao_deploy.runtime.open import open_session
 
         spec, network = self._spec, self._network
-        metric = network.metric(spec, self._whole)
         with TemporaryDirectory(prefix="tao_deploy_") as folder:
+            spec.evaluate.results_dir = folder  # some metrics write files: here they are of no use
+            metric = network.metric(spec, self._whole)
             path = Path(folder) / "model.onnx"
             path.write_bytes(model.SerializeToString())
             session = open_session(
@@ -186,7 +193,7 @@ class Bench:
                     metric.update(sample, prediction)
             finally:
                 session.close()
-        return scalars_of(metric.compute())
+            return scalars_of(metric.compute())
 
     def _id(self, quantized: Sequence[str]) -> str:
         """A name for a set of quantized layers."""
@@ -207,7 +214,12 @@ class Bench:
             hash_file(Path(cache)) if cache else "",
             options.model_dump(mode="json", exclude={"method", "max_metric_drop"}),
             self._spec.model_dump(
-                mode="json", exclude={"results_dir", "gen_trt_engine", "diagnose", "compare", "encryption_key"}
+                mode="json",
+                exclude={
+                    **dict.fromkeys(("results_dir", "gen_trt_engine", "diagnose", "compare", "inference"), True),
+                    "encryption_key": True,
+                    "evaluate": {"results_dir", "trt_engine"},
+                },
             ),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nvidia_tao_deploy.actions.gen_trt_engine import gen_trt_engine
-from nvidia_tao_deploy.actions.measure import Subset, headline, per_class, scalars_of
+from nvidia_tao_deploy.actions.measure import Subset, headline, per_class, precisions_of, scalars_of
 from nvidia_tao_deploy.actions.model import OpenModel, opened
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.actions.timing import Timing, first_batch, metered, run_for
 from nvidia_tao_deploy.data.sample import Dataset, Sample
-from nvidia_tao_deploy.errors import RuntimeUnavailableError, TaoDeployError
+from nvidia_tao_deploy.errors import RuntimeUnavailableError, SpecError, TaoDeployError
 from nvidia_tao_deploy.files import plain, write_json, write_text
 from nvidia_tao_deploy.metrics.confidence import (
     Seen,
@@ -133,15 +133,24 @@ def compare(
         from nvidia_tao_deploy.report.images import Kept, side_by_side
 
         spec, section = run.spec, run.spec.compare
-        precisions, added = with_references(section.precisions)
-        notes = [f"{name} is measured too: nothing can be said of the others without it" for name in added]
+        known = precisions_of(spec)
+        lacking = [name for name in section.precisions if name not in known]
+        if lacking and section.precisions != type(section)().precisions:
+            raise SpecError(
+                f"{network.name} has no {' or '.join(lacking)}",
+                where=spec.where("compare.precisions"),
+                remedy=f"It has {', '.join(known)}.",
+            )
+        precisions, added = with_references([name for name in section.precisions if name in known])
+        notes = [f"{name} is left out: {network.name} has none" for name in lacking]
+        notes += [f"{name} is measured too: nothing can be said of the others without it" for name in added]
         dataset = network.dataset(spec, "evaluate")
         found: list[Measured] = []
-        for precision in precisions:
+        for precision in reversed(precisions):  # int8 first: what it lacks is told before the others are built
             say(f"--- {precision} ({len(found) + 1} of {len(precisions)})")
-            found.append(_measure(network, spec, precision, run.folder, dataset, notes))
+            found.insert(0, _measure(network, spec, precision, run.folder, dataset, notes))
+            decides = headline(found[0].found.numbers, section, spec.where("compare.metric"))
         first, last = found[0], found[-1]
-        decides = headline(first.found.numbers, section, spec.where("compare.metric"))
         values = [scalars_of(entry.found.numbers).get(decides.key, np.nan) for entry in found]
         for entry, value in zip(found, values, strict=True):
             entry.loss = decides.loss(values[0], value)
@@ -181,7 +190,7 @@ def compare(
         say(f"Report: {run.folder / 'compare.html'}")
         if misses:
             remedy = "The report says where it stands; diagnose finds the layers that lose accuracy in int8."
-            raise OverBudgetError("; ".join(misses), where=spec.where("compare"), remedy=remedy)
+            raise OverBudgetError("; ".join(misses), where=str(run.folder / "compare.html"), remedy=remedy)
         return report
 
 
@@ -192,7 +201,7 @@ def with_references(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def verdict(found: Sequence[Measured], metric: str, max_metric_drop: float | None) -> tuple[str, list[str]]:
-    """(the precision to use, one line per precision).
+    """(the precision to use, a line about each of the others, and the verdict).
 
     The fastest precision that keeps the metric wins. int8 and fp8 must be faster than fp16 in every round of timing:
     within the noise they are not worth their risk.
@@ -203,21 +212,26 @@ def verdict(found: Sequence[Measured], metric: str, max_metric_drop: float | Non
         max_metric_drop: percent; None: 1.
     """
     limit = TOLERATED if max_metric_drop is None else max_metric_drop
-    use, lines = found[0], []
+    use, lines = found[0], dict[str, str]()
     half = next((entry for entry in found if entry.precision == "fp16"), None)
     for entry in found[1:]:
         kept = isfinite(entry.loss) and entry.loss <= limit
         rivals = [use, half] if entry.precision in QUANTIZED and half is not None and half.loss <= limit else [use]
-        worth = all(min(entry.timing.rounds) > max(rival.timing.rounds) for rival in rivals)
-        if kept and worth:
+        ahead = [rival for rival in rivals if min(entry.timing.rounds) <= max(rival.timing.rounds)]
+        reason = "" if kept else " (too inaccurate)"
+        if kept and ahead:
+            slower = max(entry.timing.rounds) < min(ahead[0].timing.rounds)
+            reason = f" ({'slower' if slower else 'no faster'} than {ahead[0].precision}{'' if slower else ' beyond the noise'})"
+        elif kept:
             use = entry
         base = half if entry.precision in QUANTIZED and half is not None else found[0]
         change = f"{metric} {round(-entry.loss, 2) + 0.0:+.2f} %" if isfinite(entry.loss) else f"{metric} undefined"
-        reason = "" if kept and worth else f" ({'no faster beyond the noise' if kept else 'too inaccurate'})"
-        lines.append(f"{entry.precision}: {entry.speedup(base):.2f}x {base.precision}, {change}{reason}")
+        lines[entry.precision] = f"{entry.precision}: {entry.speedup(base):.2f}x {base.precision}, {change}{reason}"
     quantized = [entry.precision for entry in found if entry.precision in QUANTIZED]
-    spurned = f"{' and '.join(quantized)} not worth it here: " if quantized and use.precision not in quantized else ""
-    return use.precision, [*lines, f"{spurned}use {use.precision}"]
+    why = f"{' and '.join(quantized)} not worth it here: " if quantized else ""
+    if use.precision in quantized or (use is not found[0] and not quantized):
+        why = f"{lines.pop(use.precision)}: "
+    return use.precision, [*lines.values(), f"{why}use {use.precision}"]
 
 
 def over_budget(found: Sequence[Measured], section: Any, metric: str) -> list[str]:
@@ -341,10 +355,8 @@ def _confidence(found: Sequence[Measured], threshold: float | None) -> dict[str,
     votes = class_votes(found[0].found.seen)
     curves = {entry.precision: scored(entry.found.seen, votes) for entry in found}
     reference = curves[found[0].precision]
-    grid = thresholds(curves.values())
-    f1 = reference.f1(grid)
-    # The highest of the thresholds with the best F1.
-    point = threshold if threshold is not None else float(grid[np.flatnonzero(f1 == f1.max())[-1]])
+    point = reference.best_threshold() if threshold is None else threshold
+    grid = np.union1d(thresholds(curves.values()), point)
     wanted = reference.at(point)
     rows = {}
     for name, curve in curves.items():

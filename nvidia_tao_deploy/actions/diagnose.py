@@ -16,6 +16,7 @@ from nvidia_tao_deploy.errors import BuildError, DataError, SpecError
 from nvidia_tao_deploy.files import plain, write_json, write_text
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.report.html import percent
 
 if TYPE_CHECKING:
     from nvidia_tao_deploy.spec.sections import NetworkSpec
@@ -220,7 +221,7 @@ def _best_method(bench: Bench) -> dict[str, float]:
         if losses and bench.spent(METHODS_SHARE) and not bench.knows(bench.names):
             continue
         losses[method] = bench.loss(bench.names)
-        say(f"all layers in {bench.precision}, calibrated by {method}: loss {losses[method]:.2f} %")
+        say(f"all layers in {bench.precision}, calibrated by {method}: loss {percent(losses[method])} %")
     bench.method = min(losses, key=losses.__getitem__)
     return losses
 
@@ -232,7 +233,7 @@ def _alone(bench: Bench, groups: Mapping[str, Sequence[str]]) -> dict[str, float
         if bench.spent(RANKING_SHARE) and not bench.knows(layers):
             continue
         losses[name] = bench.loss(layers)
-        say(f"{count} of {len(groups)}: {name} alone in {bench.precision}: loss {losses[name]:.2f} %")
+        say(f"{count} of {len(groups)}: {name} alone in {bench.precision}: loss {percent(losses[name])} %")
     return losses
 
 
@@ -248,7 +249,7 @@ def _search(bench: Bench, ranked: Sequence[str], limit: float) -> tuple[set[str]
             ended = True
             return None
         answer = bool(bench.loss(quantized) <= limit)
-        say(f"{len(left)} layers in float: {'within' if answer else 'over'} the budget of {limit} %")
+        say(f"kept in float: {len(left)}; {'within' if answer else 'over'} the budget of {limit} %")
         return answer
 
     kept = list(ranked[: smallest_prefix(len(ranked), lambda count: fits_without(ranked[:count]))])
@@ -261,12 +262,11 @@ def _search(bench: Bench, ranked: Sequence[str], limit: float) -> tuple[set[str]
 
 def _summary(result: Mapping[str, Any], measured: int) -> list[str]:
     precision, metric, count = result["precision"], result["metric"], result["quantized"]["layers"]
-    # without the minus of a negative zero
-    whole, mixed = (f"{round(result[key]['loss_percent'], 2) + 0.0:.2f} %" for key in ("quantized", "mixed"))
+    whole, mixed = (f"{percent(result[key]['loss_percent'])} %" for key in ("quantized", "mixed"))
     kept = len(result["layers_precision"])
     found = {
-        f"All {count} layers can be {precision}: {metric} loses {whole}": not kept,
-        f"All in {precision}: {metric} loses {whole}; with {kept} of {count} layers kept in float: {mixed}": kept,
+        f"All {count} layers can be {precision}: loss of {metric} {whole}": not kept,
+        f"All in {precision}: loss of {metric} {whole}; with {kept} of {count} layers kept in float: {mixed}": kept,
         f"Calibration method: {result['calibration_method']}": len(result["loss_percent_by_method"]) > 1,
         f"No mix found that loses at most {result['max_metric_drop']} %": not result["within_budget"],
         f"budget_minutes ended after {measured} of {count} layers; the same command goes on from where this ended": (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -63,6 +63,11 @@ def headline(numbers: Mapping[str, Any], section: Any, where: str) -> Headline:
     key = section.metric or next((name for name in MAIN if name in scalars), next(iter(scalars)))
     higher = section.higher_is_better
     return Headline(key, key not in ERRORS if higher is None else higher)
+
+
+def precisions_of(spec: Any) -> tuple[str, ...]:
+    """The precisions that this network's ``tensorrt.data_type`` takes."""
+    return get_args(type(spec.gen_trt_engine.tensorrt).model_fields["data_type"].annotation)
 
 
 def scalars_of(numbers: Mapping[str, Any]) -> dict[str, float]:

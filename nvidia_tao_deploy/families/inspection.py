@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvidia_tao_deploy.data.pairs import Listed, PairFiles, PairTable, together
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.pairs import PairFiles, PairTable, together
+from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
 from nvidia_tao_deploy.errors import DataError, SpecError
 from nvidia_tao_deploy.families.inspection_spec import PairData
 from nvidia_tao_deploy.metrics.inspection import InspectionMetric

@@ -168,6 +168,13 @@ class Scored:
             "f1": float(self.f1(np.array([threshold]))[0]),
         }
 
+    def best_threshold(self) -> float:
+        """Halfway between the highest score with the best F1 and the next lower one; 1 where there are no scores."""
+        if not len(self.scores):
+            return 1.0
+        lowest = float(self.scores[int(self.f1(self.scores).argmax())])
+        return (lowest + float(self.scores[self.scores < lowest].max(initial=0.0))) / 2
+
     def threshold_for_recall(self, recall: float) -> float | None:
         """The highest score at which at least ``recall`` of the positives is found; None where it is never reached."""
         wanted = int(np.ceil(recall * self.positives - 1e-9))

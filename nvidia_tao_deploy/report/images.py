@@ -137,12 +137,14 @@ def _view(each: Kept, at: tuple[float, float]) -> View | None:
     values, others = _map(each.one), _map(each.other)
     if values is not None and others is not None:
         return _maps(each.sample, values, others)
-    answer, other_answer = _answer(each.one), _answer(each.other)
+    answer, other_answer = _answer(each.one, at[0]), _answer(each.other, at[1])
     if answer is None or other_answer is None:
         return None
     (text, score), (other_text, other_score) = answer, other_answer
     target = each.sample.target
-    truth = f", truth: {target}" if isinstance(target, (str, int, np.integer, np.bool_)) else ""
+    if isinstance(target, (bool, np.bool_)):
+        target = _verdict(target)
+    truth = f", truth: {target}" if isinstance(target, (str, int, np.integer)) else ""
     texts = f"{text} ({score:.3f}){truth}", f"{other_text} ({other_score:.3f}){truth}"
     return View(each.sample, (text != other_text) + abs(score - other_score), "answers", texts, lambda p: (p, p))
 
@@ -213,16 +215,20 @@ def _painted(values: NDArray[Any], palette: Mapping[int, tuple[int, int, int]]) 
     return np.array([palette[int(k)] for k in known], np.uint8)[place.reshape(values.shape)]
 
 
-def _answer(prediction: Any) -> tuple[str, float] | None:
-    """What a prediction says of the whole picture, and its score."""
+def _verdict(defect: Any) -> str:
+    return "defect" if defect else "no defect"
+
+
+def _answer(prediction: Any, threshold: float) -> tuple[str, float] | None:
+    """What a prediction says of the whole picture, and its score; a defect is what reaches the threshold."""
     if isinstance(prediction, Classification):
         return f"class {prediction.class_id}", float(prediction.scores.max())
     if isinstance(prediction, Text):
         return f"'{prediction.text}'", float(prediction.confidence)
     if isinstance(prediction, np.floating):
-        return "score", float(prediction)
+        return _verdict(prediction >= threshold), float(prediction)
     if isinstance(prediction, Mapping):
-        parts = {task: _answer(found) for task, found in prediction.items()}
+        parts = {task: _answer(found, threshold) for task, found in prediction.items()}
         known = {task: part for task, part in parts.items() if part is not None}
         if known:
             text = ", ".join(f"{task} {part[0]}" for task, part in known.items())

@@ -25,12 +25,13 @@ from nvidia_tao_deploy.actions.model import OpenModel
 from nvidia_tao_deploy.actions.timing import Timing
 from nvidia_tao_deploy.data.coco import CocoTarget
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.metrics.confidence import class_votes, scored, seen, thresholds
+from nvidia_tao_deploy.metrics.confidence import Scored, class_votes, scored, seen, thresholds
 from nvidia_tao_deploy.pipeline.tally import Tally
 from nvidia_tao_deploy.predictions.types import Classification, Detections
 from nvidia_tao_deploy.report import html, plots
 from nvidia_tao_deploy.spec.sections import Compare
 from samples.pixels_data import write_masks
+from samples.text_data import write_plates
 
 
 @pytest.fixture
@@ -124,6 +125,7 @@ def test_detections_are_compared_and_a_missed_budget_fails(
     words = ("compare.precisions=[fp16]", "compare.min_speedup=1000", "compare.repeats=1")
     message = shell.refused(1, "rtdetr", "compare", "-e", spec, *words)
     assert "min_speedup is 1000" in message
+    assert "compare.html: fp16" in message
     folder = tmp_path / "results" / "compare"
     assert status(folder)[-1]["status"] == "FAILURE"
     report = json.loads((folder / "compare.json").read_text())
@@ -138,6 +140,41 @@ def test_detections_are_compared_and_a_missed_budget_fails(
     assert page.count("<img") == 4
 
 
+def test_what_no_build_can_do_is_told_before_the_first(shell: Shell, tmp_path: Path, digits: Path) -> None:
+    test = {"images_dir": str(digits / "test")}
+    tree = content(tmp_path, "classification_pyt", digits / "calibration", root_dir=str(digits), test_dataset=test)
+    spec, folder = write_spec(tmp_path / "spec.yaml", tree), tmp_path / "results" / "compare"
+    command = ("classification_pyt", "compare", "-e", spec)
+    message = shell.refused(2, *command, "gen_trt_engine.tensorrt.calibration.cal_image_dir=[]")
+    assert "cal_image_dir" in message
+    assert not list(folder.rglob("*.engine"))
+    message = shell.refused(2, *command, "compare.metric=topk")
+    assert "It has top_k_accuracy" in message
+    assert len(list(folder.rglob("*.engine"))) == 1
+
+
+def test_a_network_without_int8_is_compared_in_what_it_has(shell: Shell, tmp_path: Path) -> None:
+    plates = write_plates(tmp_path, test=4)
+    folders = {"image_directory_path": str(plates / "images"), "label_directory_path": str(plates / "labels")}
+    tree = {
+        "results_dir": str(tmp_path / "results"),
+        "dataset_config": {
+            "validation_data_sources": [folders],
+            "characters_list_file": str(plates / "characters.txt"),
+        },
+        "gen_trt_engine": {"onnx_file": str(MODELS / "lprnet.onnx"), "tensorrt": {"max_batch_size": 4}},
+        "evaluate": {"batch_size": 4},
+        "compare": {"timing_seconds": 0.01, "repeats": 1},
+    }
+    spec = write_spec(tmp_path / "spec.yaml", tree)
+    assert shell("lprnet", "compare", "-e", spec, "--json") == 0, shell.err
+    report = json.loads(shell.out)
+    assert [row["precision"] for row in report["precisions"]] == ["fp32", "fp16"]
+    assert "int8 is left out: lprnet has none" in report["notes"]
+    assert "It has fp32, fp16, bf16" in shell.refused(2, "lprnet", "compare", "-e", spec, "precisions=int8")
+    assert "lprnet has no int8" in shell.refused(2, "lprnet", "diagnose", "-e", spec)
+
+
 def test_int8_never_stands_without_fp16() -> None:
     assert with_references(["int8"]) == (["fp32", "fp16", "int8"], ["fp16", "fp32"])
     assert with_references(["bf16"]) == (["fp32", "bf16"], ["fp32"])
@@ -149,19 +186,23 @@ def measured(precision: str, rounds: list[float], loss: float) -> Measured:
 
 
 @pytest.mark.parametrize(
-    ("int8", "loss", "use", "last"),
+    ("int8", "loss", "use", "said"),
     [
-        ([380.0, 400.0], 0.4, "int8", "use int8"),
-        ([205.0, 390.0], 0.4, "fp16", "int8 not worth it here: use fp16"),  # one round lies within fp16's
-        ([380.0, 400.0], 3.0, "fp16", "int8 not worth it here: use fp16"),
-        ([380.0, 400.0], float("nan"), "fp16", "int8 not worth it here: use fp16"),
+        ([380.0, 400.0], 0.4, "int8", "int8: 1.93x fp16, mAP -0.40 %: use int8"),
+        # One round lies within fp16's.
+        ([205.0, 390.0], 0.4, "fp16", "int8: 1.47x fp16, mAP -0.40 % (no faster than fp16 beyond the noise)"),
+        ([180.0, 190.0], 0.4, "fp16", "int8: 0.91x fp16, mAP -0.40 % (slower than fp16)"),
+        ([380.0, 400.0], 3.0, "fp16", "int8: 1.93x fp16, mAP -3.00 % (too inaccurate)"),
+        ([380.0, 400.0], float("nan"), "fp16", "int8: 1.93x fp16, mAP undefined (too inaccurate)"),
     ],
 )
-def test_the_verdict_weighs_speed_noise_and_accuracy(int8: list[float], loss: float, use: str, last: str) -> None:
+def test_the_verdict_weighs_speed_noise_and_accuracy(int8: list[float], loss: float, use: str, said: str) -> None:
     found = [measured("fp32", [99, 101], 0), measured("fp16", [195, 210], 0), measured("int8", int8, loss)]
     choice, lines = verdict(found, "mAP", None)
-    assert (choice, lines[-1]) == (use, last)
-    assert lines[1].startswith(f"int8: {np.median(int8) / 202.5:.2f}x fp16, mAP")
+    assert choice == use
+    assert lines[0].startswith("fp16: 2.02x fp32, mAP +0.00 %")
+    assert lines[1:] == ([said] if use == "int8" else [said, "int8 not worth it here: use fp16"])
+    assert verdict(found[:2], "mAP", None) == ("fp16", ["fp16: 2.02x fp32, mAP +0.00 %: use fp16"])
 
 
 def test_budgets_bind_the_listed_precisions_only() -> None:
@@ -194,6 +235,11 @@ def test_f1_of_classifications_is_scikit_learns() -> None:
         expected = np.eye(2, dtype=int)[truth].ravel()
         accepted = (np.eye(2, dtype=int)[found] * (scores >= threshold)[:, None]).ravel()
         assert curve.f1(np.array([threshold]))[0] == pytest.approx(f1_score(expected, accepted, zero_division=0))
+
+
+def f1_of(curve: Scored, threshold: float) -> float:
+    accepted = [ok for score, ok in zip(curve.scores, curve.correct, strict=True) if score >= threshold]
+    return 2 * sum(accepted) / (len(accepted) + curve.positives)
 
 
 def plain_hits(found: Detections, truth: CocoTarget, classes: dict[int, int]) -> list[bool]:
@@ -245,6 +291,10 @@ def test_detections_are_matched_like_a_plain_loop_and_the_threshold_restores_rec
         assert curve.at(threshold)["recall"] >= recall
         assert curve.at(np.nextafter(threshold, 2))["recall"] < recall
     assert curve.threshold_for_recall(1.01) is None
+    best = max(f1_of(curve, score) for score in curve.scores)
+    assert curve.at(curve.best_threshold())["f1"] == best
+    crowded = replace(curve, scores=1 - (1 - curve.scores) / 1000)  # all of them from 0.999 on
+    assert crowded.at(crowded.best_threshold())["f1"] == best
     assert thresholds([curve])[[0, -1]].tolist() == [0, 1]
     summed = replace(curve, scores=curve.scores * 7)  # coverage that is summed up is no probability
     assert thresholds([curve, summed])[-1] == summed.scores[0]

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from repository import MODELS
 
 from nvidia_tao_deploy.actions.diagnose import smallest_prefix
+from samples.boards_data import write_boards
 
 # Convolution whose output gets an outlier channel -> the one that undoes it, and so gets an input int8 cannot hold.
 HOSTILE = {
@@ -183,6 +184,39 @@ def test_time_that_runs_out_leaves_a_report_and_the_next_run_goes_on(
     # Another subset is another question: nothing is taken over.
     assert shell(*words, "diagnose.subset=12") == 0, shell.err
     assert "starting anew" in shell.err
+
+
+def test_files_of_a_metric_are_not_left_behind(shell: Shell, tmp_path: Path) -> None:
+    boards = write_boards(tmp_path, test=8, calibration=8)
+    test, train = (
+        {"csv_path": str(boards / name), "images_dir": str(boards)} for name in ("test.csv", "calibration.csv")
+    )
+    calibration = {"cal_image_dir": [str(boards)], "cal_batch_size": 8, "method": "minmax"}
+    tree = {
+        "results_dir": str(tmp_path / "results"),
+        "dataset": {
+            "test_dataset": test,
+            "train_dataset": train,
+            "image_ext": ".png",
+            "num_input": 2,
+            "input_map": {"WhiteLight": 0, "SideLight": 1},
+            "concat_type": "linear",
+            "image_width": 96,
+            "image_height": 64,
+        },
+        "gen_trt_engine": {
+            "onnx_file": str(MODELS / "optical_inspection.onnx"),
+            "tensorrt": {"max_batch_size": 8, "calibration": calibration},
+        },
+        "diagnose": {"subset": 8, "budget_minutes": 0.0001},
+    }
+    spec = write_spec(tmp_path / "spec.yaml", tree)
+    assert shell("optical_inspection", "diagnose", "-e", spec) == 0, shell.err
+    left = {path.name for path in (tmp_path / "results" / "diagnose").iterdir()}
+    assert left == {"diagnose.json", "diagnose.html", "diagnose_state.json", "experiment.yaml", "status.json"}
+    # Where evaluate writes and what it opens is nothing that a measurement depends on.
+    assert shell("optical_inspection", "diagnose", "-e", spec, f"evaluate.results_dir={tmp_path / 'other'}") == 0
+    assert "measurements taken up" in shell.out
 
 
 def test_the_best_of_several_calibration_methods_is_used(shell: Shell, tmp_path: Path, digits: Path) -> None:
