@@ -4,53 +4,43 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
-
+from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.flags import THRESHOLDS
-from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: ProtoTensorRT = Field(default_factory=ProtoTensorRT, description="How the engine is built.")
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 
 class Evaluate(sections.Evaluate):
     """Measure a model on annotated data."""
 
-    image_dir: StrList = Field(
-        default=[], description="Folders that the annotation file's names are relative to; else its own folder."
-    )
-    batch_size: sections.BatchSize = Field(default=-1, description="Images per batch; -1: eval_batch_size, else 1.")
+    image_dir: StrList = field([], "Folders that the annotation file's names are relative to; else its own folder.")
+    batch_size: sections.BatchSize = field(-1, "Images per batch; -1: eval_batch_size, else 1.")
 
 
 class Inference(sections.Inference):
     """Run a model on images."""
 
-    image_dir: StrList = Field(default=[], description="Folders of images, searched recursively, or one image.")
-    class_map: str | None = Field(default=None, description="Text file, line i (from 0) names class i + 1.")
-    threshold: float = Field(
-        default=THRESHOLDS["mask_rcnn"], ge=0, le=1, description="Detections below this score are left out."
-    )
-    include_mask: bool = Field(default=True, description="Accepted and without effect: masks are always drawn.")
-    batch_size: sections.BatchSize = Field(default=-1, description="Images per batch; -1: eval_batch_size, else 1.")
+    image_dir: StrList = field([], "Folders of images, searched recursively, or one image.")
+    class_map: str | None = field(None, "Text file, line i (from 0) names class i + 1.")
+    threshold: float = field(THRESHOLDS["mask_rcnn"], "Detections below this score are left out.", ge=0, le=1)
+    include_mask: bool = field(True, "Accepted and without effect: masks are always drawn.")
+    batch_size: sections.BatchSize = field(-1, "Images per batch; -1: eval_batch_size, else 1.")
 
 
 class MaskRcnnConfig(Section):
     """Facts about the trained network."""
 
-    mrcnn_resolution: int = Field(default=0, ge=0, description="Cells of a mask's side; the model's own count.")
-    test_detections_per_image: int = Field(default=0, ge=0, description="Detections; the model's own number counts.")
+    mrcnn_resolution: int = field(0, "Cells of a mask's side; the model's own count.", ge=0)
+    test_detections_per_image: int = field(0, "Detections; the model's own number counts.", ge=0)
 
 
 class DataConfig(Section):
     """Annotations."""
 
-    val_json_file: str = Field(default="", description="COCO annotation file of evaluate, with segmentations.")
-    eval_samples: int = Field(default=0, ge=0, description="Evaluate the first images only; 0 is all.")
-    num_classes: int = Field(default=0, ge=0, description="Classes with the background; 0 is the model's own number.")
+    val_json_file: str = field("", "COCO annotation file of evaluate, with segmentations.")
+    eval_samples: int = field(0, "Evaluate the first images only; 0 is all.", ge=0)
+    num_classes: int = field(0, "Classes with the background; 0 is the model's own number.", ge=0)
 
 
 class Spec(NetworkSpec):
@@ -58,11 +48,9 @@ class Spec(NetworkSpec):
 
     network: ClassVar[str] = "mask_rcnn"
 
-    maskrcnn_config: MaskRcnnConfig = Field(
-        default_factory=MaskRcnnConfig, description="Facts about the trained network."
-    )
-    data_config: DataConfig = Field(default_factory=DataConfig, description="Annotations.")
-    eval_batch_size: int = Field(default=0, ge=0, description="Images per batch where the action sets none.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
-    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")
+    maskrcnn_config: MaskRcnnConfig = section(MaskRcnnConfig)
+    data_config: DataConfig = section(DataConfig)
+    eval_batch_size: int = field(0, "Images per batch where the action sets none.", ge=0)
+    gen_trt_engine: ProtoGenTrtEngine = section(ProtoGenTrtEngine)
+    evaluate: Evaluate = section(Evaluate)
+    inference: Inference = section(Inference)
