@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nvidia_tao_deploy.data.image import list_images
-from nvidia_tao_deploy.data.pairs import Listed
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
 from nvidia_tao_deploy.data.text import read_lines, read_text, some
 from nvidia_tao_deploy.errors import DataError
 
@@ -52,12 +51,12 @@ class Captioned(Listed):
                 continue
             what = "image file" if not image.is_file() else "text in their caption file"
             missing[what if what == "image file" or caption.is_file() else "caption file"].append(image.name)
-        super().__init__(samples, root)
-        self.issues = [
+        issues = [
             f"{image_dir}: {len(names)} images left out, they have no {what}: {some(names)}"
             for what, names in missing.items()
             if names
         ]
+        super().__init__(samples, root, issues)
         if not samples:
             raise DataError(
                 "not one image has a caption",
@@ -90,5 +89,6 @@ class Joined(Listed):
     called = "samples"
 
     def __init__(self, parts: Sequence[Dataset]) -> None:
-        super().__init__((part[i] for part in parts for i in range(len(part))), parts[0].root if parts else None)
-        self.issues: list[str] = [issue for part in parts for issue in getattr(part, "issues", ())]
+        samples = (part[i] for part in parts for i in range(len(part)))
+        issues = (issue for part in parts for issue in getattr(part, "issues", ()))
+        super().__init__(samples, parts[0].root if parts else None, issues)

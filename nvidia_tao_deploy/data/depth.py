@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.folder import common_root, relative_id
 from nvidia_tao_deploy.data.pfm import read_pfm
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
@@ -130,7 +130,7 @@ class AnnotationFile:
     crop: tuple[int, int, int, int] | None = None
 
 
-class DepthList:
+class DepthList(Listed):
     """Samples of annotation files; targets are :class:`DepthTruth`.
 
     Names on a line are separated by white space; blank lines and lines that start with ``#`` are passed over. One
@@ -164,10 +164,8 @@ class DepthList:
                     + ("left, right" if stereo else "image")
                     + (", map." * with_truth or "."),
                 )
-        self.root: Path | None = None
         self.called = "pairs" if stereo else "images"
-        self.issues: list[str] = []
-        self._samples: list[Sample] = []
+        samples: list[Sample] = []
         missing = []
         for source, number, roles in parsed:
             files = {role: _find(name, source.path.parent) for role, name in roles.items()}
@@ -176,21 +174,15 @@ class DepthList:
             if with_truth:
                 missing += [str(files[role]) for role in ("map", "mask") if role in files and not files[role].is_file()]
                 truth = DepthTruth(files["map"], source.kind, source.scale, files.get("mask"), source.crop)
-            self._samples.append(Sample(f"{source.path.name}:{number}", paths, truth))
+            samples.append(Sample(f"{source.path.name}:{number}", paths, truth))
         if missing:
             raise DataError(f"{len(missing)} ground-truth files are missing: {some(missing)}", where=where)
-        self.root = common_root([sample.path.parent for sample in self._samples])
+        super().__init__(samples, common_root([sample.path.parent for sample in samples]))
         taken: set[int | str] = set()
-        for index, sample in enumerate(self._samples):
+        for index, sample in enumerate(samples):
             name = relative_id(sample.path, self.root)
             self._samples[index] = Sample(f"{name}#{index}" if name in taken else name, sample.paths, sample.target)
             taken.add(name)
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self._samples[index]
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.numpy_file import read_npz
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.errors import DataError
 
 FIELDS = {"img", "projection_mat", "image_wh"}
@@ -22,7 +22,7 @@ RIGID = 1e-4
 LAST_ROW = 1e-5
 
 
-class FrameList:
+class FrameList(Listed):
     """The frames of a manifest, in its order.
 
     ``{version: 1, frames: [{scene, timestamp (s), tensors: NPZ}]}``; instead of ``tensors`` a frame may name
@@ -43,7 +43,7 @@ class FrameList:
 
     def __init__(self, manifest: Path | str, cameras: int) -> None:
         self.path = Path(manifest)
-        self.root: Path | None = self.path.absolute().parent
+        super().__init__((), self.path.absolute().parent)
         try:
             tree = json.loads(self.path.read_bytes())
         except OSError as error:
@@ -56,12 +56,6 @@ class FrameList:
             raise DataError("not a manifest of version 1 with a list of frames", where=str(manifest))
         self._first: dict[str, tuple[int, float]] = {}  # scene -> its number, its first timestamp
         self._samples = [self._frame(index, entry, cameras) for index, entry in enumerate(frames)]
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self._samples[index]
 
     def _frame(self, index: int, entry: Any, cameras: int) -> Sample:
         where = f"{self.path}: frame {index}"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,18 +37,6 @@ class Truth:
 
     labels: NDArray[np.uint16]
     unmapped: Mapping[str, int]
-
-
-class MaskTarget(Protocol):
-    """What the samples of a segmentation dataset have as target."""
-
-    def load(self, size: tuple[int, int]) -> Truth:
-        """The labels of an image of ``size`` (width, height).
-
-        Raises:
-            DataError: the mask cannot be read, or is of another size.
-        """
-        ...
 
 
 def read_mask(path: Path, palette: Literal["indices", "colors"] = "indices") -> NDArray[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.masks import IGNORE, Truth, read_mask
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import read_text, some
 from nvidia_tao_deploy.errors import DataError
 
@@ -106,7 +106,7 @@ class PanopticFile:
         return Truth(table[segments.segment_ids], segments.unmapped)
 
 
-class CocoPanoptic:
+class CocoPanoptic(Listed):
     """Samples in the order of the json's annotations; targets are :class:`PanopticFile`.
 
     Images missing on disk are skipped and told in ``issues``.
@@ -135,8 +135,8 @@ class CocoPanoptic:
         classes: int,
         strict: bool = False,
     ) -> None:
-        self.json_file, self.issues = Path(json_file), list[str]()
-        self.root: Path | None = Path(os.path.abspath(image_dir))
+        root, self.json_file = Path(os.path.abspath(image_dir)), Path(json_file)
+        super().__init__((), root)
         document = _document(self.json_file)
         where = str(json_file)
         try:
@@ -167,30 +167,23 @@ class CocoPanoptic:
         if not self.class_of:
             raise DataError("no category of the file is a class of the model", where=where)
         pngs = Path(os.path.abspath(png_dir))
-        self._items = []
         missing = []
         for image_id, name, png, segments in listed:
-            path = self.root / name
+            path = root / name
             if path.is_file():
-                self._items.append((image_id, path, PanopticFile(pngs / png, segments, self.class_of)))
+                target = PanopticFile(pngs / png, segments, self.class_of)
+                self._samples.append(Sample(image_id, (path,), target))
             else:
                 missing.append(name)
-        lost = [str(target.path) for _, _, target in self._items if not target.path.is_file()]
+        lost = [str(path) for path in (sample.target.path for sample in self._samples) if not path.is_file()]
         if lost:
             raise DataError(f"{len(lost)} segment PNGs do not exist: {some(lost)}", where=where)
-        if missing and (strict or not self._items):
+        if missing and (strict or not self._samples):
             raise DataError(f"{len(missing)} images are not below {image_dir}: {some(missing)}", where=where)
         if missing:
             self.issues.append(f"{len(missing)} of {len(listed)} images are not on disk: {some(missing)} (skipped)")
-        if not self._items:
+        if not self._samples:
             raise DataError("the annotation file lists no image", where=where)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        image_id, path, target = self._items[index]
-        return Sample(image_id, (path,), target)
 
 
 def class_indices(categories: list[Category], *, contiguous: bool, first_id: int, classes: int) -> dict[int, int]:

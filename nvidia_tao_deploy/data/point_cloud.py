@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.folder import relative_id
 from nvidia_tao_deploy.data.numpy_file import read_npy
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
@@ -71,7 +71,7 @@ class PointFormat:
         return np.ascontiguousarray(values[:, list(self.columns)], np.float32)
 
 
-class PointClouds:
+class PointClouds(Listed):
     """``lidar/*.bin`` or ``*.npy`` below a folder, by name, with ``label/<stem>.txt``.
 
     Clouds without a label file, lines that cannot be read and labels of other classes are counted and named in
@@ -90,15 +90,15 @@ class PointClouds:
     called = "clouds"
 
     def __init__(self, folder: Path | str, class_names: Sequence[str], *, labelled: bool, strict: bool = False) -> None:
-        self.root: Path | None = Path(os.path.abspath(folder)) / "lidar"
-        self.issues: list[str] = []
-        clouds = sorted(path for suffix in SUFFIXES for path in self.root.glob(f"*{suffix}"))
+        root = Path(os.path.abspath(folder)) / "lidar"
+        super().__init__((), root)
+        clouds = sorted(path for suffix in SUFFIXES for path in root.glob(f"*{suffix}"))
         if not clouds:
-            raise DataError("no point cloud (*.bin, *.npy)", where=str(self.root), remedy="Check dataset.data_path.")
+            raise DataError("no point cloud (*.bin, *.npy)", where=str(root), remedy="Check dataset.data_path.")
         twice = [stem for stem, count in Counter(path.stem for path in clouds).items() if count > 1]
         if twice:
-            raise DataError(f"clouds of the same name: {some(twice)}", where=str(self.root))
-        labels = self.root.parent / "label"
+            raise DataError(f"clouds of the same name: {some(twice)}", where=str(root))
+        labels = root.parent / "label"
         bare = [path for path in clouds if not (labels / f"{path.stem}.txt").is_file()]
         if labelled and bare:
             if len(bare) == len(clouds):
@@ -108,30 +108,25 @@ class PointClouds:
             clouds = [path for path in clouds if path not in set(bare)]
         self._others: Counter[str] = Counter()
         refused: list[str] = []
-        self._items = [
-            (path, None if path in bare else self._target(labels / f"{path.stem}.txt", list(class_names), refused))
-            for path in clouds
-        ]
+        for path in clouds:
+            label = labels / f"{path.stem}.txt"
+            target = None if path in bare else self._target(label, list(class_names), refused)
+            self._samples.append(Sample(relative_id(path, root), (path,), target))
         if refused:
             self.issues.append(f"{len(refused)} label lines skipped: {some(refused)}")
         if strict and self.issues:
             raise DataError("; ".join(self.issues), remedy="Mend the labels, or leave `strict` off.")
         if self._others:
             listed = some(f"{name} ({count})" for name, count in sorted(self._others.items()))
-            if labelled and not any(len(target.class_ids) for _, target in self._items if target):
+            if labelled and not any(
+                len(target.class_ids) for target in (sample.target for sample in self._samples) if target
+            ):
                 raise DataError(
                     f"no label names a class of the network: labels name {listed}; wanted {some(class_names)}",
                     where=str(labels),
                     remedy="Check dataset.class_names.",
                 )
             self.issues.append(f"{self._others.total()} labels left out, they are of other classes: {listed}")
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        path, target = self._items[index]
-        return Sample(relative_id(path, self.root), (path,), target)
 
     def _target(self, file: Path, names: list[str], refused: list[str]) -> CloudTarget:
         boxes, class_ids = [], []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.folder import relative_id
 from nvidia_tao_deploy.data.image import list_images
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import DataError
 
@@ -43,7 +43,7 @@ class PoseTruth:
     visibility: Floats
 
 
-class PoseFolder:
+class PoseFolder(Listed):
     """The images below a folder that have a ``<stem>.json`` beside them; the others are counted in ``issues``.
 
     ``meta`` holds the image's ``size`` and ``camera``, (3, 3) intrinsics.
@@ -58,19 +58,13 @@ class PoseFolder:
 
     def __init__(self, root: Path | str, *, planes: bool = True) -> None:
         paths = list_images(root)
-        self.root: Path | None = Path(root).absolute()
+        super().__init__((), Path(root).absolute())
         annotated = [path for path in paths if path.with_suffix(".json").is_file()]
         without = [relative_id(path, self.root) for path in paths if path not in set(annotated)]
         if not annotated:
             raise DataError("no image has a .json file beside it", where=str(root))
         self.issues = [f"{len(without)} images without a .json file are left out: {some(without)}"] if without else []
         self._samples = [self._read(path, planes) for path in annotated]
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self._samples[index]
 
     def _read(self, image: Path, planes: bool) -> Sample:
         path = image.with_suffix(".json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +41,20 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class Listed:
+    """Samples that have been found already; ``issues`` say what was left out."""
+
+    def __init__(self, samples: Iterable[Sample], root: Path | None = None, issues: Iterable[str] = ()) -> None:
+        self._samples, self.issues = list(samples), list(issues)
+        self.root: Path | None = root
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return self._samples[index]
 
 
 def called(dataset: Dataset) -> str:

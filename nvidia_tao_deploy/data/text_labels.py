@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nvidia_tao_deploy.data.folder import common_root, relative_id
 from nvidia_tao_deploy.data.image import SUFFIXES, list_images
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import read_lines, read_text, some
 from nvidia_tao_deploy.errors import DataError
 
@@ -36,7 +36,7 @@ def outside_dictionary(texts: Iterable[str], characters: Sequence[str]) -> Count
     return Counter(char for text in texts for char in set(text) - known)
 
 
-class TextLabels:
+class TextLabels(Listed):
     """Images whose targets are transcripts (str).
 
     Build one with :meth:`from_folders` or :meth:`from_list`. ``issues`` names what was left out, and the characters
@@ -55,9 +55,7 @@ class TextLabels:
                 where=where,
                 remedy="Check the paths of images and labels.",
             )
-        self.root: Path | None = root
-        self.samples = list(samples)
-        self.issues = list(issues)
+        super().__init__(samples, root, issues)
         strangers = outside_dictionary((sample.target for sample in samples), characters)
         known = set("".join(characters))
         wrong = [sample for sample in samples if not set(sample.target) <= known]
@@ -67,12 +65,6 @@ class TextLabels:
             self.issues.append(
                 f"{len(wrong)} labels hold characters outside the dictionary: {named}; in {some(s.id for s in wrong)}"
             )
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self.samples[index]
 
     @classmethod
     def from_folders(

@@ -9,8 +9,7 @@ from typing import Any
 
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.captions import Joined, text_file
-from nvidia_tao_deploy.data.pairs import Listed
-from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.sample import Dataset, Listed
 from nvidia_tao_deploy.data.text import read_text
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.families.image_text_spec import ImageTextSpec

@@ -10,8 +10,8 @@ import numpy as np
 from nvidia_tao_deploy.actions.run import results_folder
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.visual_changenet.spec import Spec
-from nvidia_tao_deploy.data.pairs import Listed, PairTable
-from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.pairs import PairTable
+from nvidia_tao_deploy.data.sample import Dataset, Listed
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import inspection as family
 from nvidia_tao_deploy.network import Decoder, Ports

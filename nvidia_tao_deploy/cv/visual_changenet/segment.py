@@ -14,8 +14,8 @@ from nvidia_tao_deploy.actions.run import results_folder
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.visual_changenet.pictures import ChangePictures, palette, read_label
 from nvidia_tao_deploy.cv.visual_changenet.spec import SegmentData, Spec
-from nvidia_tao_deploy.data.pairs import ChangeFolders, ChangeList, Listed, change_pairs_below, together
-from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.pairs import ChangeFolders, ChangeList, change_pairs_below, together
+from nvidia_tao_deploy.data.sample import Dataset, Listed
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families import inspection as family
 from nvidia_tao_deploy.metrics.change import ChangeMetric

@@ -10,8 +10,7 @@ from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.data.captions import Captioned, Joined, text_samples
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
 from nvidia_tao_deploy.data.image import SUFFIXES
-from nvidia_tao_deploy.data.pairs import Listed
-from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.sample import Dataset, Listed
 from nvidia_tao_deploy.errors import DataError, SpecError
 from nvidia_tao_deploy.families import image_text as family
 from nvidia_tao_deploy.families.images import calibration_images

@@ -81,7 +81,7 @@ class Gallery(Listed):
             Sample(name, (_path(clips[name][0], video_root, prefixes),), meta={"name": name, **clips[name][1]})
             for name in names
         ]
-        self.issues: list[str] = []
+        super().__init__(())
         if with_queries:
             strays = sorted({clip for _, relevant, _ in queries for clip in relevant} - set(names))
             if strays:
@@ -96,7 +96,7 @@ class Gallery(Listed):
                     raise DataError("a query without a text", where=str(gt_queries))
                 (sample,) = text_samples([text], Path(gt_queries), slice=group)
                 samples.append(Sample(text, sample.paths, relevant & set(names), sample.meta))
-        super().__init__(samples)
+        self._samples = samples
 
 
 def _path(text: str, root: Path | str | None, prefixes: Mapping[str, str]) -> Path:
