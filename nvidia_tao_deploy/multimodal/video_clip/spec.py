@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from nvidia_tao_deploy.families import image_text_spec as family
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import BatchSize, Section
 
 # Norms of the video encoder whose squares are beyond 16 bits; globs on node names.
@@ -32,7 +33,7 @@ class TensorRT(family.TensorRT):
 class GenTrtEngine(family.GenTrtEngine):
     """ONNX file in, engine file out."""
 
-    tensorrt: TensorRT = Field(default_factory=TensorRT, description="How the engine is built.")
+    tensorrt: TensorRT = section(TensorRT)
 
 
 class Val(Section):
@@ -40,28 +41,28 @@ class Val(Section):
 
     gt_queries: str | None = sections.mandatory("JSON of the gallery's clip ids and of queries with relevant ids.")
     metadata: str | None = sections.mandatory("JSON of videos: paths, and the clips in them.")
-    video_root: str | None = Field(default=None, description="Folder of relative video paths.")
-    path_prefix_mapping: dict[str, str] = Field(default={}, description="Beginnings of video paths to be replaced.")
+    video_root: str | None = field(None, "Folder of relative video paths.")
+    path_prefix_mapping: dict[str, str] = field({}, "Beginnings of video paths to be replaced.")
 
 
 class Dataset(Section):
     """Videos and queries."""
 
-    val: Val = Field(default_factory=Val, description="The gallery and its queries.")
+    val: Val = section(Val)
 
 
 class Evaluate(sections.Evaluate):
     """Measure how queries find clips."""
 
-    batch_size: BatchSize = Field(default=8, description="Clips or queries per batch.")
+    batch_size: BatchSize = field(8, "Clips or queries per batch.")
 
 
 class Inference(sections.Inference):
     """Write embeddings of clips and texts."""
 
-    batch_size: BatchSize = Field(default=8, description="Clips or texts per batch.")
-    text_file: str | None = Field(default=None, description="Texts, one per line.")
-    top_k: int = Field(default=5, ge=0, description="Best matches written of each clip and text; 0: none.")
+    batch_size: BatchSize = field(8, "Clips or texts per batch.")
+    text_file: str | None = field(None, "Texts, one per line.")
+    top_k: int = field(5, "Best matches written of each clip and text; 0: none.", ge=0)
 
 
 class Spec(family.ImageTextSpec):
@@ -69,7 +70,7 @@ class Spec(family.ImageTextSpec):
 
     network: ClassVar[str] = "video_clip"
 
-    dataset: Dataset = Field(default_factory=Dataset, description="Videos and queries.")
-    gen_trt_engine: GenTrtEngine = Field(default_factory=GenTrtEngine, description="ONNX file in, engine file out.")
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
-    inference: Inference = Field(default_factory=Inference, description="Run a model on clips and texts.")
+    dataset: Dataset = section(Dataset)
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
+    evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")
+    inference: Inference = section(Inference, "Run a model on clips and texts.")
