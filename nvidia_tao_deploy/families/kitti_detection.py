@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nvidia_tao_deploy.arrays import Array, Bools, Floats, Ints
+from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.kitti import KittiDetection, KittiTarget, class_order
 from nvidia_tao_deploy.data.sample import Dataset, Sample
@@ -216,19 +216,8 @@ def valid_counts(counts: Array, images: int, limit: int) -> Ints:
     return np.asarray(values, np.int64)
 
 
-def confident(scores: Array, counts: Ints, threshold: float) -> Bools:
-    """(B, K) which rows hold a detection that scores more than ``threshold``, compared in float32.
-
-    Raises:
-        ModelError: a detection's score is not finite.
-    """
-    rows = np.arange(scores.shape[1]) < counts[:, None]
-    require_finite(scores[rows])
-    return np.asarray(rows & (scores.astype(np.float32, copy=False) > np.float32(threshold)))
-
-
-def decode_rows(
-    rows: Array,
+def decode_nms(
+    columns: tuple[Array, Array, Array],
     counts: Array,
     geometries: Sequence[Geometry],
     names: Sequence[str],
@@ -236,29 +225,36 @@ def decode_rows(
     threshold: float,
     place: Place,
 ) -> list[PlacedDetections]:
-    """Per image the detections of NMSDynamic_TRT's rows, in the model's order (descending score).
+    """Per image the detections of an NMS plugin, in the model's order (descending score).
 
     Args:
-        rows: (B, 1, K, 7) image index, class, score, corners.
+        columns: labels (B, K), scores (B, K) and corners (B, K, 4) of the rows.
         counts: see :func:`valid_counts`.
         geometries: how each of the first ``len(geometries)`` images was placed.
         names: the classes.
         first_class_id: the first one's id.
-        threshold: detections must score more.
+        threshold: detections must score more, compared in float32.
         place: the rows' corners (N, 4) float32 onto source pixels.
 
     Raises:
         ModelError: counts, classes or values that the contract does not allow.
     """
-    images = rows[: len(geometries), 0]
-    kept = confident(images[..., 2], valid_counts(counts, len(geometries), images.shape[1]), threshold)
+    labels, scores, corners = (column[: len(geometries)].astype(np.float32, copy=False) for column in columns)
+    rows = np.arange(scores.shape[1]) < valid_counts(counts, len(geometries), scores.shape[1])[:, None]
+    require_finite(scores[rows])
+    kept = rows & (scores > np.float32(threshold))
     detections = []
-    for image, mine, geometry in zip(images, kept, geometries, strict=True):
-        found = image[mine].astype(np.float32, copy=False)
-        class_ids = check_detections(found[:, 1], found[:, 3:], names, first_class_id)
-        boxes, scores = place(found[:, 3:], geometry), found[:, 2].astype(np.float64)
-        detections.append(PlacedDetections(boxes, scores, class_ids, geometry=geometry))
+    for image, (mine, geometry) in enumerate(zip(kept, geometries, strict=True)):
+        box = corners[image][mine]
+        class_ids = check_detections(labels[image][mine], box, names, first_class_id)
+        score = scores[image][mine].astype(np.float64)
+        detections.append(PlacedDetections(place(box, geometry), score, class_ids, geometry=geometry))
     return detections
+
+
+def nms_columns(rows: Array) -> tuple[Array, Array, Array]:
+    """Labels, scores and corners of NMSDynamic_TRT's rows (B, 1, K, 7): image index, class, score, corners."""
+    return rows[:, 0, :, 1], rows[:, 0, :, 2], rows[:, 0, :, 3:]
 
 
 def check_detections(labels: Array, boxes: Array, names: Sequence[str], first_class_id: int) -> Ints:

@@ -43,9 +43,8 @@ def decode_detection_output(
         # float32 products, as the contract rounds them
         return geometry.to_source(np.clip(np.rint(corners * size), 0, size))
 
-    return family.decode_rows(
-        outputs["NMS"], outputs["NMS_1"], geometries, names, FIRST_CLASS_ID, confidence_threshold, place
-    )
+    columns = family.nms_columns(outputs["NMS"])
+    return family.decode_nms(columns, outputs["NMS_1"], geometries, names, FIRST_CLASS_ID, confidence_threshold, place)
 
 
 def boxes_on_canvas(boxes_xyxy: Floats, geometry: Geometry) -> Floats:

@@ -46,20 +46,14 @@ def decode_batched_nms(
     Raises:
         ModelError: counts, classes or values that the contract does not allow.
     """
+
+    def place(corners: Array, geometry: Geometry) -> Floats:
+        boxes = geometry.to_source(corners.astype(np.float64) * (geometry.network_size * 2))
+        return np.clip(boxes, 0.0, geometry.source_size * 2) if clip else boxes
+
     boxes, scores, labels = (outputs[f"BatchedNMS_{number}"] for number in (1, 2, 3))
-    counts = family.valid_counts(outputs["BatchedNMS"], len(geometries), scores.shape[1])
-    kept = family.confident(scores[: len(geometries)], counts, confidence_threshold)
-    detections = []
-    for image, geometry in enumerate(geometries):
-        mine = kept[image]
-        box, score = boxes[image][mine].astype(np.float64), scores[image][mine].astype(np.float64)
-        class_ids = family.check_detections(labels[image][mine], box, names, FIRST_CLASS_ID)
-        width, height = geometry.network_size
-        box = geometry.to_source(box * (width, height, width, height))
-        if clip:
-            box = np.clip(box, 0.0, geometry.source_size * 2)
-        detections.append(PlacedDetections(box, score, class_ids, geometry=geometry))
-    return detections
+    columns, counts = (labels, scores, boxes), outputs["BatchedNMS"]
+    return family.decode_nms(columns, counts, geometries, names, FIRST_CLASS_ID, confidence_threshold, place)
 
 
 def boxes_on_canvas(boxes_xyxy: Floats, geometry: Geometry) -> Floats:

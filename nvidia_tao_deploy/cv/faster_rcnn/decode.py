@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nvidia_tao_deploy.arrays import Floats
+from nvidia_tao_deploy.arrays import Array, Floats
 from nvidia_tao_deploy.families import kitti_detection as family
 from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 
 def decode_rois(
-    outputs: Mapping[str, NDArray[Any]],
+    outputs: Mapping[str, Array],
     geometries: Sequence[Geometry],
     names: Sequence[str],
     confidence_threshold: float,
@@ -38,11 +36,10 @@ def decode_rois(
         ModelError: counts, classes or values that the contract does not allow.
     """
 
-    def place(corners: NDArray[Any], geometry: Geometry) -> Floats:
+    def place(corners: Array, geometry: Geometry) -> Floats:
         width, height = geometry.network_size
         boxes = geometry.to_source(corners.astype(np.float64) * (width - 1, height - 1, width - 1, height - 1))
         return np.clip(boxes, 0, geometry.source_size * 2) if clip else boxes
 
-    return family.decode_rows(
-        outputs["nms_out"], outputs["nms_out_1"], geometries, names, 0, confidence_threshold, place
-    )
+    columns = family.nms_columns(outputs["nms_out"])
+    return family.decode_nms(columns, outputs["nms_out_1"], geometries, names, 0, confidence_threshold, place)
