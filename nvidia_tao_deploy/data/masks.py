@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.folder import common_root, relative_id
 from nvidia_tao_deploy.data.image import SUFFIXES, list_images
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
@@ -181,7 +181,7 @@ class MaskFile:
         return self.codes.read(self.path, size)
 
 
-class MaskPairs:
+class MaskPairs(Listed):
     """Images and their masks; targets are :class:`MaskFile`.
 
     Args:
@@ -191,33 +191,18 @@ class MaskPairs:
     """
 
     def __init__(self, pairs: Sequence[tuple[Path, Path]], codes: MaskCodes, issues: Sequence[str] = ()) -> None:
-        self.pairs = list(pairs)
-        self.issues: list[str] = list(issues)
-        self.root: Path | None = common_root(list(dict.fromkeys(image.parent for image, _ in self.pairs)))
-        self._codes = codes
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        image, mask = self.pairs[index]
-        return Sample(relative_id(image, self.root), (image,), MaskFile(mask, self._codes))
+        root = common_root(list(dict.fromkeys(image.parent for image, _ in pairs)))
+        samples = (Sample(relative_id(image, root), (image,), MaskFile(mask, codes)) for image, mask in pairs)
+        super().__init__(samples, root, issues)
 
 
-class ListedImages:
+class ListedImages(Listed):
     """Image files named by folders (not searched recursively, sorted) and list files, without targets."""
 
     def __init__(self, sources: Sequence[Path | str]) -> None:
-        self.paths = list(dict.fromkeys(path for source in sources for path in image_files(source)))
-        self.root: Path | None = common_root(list(dict.fromkeys(path.parent for path in self.paths)))
-        self.issues: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        path = self.paths[index]
-        return Sample(relative_id(path, self.root), (path,))
+        paths = list(dict.fromkeys(path for source in sources for path in image_files(source)))
+        root = common_root(list(dict.fromkeys(path.parent for path in paths)))
+        super().__init__((Sample(relative_id(path, root), (path,)) for path in paths), root)
 
 
 def is_list(source: Path | str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.masks import IGNORE, Truth
 from nvidia_tao_deploy.data.panoptic import Category, CocoPanoptic, class_indices
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.families.classification import read_json
 from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
@@ -202,7 +202,7 @@ class InstanceTruth:
         return Truth(labels, unmapped)
 
 
-class InstanceMasks:
+class InstanceMasks(Listed):
     """COCO instances as masks; targets are :class:`InstanceTruth`.
 
     Args:
@@ -213,23 +213,20 @@ class InstanceMasks:
     """
 
     def __init__(self, coco: CocoDetection, *, contiguous: bool, first_id: int, classes: int) -> None:
-        self.coco, self.root, self.issues = coco, coco.root, coco.issues
+        self.coco = coco
         rows = coco.raw["categories"]
         self.categories = [Category(row["id"], str(row["name"]), True) for row in rows]
         self.class_of = class_indices(self.categories, contiguous=contiguous, first_id=first_id, classes=classes)
         if not self.class_of:
             raise DataError("no category of the file is a class of the model", where=str(coco.json_file))
         empty = [a["id"] for a in coco.raw["annotations"] if not a.get("segmentation")]
-        if empty:
-            self.issues = [*self.issues, f"{len(empty)} annotations have no segmentation and are not drawn"]
-
-    def __len__(self) -> int:
-        return len(self.coco)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        sample = self.coco[index]
-        target = InstanceTruth(sample.target.annotations, self.class_of, str(self.coco.json_file))
-        return Sample(sample.id, sample.paths, target, sample.meta)
+        told = [f"{len(empty)} annotations have no segmentation and are not drawn"] if empty else []
+        where, samples = str(coco.json_file), (coco[i] for i in range(len(coco)))
+        super().__init__(
+            (replace(s, target=InstanceTruth(s.target.annotations, self.class_of, where)) for s in samples),
+            coco.root,
+            [*coco.issues, *told],
+        )
 
 
 class ByPrediction:

@@ -14,7 +14,7 @@ from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.ocdnet.spec import Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
 from nvidia_tao_deploy.data.text_regions import TextRegionLabels
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families.images import (
@@ -50,21 +50,12 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
     return Ports(OpenInputs(ports.inputs), ports.outputs)
 
 
-class InMode:
-    """A dataset whose samples say in which channel order they are read: the actions may differ in that."""
-
-    def __init__(self, data: Dataset, mode: str, where: str) -> None:
-        if mode == "GRAY":
-            raise SpecError("img_mode GRAY fits no model of this network, they take three channels", where=where)
-        self._data, self._mode = data, mode
-        self.root: Path | None = data.root
-        self.issues: Sequence[str] = getattr(data, "issues", ())
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return replace(self._data[index], meta={"img_mode": self._mode})
+def in_mode(data: Dataset, mode: str, where: str) -> Listed:
+    """The samples, which then say in which channel order they are read: the actions may differ in that."""
+    if mode == "GRAY":
+        raise SpecError("img_mode GRAY fits no model of this network, they take three channels", where=where)
+    samples = (replace(data[i], meta={"img_mode": mode}) for i in range(len(data)))
+    return Listed(samples, data.root, getattr(data, "issues", ()))
 
 
 class ModeTransform:
@@ -90,7 +81,7 @@ def dataset(spec: Spec, action: str) -> Dataset:
     if action == "inference":
         folder = ImageFolder(spec.require("inference.input_folder"), recursive=False)
         folder.paths.sort(key=_natural)
-        return InMode(folder, spec.require("inference.img_mode"), spec.where("inference.img_mode"))
+        return in_mode(folder, spec.require("inference.img_mode"), spec.where("inference.img_mode"))
     data, key = spec.dataset.validate_dataset, "dataset.validate_dataset"
     labels = TextRegionLabels(
         spec.require(f"{key}.data_path"),
@@ -99,7 +90,7 @@ def dataset(spec: Spec, action: str) -> Dataset:
         keep_empty=data.args.keep_empty,
         strict=spec.strict,
     )
-    return InMode(labels, data.args.img_mode, spec.where(f"{key}.args.img_mode"))
+    return in_mode(labels, data.args.img_mode, spec.where(f"{key}.args.img_mode"))
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:
