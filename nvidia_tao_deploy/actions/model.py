@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample, called
 from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.engine.manifest import Manifest
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.network import Decoder, Network, Ports
 from nvidia_tao_deploy.pipeline.gather import gather, send_all
@@ -19,12 +20,9 @@ from nvidia_tao_deploy.pipeline.progress import progress, say
 from nvidia_tao_deploy.pipeline.ranks import Team, joined
 from nvidia_tao_deploy.pipeline.stream import Tally, refuse_nothing_read, run_numbered
 from nvidia_tao_deploy.pipeline.workers import worker_count
-from nvidia_tao_deploy.runtime.open import ENGINE_SUFFIXES, open_session
+from nvidia_tao_deploy.runtime.open import open_session
 from nvidia_tao_deploy.runtime.session import Session
 from nvidia_tao_deploy.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from nvidia_tao_deploy.engine.manifest import Manifest
 
 
 @dataclass
@@ -127,7 +125,7 @@ def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[Op
         cuda_graph=spec.runtime.cuda_graph,
     )
     path = Path(section.trt_engine)
-    built = _manifest(path)
+    built = Manifest.beside(path)
     if built and built.network not in (None, network.name):
         raise ModelError(
             f"the model was built for {built.network}, and this is {network.name}",
@@ -148,14 +146,6 @@ def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[Op
         yield OpenModel(network, spec, action, session, ports, transform, decode, team)
     finally:
         session.close()
-
-
-def _manifest(path: Path) -> Manifest | None:
-    """The manifest of an engine, or of the prepared model beside an engine."""
-    from nvidia_tao_deploy.engine.manifest import Manifest
-
-    engine = path.with_suffix("") if path.suffix.lower() == ".onnx" else path
-    return Manifest.beside(engine) if engine.suffix.lower() in ENGINE_SUFFIXES else None
 
 
 def _class_count(path: Path) -> int | None:

@@ -21,6 +21,7 @@ from nvidia_tao_deploy.engine.profiles import Profile
 from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError
 from nvidia_tao_deploy.files import file_sha256, write_json
 from nvidia_tao_deploy.runtime import cuda
+from nvidia_tao_deploy.runtime.open import ENGINE_SUFFIXES
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
 FORMAT = 1
@@ -72,9 +73,15 @@ class Manifest:
         return path
 
     @classmethod
-    def beside(cls, engine: Path) -> Manifest | None:
-        """The manifest of ``engine``; None where there is none. ModelError where it is not a manifest."""
-        return cls.load(engine) if manifest_path(engine).is_file() else None
+    def beside(cls, model: Path) -> Manifest | None:
+        """The manifest of an engine or of the prepared ONNX beside one; None where there is none.
+
+        Raises:
+            ModelError: it is not a manifest.
+        """
+        engine = model.with_suffix("") if model.suffix.lower() == ".onnx" else model
+        known = engine.suffix.lower() in ENGINE_SUFFIXES
+        return cls.load(engine) if known and manifest_path(engine).is_file() else None
 
     @classmethod
     def load(cls, engine: Path) -> Manifest:

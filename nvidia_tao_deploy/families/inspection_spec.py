@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from nvidia_tao_deploy.families.augmentation_spec import Mean, Std
 from nvidia_tao_deploy.spec.fields import field, section
-from nvidia_tao_deploy.spec.sections import BatchSize, Section
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
+from nvidia_tao_deploy.spec.sections import BatchSize, Section, lower
 
 
 class PairSource(Section):
@@ -49,7 +45,7 @@ class PairData(Section):
         None, "Images per unit: 1, or as many as input_map has lightings, which null means.", ge=1
     )
     input_map: dict[str, int] | None = field(None, "Names of the lightings in their order; the numbers are not used.")
-    concat_type: Annotated[Literal["linear", "grid"], BeforeValidator(_lower)] | None = field(
+    concat_type: Annotated[Literal["linear", "grid"], BeforeValidator(lower)] | None = field(
         None, "linear: below each other; grid: as grid_map says."
     )
     grid_map: Grid | None = field(None, "Arrangement of the lightings with concat_type grid.")

@@ -31,7 +31,8 @@ def _one_or_list(value: Any) -> Any:
     return [value] if isinstance(value, (str, int, float)) else value
 
 
-def _lower(value: Any) -> Any:
+def lower(value: Any) -> Any:
+    """Text in lower case; anything else as it is."""
     return value.lower() if isinstance(value, str) else value
 
 
@@ -111,7 +112,7 @@ class Parity(Section):
 class TensorRT(Section):
     """How the engine is built."""
 
-    data_type: Annotated[Precision, BeforeValidator(_lower)] = field("fp32", "Precision of the engine, in any case.")
+    data_type: Annotated[Precision, BeforeValidator(lower)] = field("fp32", "Precision of the engine, in any case.")
     workspace_size: int = field(1024, "Builder workspace in MiB; 0 is TensorRT's default.", ge=0)
     min_batch_size: int = field(1, "Smallest batch of the profile.", ge=1)
     opt_batch_size: int = field(1, "Batch the engine is tuned for.", ge=1)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
 from nvidia_tao_deploy.families.build_spec import TF2_WORKSPACE, Tf2GenTrtEngine
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
-from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, lower
 
 
 def _one_or_three(value: list[float]) -> list[float]:
@@ -59,7 +55,7 @@ class Augmentation(Section):
 class Dataset(Section):
     """How images were prepared in training."""
 
-    preprocess_mode: Annotated[Literal["caffe", "torch", "tf"], BeforeValidator(_lower)] = field(
+    preprocess_mode: Annotated[Literal["caffe", "torch", "tf"], BeforeValidator(lower)] = field(
         "caffe", "Arithmetic on grey levels."
     )
     image_mean: Annotated[list[float], AfterValidator(_one_or_three)] = field(
@@ -71,7 +67,7 @@ class Dataset(Section):
 class Model(Section):
     """Facts about the trained network."""
 
-    resize_interpolation_method: Annotated[Literal["bilinear", "bicubic"], BeforeValidator(_lower)] = field(
+    resize_interpolation_method: Annotated[Literal["bilinear", "bicubic"], BeforeValidator(lower)] = field(
         "bilinear", "How images are resized."
     )
     input_image_depth: Literal[8, 16] = field(8, "Bits of a grey level; 16 for one channel only.")
@@ -83,7 +79,7 @@ class Spec(NetworkSpec):
     network: ClassVar[str] = "classification_tf2"
     drift = (TF2_WORKSPACE,)
 
-    data_format: Annotated[Literal["channels_first", "channels_last"], BeforeValidator(_lower)] = field(
+    data_format: Annotated[Literal["channels_first", "channels_last"], BeforeValidator(lower)] = field(
         "channels_first", "Layout of the input where the model's shape leaves it open."
     )
     dataset: Dataset = section(Dataset)

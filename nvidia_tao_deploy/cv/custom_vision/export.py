@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nvidia_tao_deploy.data.folder import read_classes
+from nvidia_tao_deploy.engine.manifest import Manifest
 from nvidia_tao_deploy.errors import DataError, ModelError
 
 LABELS = "labels.txt"
@@ -38,7 +39,7 @@ def labels_of(path: Path) -> tuple[Sequence[str], str]:
         DataError: labels.txt is empty or not UTF-8.
         ModelError: the archive is broken or unsafe.
     """
-    manifest = _manifest(path)
+    manifest = Manifest.beside(path)
     if manifest is not None:
         return tuple(manifest.labels or ()), f"the manifest of {path}"
     if path.suffix.lower() != ".zip" or not path.is_file():
@@ -64,7 +65,7 @@ def pixels_of(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: the file cannot be read, or declares a format that no image transform gives.
     """
-    manifest = _manifest(path)
+    manifest = Manifest.beside(path)
     if manifest is not None and isinstance(manifest.transform, dict):
         return {key: manifest.transform[key] for key in ("color", "scale", "mean") if key in manifest.transform}
     if path.suffix.lower() not in (".onnx", ".zip"):
@@ -81,11 +82,3 @@ def pixels_of(path: Path) -> dict[str, Any]:
     if "image.nominalpixelrange" in declared:
         found |= CONSTANTS[RANGES[declared["image.nominalpixelrange"]]]
     return found
-
-
-def _manifest(path: Path) -> Any:
-    """The manifest of an engine, or of the prepared ONNX beside one; None where there is none."""
-    from nvidia_tao_deploy.engine.manifest import Manifest
-
-    engine = path.with_suffix("") if path.suffix.lower() == ".onnx" else path
-    return Manifest.beside(engine) if engine.suffix else None

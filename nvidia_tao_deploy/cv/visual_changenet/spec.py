@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -11,13 +11,9 @@ from nvidia_tao_deploy.families.detr_spec import LargeBackboneSpec
 from nvidia_tao_deploy.families.inspection_spec import PairData
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
-from nvidia_tao_deploy.spec.sections import BatchSize, Section
+from nvidia_tao_deploy.spec.sections import BatchSize, Section, lower
 
 Level = Annotated[int, Field(ge=0, le=255)]
-
-
-def _label_transform(value: Any) -> Any:
-    return "none" if value is None else value.lower() if isinstance(value, str) else value
 
 
 class TensorRT(sections.TensorRT):
@@ -65,7 +61,7 @@ class SegmentData(Section):
 
     root_dir: str = field("", "Folder of everything below.")
     data_name: str = field("LEVIR", "LandSCD selects that data set's colours.")
-    label_transform: Annotated[Literal["norm", "none"], BeforeValidator(_label_transform)] = field(
+    label_transform: Annotated[Literal["norm", "none"], BeforeValidator(lambda value: lower(value or "none"))] = field(
         "norm", "norm: label pixels of 255 are change, all others are not; none: class indices."
     )
     num_classes: int = field(2, "Classes of the model.", ge=2)
