@@ -93,11 +93,6 @@ class CocoDetection:
         for annotation in annotations:
             self._of_image.setdefault(annotation["image_id"], []).append(annotation)
 
-    @property
-    def category_ids(self) -> NDArray[np.int64]:
-        """(C,) category ids, ascending."""
-        return np.array(list(self.categories), dtype=np.int64)
-
     def __len__(self) -> int:
         return len(self._images)
 

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from nvidia_tao_deploy.data.image import SUFFIXES, list_images
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text import read_lines, some
@@ -21,8 +19,6 @@ class ImageFolder:
     Args:
         dirs: folders (or image files); one path alone is taken as it is, never split into characters.
         recursive: whether to descend into sub-folders.
-        limit: keep at most this many images, after ordering; None or 0: all.
-        shuffle_seed: order the images by this seed before the limit is applied (calibration sets); None: sorted.
         suffixes: of image files, in lower case.
 
     Raises:
@@ -34,8 +30,6 @@ class ImageFolder:
         dirs: Sequence[Path | str] | Path | str,
         *,
         recursive: bool = True,
-        limit: int | None = None,
-        shuffle_seed: int | None = None,
         suffixes: Collection[str] = SUFFIXES,
     ) -> None:
         folders = [dirs] if isinstance(dirs, (str, Path)) else list(dirs)
@@ -43,10 +37,7 @@ class ImageFolder:
             raise DataError("no image folder is given", remedy="Name at least one folder of images.")
         # dict: an image that two overlapping folders both hold counts once
         paths = list(dict.fromkeys(path for folder in folders for path in list_images(folder, recursive, suffixes)))
-        if shuffle_seed is not None:
-            order = np.random.default_rng(shuffle_seed).permutation(len(paths))
-            paths = [paths[i] for i in order]
-        self.paths: list[Path] = paths[:limit] if limit else paths
+        self.paths: list[Path] = paths
         self.root: Path | None = common_root(folders)
         self.issues: list[str] = []
 

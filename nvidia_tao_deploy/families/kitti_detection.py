@@ -34,6 +34,7 @@ from nvidia_tao_deploy.transforms.transform import Geometry
 
 MAPPING = "dataset_config.target_class_mapping"
 CAFFE_MEANS = dict(zip("bgrl", CAFFE_MEAN_BGR + CAFFE_MEAN_GREY, strict=True))
+LEAST_SIDE = 1e-3  # of an object on the canvas, in its units; what is not larger has no area
 IMAGE_INPUT = Port("Input", channels=(1, 3))
 
 # Boxes (N, 4) from source pixels onto the canvas, in the units of the network's metric, or back from the model's.
@@ -286,28 +287,20 @@ def require_finite(*arrays: Array) -> None:
 
 
 class CanvasMetric(KittiMetric):
-    """KITTI AP of boxes on the network's canvas.
+    """KITTI AP of boxes on the network's canvas; objects without area there are left out, counted and told.
 
     Args:
         place_truth: where an object lies on the canvas, clipped as training does.
         place_boxes: where a detection lies on the canvas.
-        least_side: objects whose width or height on the canvas is not more than this are left out.
         keep: match every object where it is annotated; those without area are told only.
         settings: of :class:`~nvidia_tao_deploy.metrics.kitti.KittiMetric`.
     """
 
     def __init__(
-        self,
-        names: Sequence[str],
-        place_truth: Place,
-        place_boxes: Place,
-        *,
-        least_side: float = 1e-3,
-        keep: bool = False,
-        **settings: Any,
+        self, names: Sequence[str], place_truth: Place, place_boxes: Place, *, keep: bool = False, **settings: Any
     ) -> None:
         super().__init__(names, **settings)
-        self._place_truth, self._place_boxes, self._least_side, self._keep = place_truth, place_boxes, least_side, keep
+        self._place_truth, self._place_boxes, self._keep = place_truth, place_boxes, keep
         self._flat: list[str] = []
 
     def update(self, sample: Sample, prediction: Detections) -> None:
@@ -315,7 +308,7 @@ class CanvasMetric(KittiMetric):
         assert isinstance(prediction, PlacedDetections)
         target: KittiTarget = sample.target
         truth = self._place_truth(target.boxes_xyxy, prediction.geometry)
-        kept = ((truth[:, 2:] - truth[:, :2]) > self._least_side).all(axis=1)
+        kept = ((truth[:, 2:] - truth[:, :2]) > LEAST_SIDE).all(axis=1)
         self._flat += [str(sample.id)] * int((~kept).sum())
         placed = target if self._keep else KittiTarget(truth[kept], target.class_ids[kept], target.difficult[kept])
         boxes = self._place_boxes(prediction.boxes_xyxy, prediction.geometry)

@@ -69,7 +69,7 @@ def dataset(spec: Spec, action: str) -> Dataset:
     """evaluate: image and label folders; inference: image folders."""
     images = spec.require(f"{action}.image_dir")
     if action == "inference":
-        return ImageFolder(images)
+        return ImageFolder(images, recursive=False)
     mapping = dict(spec.dataset_config.target_class_mapping) or None
     return KittiDetection(
         images,
@@ -137,7 +137,6 @@ def metric(spec: Spec, _data: Dataset) -> CanvasMetric:
         target_classes(spec),
         lambda boxes, geometry: np.clip(boxes, 0, geometry.source_size * 2),
         lambda boxes, _geometry: boxes,
-        least_side=0,
         keep=True,
         first_class_id=1,
         iou_threshold=dict(config.minimum_detection_ground_truth_overlap),

@@ -18,14 +18,14 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Evaluate(sections.Evaluate):
     """Measure a model on annotated data."""
 
-    image_dir: StrList = field([], "Folders of the images. One folder or a list.")
+    image_dir: StrList = field([], "Folders of the images, not searched recursively. One or a list.")
     label_dir: StrList = field([], "Folders of the KITTI labels, one per folder of images.")
 
 
 class Inference(sections.Inference):
     """Run a model on images."""
 
-    image_dir: StrList = field([], "Folders of the images. One folder or a list.")
+    image_dir: StrList = field([], "Folders of the images, not searched recursively. One or a list.")
 
 
 class Clustering(Section):
