@@ -8,6 +8,7 @@ import numpy as np
 
 from nvidia_tao_deploy.arrays import Array, Ints
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.metrics.segmentation import confusion_matrix
 
@@ -65,7 +66,7 @@ class ChangeMetric:
         return change_figures(self._matrix)
 
     def report(self) -> str:
-        """One line per class, the means, and how many pixels carry no class."""
+        """One line per class, the means, how many pixels carry no class, and classes that no pixel carries."""
         found = self.compute()
         kinds = ("iou", "F1", "precision", "recall")
         lines = [f"{'class':>6}" + "".join(f"{kind:>11}" for kind in kinds)]
@@ -73,6 +74,9 @@ class ChangeMetric:
             lines.append(f"{i:>6}" + "".join(f"{found[f'{kind}_{i}']:>11.4f}" for kind in kinds))
         means = ("miou", "mf1", "mprecision", "mrecall")
         lines += [f"{'mean':>6}" + "".join(f"{found[name]:>11.4f}" for name in means), f"acc: {found['acc']:.4f}"]
+        absent = np.flatnonzero(self._matrix.sum(axis=1) == 0)
+        if len(absent):
+            lines.append(f"no label pixel is of class {some(absent)}: check label_transform if there should be some")
         ignored = self._pixels - int(self._matrix.sum())
         if ignored:
             share = 100 * ignored / self._pixels

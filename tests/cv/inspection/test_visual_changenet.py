@@ -99,6 +99,17 @@ def test_evaluate_gives_the_figures_of_scikit_learn(
     assert status(tmp_path / "out/trt_evaluate")[-1]["kpi"]["miou"] == found["miou"]
 
 
+def test_labels_of_0_and_1_read_as_0_and_255_are_told(shell: Shell, tmp_path: Path) -> None:
+    scenes = Scenes(tmp_path, 2)
+    for path in (tmp_path / "label").glob("**/*.png"):
+        Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
+    spec = write_spec(tmp_path / "s.yaml", scenes.tree(scenes.model()))
+    assert shell("visual_changenet", "evaluate", "-e", spec, "dataset.segment.label_transform=norm") == 0, shell.err
+    assert "no label pixel is of class 1: check label_transform" in shell.out
+    assert shell("visual_changenet", "evaluate", "-e", spec, "dataset.segment.label_transform=none") == 0, shell.err
+    assert "no label pixel" not in shell.out
+
+
 def test_absent_classes_count_as_zero_and_figures_follow_the_formula() -> None:
     matrix = np.array([[5, 1, 0], [2, 3, 0], [0, 0, 0]])
     found, e = change_figures(matrix), float(np.finfo(np.float32).eps)
