@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.errors import RuntimeUnavailableError
 
-_local = threading.local()
+_one_at_a_time = threading.Lock()
 
 
 def decode_rgb(files: Sequence[bytes]) -> list[NDArray[np.uint8] | None]:
@@ -32,7 +33,7 @@ def decode_on_device(files: Sequence[Any], stream: int = 0, images: Sequence[Any
 
     Args:
         files: the files' bytes, as bytes or uint8 arrays.
-        stream: a CUDA stream's handle.
+        stream: a CUDA stream's handle; the same one for ``images`` at every call.
         images: what an earlier call gave and nobody needs any more: their memory is used again. Freeing it instead
             would wait for everything that runs on the GPU.
 
@@ -41,32 +42,29 @@ def decode_on_device(files: Sequence[Any], stream: int = 0, images: Sequence[Any
     """
     decoder, parameters, source = _decoder()
     again = {"images": list(images[: len(files)])} if len(images) >= len(files) else {}
-    decoded = decoder.decode([source(file) for file in files], params=parameters, cuda_stream=stream, **again)
+    with _one_at_a_time:
+        decoded = decoder.decode([source(file) for file in files], params=parameters, cuda_stream=stream, **again)
     return list(decoded)
 
 
+@lru_cache(maxsize=1)
 def _decoder() -> tuple[Any, Any, Any]:
-    """One decoder per thread: decoders keep their own streams and scratch memory."""
-    if not hasattr(_local, "decoder"):
-        try:
-            from nvidia import nvimgcodec
-        except ImportError as error:
-            raise RuntimeUnavailableError(
-                "the image backend nvimgcodec is not installed",
-                where="runtime.image_backend",
-                remedy="pip install nvidia-nvimgcodec-cu12[all] (and a GPU to run it), or use image_backend: opencv.",
-            ) from error
-        from nvidia_tao_deploy.runtime.cuda import gpu_available
+    try:
+        from nvidia import nvimgcodec
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            "the image backend nvimgcodec is not installed",
+            where="runtime.image_backend",
+            remedy="pip install nvidia-nvimgcodec-cu12[all] (and a GPU to run it), or use image_backend: opencv.",
+        ) from error
+    from nvidia_tao_deploy.runtime.cuda import gpu_available
 
-        if not gpu_available():
-            raise RuntimeUnavailableError(
-                "the image backend nvimgcodec needs a GPU, and there is none",
-                where="runtime.image_backend",
-                remedy="Use image_backend: opencv.",
-            )
-        parameters = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.SRGB)
-        # libjpeg interpolates chroma, so nvJPEG has to as well
-        decoder = nvimgcodec.Decoder(options=":fancy_upsampling=1")
-        _local.decoder = decoder, parameters, nvimgcodec.CodeStream
-    found: tuple[Any, Any, Any] = _local.decoder
-    return found
+    if not gpu_available():
+        raise RuntimeUnavailableError(
+            "the image backend nvimgcodec needs a GPU, and there is none",
+            where="runtime.image_backend",
+            remedy="Use image_backend: opencv.",
+        )
+    parameters = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.SRGB)
+    # libjpeg interpolates chroma, so nvJPEG has to as well
+    return nvimgcodec.Decoder(options=":fancy_upsampling=1"), parameters, nvimgcodec.CodeStream

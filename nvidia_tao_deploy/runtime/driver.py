@@ -18,6 +18,7 @@ from nvidia_tao_deploy.errors import RuntimeUnavailableError
 from nvidia_tao_deploy.runtime.cuda import driver_library, gpus, wait_asleep
 
 _NON_BLOCKING = 1
+_NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _contexts: dict[int, ctypes.c_void_p] = {}
 _thread = threading.local()
 
@@ -129,6 +130,15 @@ class Stream:
         handle, self.handle = self.handle, 0
         if handle:
             call("cuStreamDestroy_v2", handle)
+
+
+def follow(stream: int, leader: int) -> None:
+    """Let what is enqueued on ``stream`` from now on wait for what is on ``leader`` already."""
+    event = ctypes.c_void_p()
+    call("cuEventCreate", ctypes.byref(event), _NO_TIMING)
+    call("cuEventRecord", event, ctypes.c_void_p(leader))
+    call("cuStreamWaitEvent", ctypes.c_void_p(stream), event, 0)
+    call("cuEventDestroy_v2", event)  # the driver keeps it until it has passed
 
 
 def upload(pointer: int, host: int, nbytes: int, stream: int | None = None) -> None:

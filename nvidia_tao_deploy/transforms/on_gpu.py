@@ -8,6 +8,7 @@ larger than a row of the ring, or of more than 8 bits, is finished by the worker
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -190,6 +191,8 @@ class Finisher:
         self._rows_may_be_first = int(version("pillow").split(".")[0]) >= 13
         self._lock = threading.Lock()  # of the tables, from looking one up to the launch that reads it
         self._tables: dict[Size, tuple[driver.Memory, int]] = {}
+        self._decoding = threading.Lock()  # of the stream that files are decoded in
+        self._decodes = driver.Stream()
         self._free: SimpleQueue[_Staging] = SimpleQueue()
         self._staging = [
             _Staging(driver.Memory(batch_size * self._row_bytes), driver.Memory(batch_size * _ROW.itemsize))
@@ -241,7 +244,11 @@ class Finisher:
         self, files: list[int], data: list[NDArray[np.uint8]], rows: NDArray[Any], staging: _Staging, stream: int
     ) -> None:
         """Let ``rows[files]`` point to the decoded pixels of ``data``; the CPU decodes what the GPU cannot."""
-        staging.images = decode_on_device(data, stream, staging.images)
+        with self._decoding:
+            if not os.environ.get("TAO_REUSE", "1") == "1":
+                staging.images = []
+            staging.images = decode_on_device(data, self._decodes.handle, staging.images)
+            driver.follow(stream, self._decodes.handle)
         for index, file, image in zip(files, data, staging.images, strict=True):
             if image is not None and tuple(image.shape)[2] == self._channels:
                 rows["pixels"][index] = image.__cuda_array_interface__["data"][0]
@@ -282,6 +289,8 @@ class Finisher:
         for staging in self._staging:
             staging.pixels.close()
             staging.rows.close()
+            staging.images = []
+        self._decodes.close()
 
 
 class _Finished:

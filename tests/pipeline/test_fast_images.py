@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nvidia_tao_deploy.data import gpu_decode
 from nvidia_tao_deploy.data.image import decode, decode_reduced
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import RuntimeUnavailableError
@@ -59,7 +60,7 @@ def test_geometry_is_the_files_own_and_grey_levels_are_near(photo: Path, resize:
 
 def test_nvimgcodec_says_what_is_missing(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", None)
-    monkeypatch.delattr("nvidia_tao_deploy.data.gpu_decode._local.decoder", raising=False)
+    gpu_decode._decoder.cache_clear()
     with pytest.raises(RuntimeUnavailableError, match=r"nvimgcodec is not installed\n  pip install"):
         decode(photo, backend="nvimgcodec")
 
@@ -88,13 +89,11 @@ def test_nvimgcodec_decodes_whole_jpegs_and_leaves_the_rest_to_the_processor(
     monkeypatch.setitem(sys.modules, "nvidia", parent)
     monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", fake)
     monkeypatch.setattr(parent, "nvimgcodec", fake, raising=False)
-    monkeypatch.delattr("nvidia_tao_deploy.data.gpu_decode._local.decoder", raising=False)
+    gpu_decode._decoder.cache_clear()
     monkeypatch.setattr(cuda, "gpus", lambda: (cuda.Gpu(0, "Fake GPU", (9, 0), 1),))
     assert (decode(photo, backend="nvimgcodec") == 7).all()
     assert decode(photo, "L", backend="nvimgcodec").shape == (481, 643, 1)
     Image.open(photo).save(tmp_path / "photo.png")
     assert not (decode(tmp_path / "photo.png", backend="nvimgcodec") == 7).all()
     assert asked == [1, 1]
-    from nvidia_tao_deploy.data import gpu_decode
-
-    del gpu_decode._local.decoder
+    gpu_decode._decoder.cache_clear()
