@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nvidia_tao_deploy.actions.calibrate import find_scales
-from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, precisions_of, scalars_of
+from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, numbers_of, precisions_of, scalars_of
 from nvidia_tao_deploy.actions.prepare import float_globs, images_of, prepare
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.files import write_json
@@ -193,7 +193,7 @@ class Bench:
                     metric.update(sample, prediction)
             finally:
                 session.close()
-            return scalars_of(metric.compute())
+            return scalars_of(numbers_of(metric))
 
     def _id(self, quantized: Sequence[str]) -> str:
         """A name for a set of quantized layers."""

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nvidia_tao_deploy.actions.gen_trt_engine import gen_trt_engine
-from nvidia_tao_deploy.actions.measure import Subset, headline, per_class, precisions_of, scalars_of
+from nvidia_tao_deploy.actions.measure import (
+    Headline,
+    Subset,
+    headline,
+    numbers_of,
+    per_class,
+    precisions_of,
+    scalars_of,
+)
 from nvidia_tao_deploy.actions.model import OpenModel, opened
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.actions.timing import Timing, first_batch, metered, run_for
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import RuntimeUnavailableError, SpecError, TaoDeployError
 from nvidia_tao_deploy.files import plain, write_json, write_text
-from nvidia_tao_deploy.metrics.confidence import (
-    Seen,
-    class_votes,
-    found_boxes,
-    scored,
-    seen,
-    thresholds,
-    whole_answers,
-)
+from nvidia_tao_deploy.metrics.confidence import Seen, class_votes, found_boxes, scored, seen, thresholds, whole_answers
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.tally import Tally
@@ -114,14 +114,7 @@ def compare(
     An engine is measured where its GPU is here, else the prepared ONNX file that stands beside it. ``compare.json`` and
     ``compare.html`` stand in the results folder.
 
-    Args:
-        network: which network.
-        source: spec file, mapping, or typed spec.
-        overrides: ``key=value`` entries over the spec; ``precisions=`` is short for ``compare.precisions=``.
-        flags: values of the established command-line flags, by spec key.
-
-    Returns:
-        What compare.json holds.
+    Args are evaluate's; ``precisions=`` is short for ``compare.precisions=``. Returns what compare.json holds.
 
     Raises:
         OverBudgetError: a listed precision misses ``max_metric_drop`` or ``min_speedup``.
@@ -156,10 +149,10 @@ def compare(
             entry.loss = decides.loss(values[0], value)
         again = _time(network, found, dataset, section, notes)
         noise = None if again is None else abs(scalars_of(again.numbers).get(decides.key, np.nan) - values[0])
-        choice, lines = verdict(found, decides.key, section.max_metric_drop)
+        choice, lines = verdict(found, decides, section.max_metric_drop)
         if first.spec.evaluate.trt_engine.endswith(".onnx"):
             lines[-1] += " (by the speed of ONNX Runtime here; an engine's may differ)"
-        misses = over_budget(found, section, decides.key)
+        misses = over_budget(found, section, decides)
         shift = _confidence(found, section.score_threshold)
         pairs = [(*first.found.kept[name], last.found.kept.get(name)) for name in first.found.kept]
         kept = [Kept(sample, one, other[1]) for sample, one, other in pairs if other is not None]
@@ -200,7 +193,7 @@ def with_references(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
     return [name for name in ORDER if name in needed | set(wanted)], sorted(needed - set(wanted))
 
 
-def verdict(found: Sequence[Measured], metric: str, max_metric_drop: float | None) -> tuple[str, list[str]]:
+def verdict(found: Sequence[Measured], decides: Headline, max_metric_drop: float | None) -> tuple[str, list[str]]:
     """(the precision to use, a line about each of the others, and the verdict).
 
     The fastest precision that keeps the metric wins. int8 and fp8 must be faster than fp16 in every round of timing:
@@ -208,7 +201,7 @@ def verdict(found: Sequence[Measured], metric: str, max_metric_drop: float | Non
 
     Args:
         found: the precisions measured, fp32 first.
-        metric: the deciding number's name.
+        decides: the deciding number.
         max_metric_drop: percent; None: 1.
     """
     limit = TOLERATED if max_metric_drop is None else max_metric_drop
@@ -221,12 +214,12 @@ def verdict(found: Sequence[Measured], metric: str, max_metric_drop: float | Non
         reason = "" if kept else " (too inaccurate)"
         if kept and ahead:
             slower = max(entry.timing.rounds) < min(ahead[0].timing.rounds)
-            reason = f" ({'slower' if slower else 'no faster'} than {ahead[0].precision}{'' if slower else ' beyond the noise'})"
+            reason = f" ({'slower than' if slower else 'within the noise of'} {ahead[0].precision})"
         elif kept:
             use = entry
         base = half if entry.precision in QUANTIZED and half is not None else found[0]
-        change = f"{metric} {round(-entry.loss, 2) + 0.0:+.2f} %" if isfinite(entry.loss) else f"{metric} undefined"
-        lines[entry.precision] = f"{entry.precision}: {entry.speedup(base):.2f}x {base.precision}, {change}{reason}"
+        speed = f"{entry.precision}: {entry.speedup(base):.2f}x {base.precision}"
+        lines[entry.precision] = f"{speed}, {decides.change(entry.loss)}{reason}"
     quantized = [entry.precision for entry in found if entry.precision in QUANTIZED]
     why = f"{' and '.join(quantized)} not worth it here: " if quantized else ""
     if use.precision in quantized or (use is not found[0] and not quantized):
@@ -234,7 +227,7 @@ def verdict(found: Sequence[Measured], metric: str, max_metric_drop: float | Non
     return use.precision, [*lines.values(), f"{why}use {use.precision}"]
 
 
-def over_budget(found: Sequence[Measured], section: Any, metric: str) -> list[str]:
+def over_budget(found: Sequence[Measured], section: Any, decides: Headline) -> list[str]:
     """One sentence per budget that a listed precision misses."""
     misses = []
     for entry in found:
@@ -242,7 +235,7 @@ def over_budget(found: Sequence[Measured], section: Any, metric: str) -> list[st
             continue
         limit, least = section.max_metric_drop, section.min_speedup
         if limit is not None and not entry.loss <= limit:  # NaN misses it too
-            misses.append(f"{entry.precision} loses {entry.loss:.2f} % of {metric}, max_metric_drop is {limit}")
+            misses.append(f"{entry.precision}: {decides.change(entry.loss)}, max_metric_drop is {limit} %")
         if least is not None and entry.speedup(found[0]) < least:
             misses.append(f"{entry.precision} is {entry.speedup(found[0]):.2f}x fp32, min_speedup is {least}")
     return misses
@@ -286,7 +279,7 @@ def _evaluated(model: OpenModel, dataset: Dataset) -> Evaluated:
         if sample.id in wanted:
             boxes = found_boxes(prediction)  # without masks, which are large
             kept[sample.id] = (sample, prediction if boxes is None else boxes)
-    numbers = metric.compute()
+    numbers = numbers_of(metric)
     if hasattr(metric, "answers"):  # of queries, which only the whole set can answer
         found = [whole_answers([answer]) for answer in metric.answers()]
     scored = [one for one in found if one is not None]

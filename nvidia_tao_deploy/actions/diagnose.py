@@ -37,14 +37,7 @@ def diagnose(
     Everything is run with ONNX Runtime on a part of the evaluation set. ``diagnose.json`` and ``diagnose.html`` stand
     in the results folder. A run that its budget or an interrupt ended goes on from ``diagnose_state.json``.
 
-    Args:
-        network: which network.
-        source: spec file, mapping, or typed spec.
-        overrides: ``key=value`` entries over the spec.
-        flags: values of the established command-line flags, by spec key.
-
-    Returns:
-        What diagnose.json holds; ``layers_precision`` is ready for ``gen_trt_engine.tensorrt``.
+    Args are evaluate's. Returns what diagnose.json holds; its ``layers_precision`` is ready for a build's spec.
 
     Raises:
         TaoDeployError: anything the user can mend.

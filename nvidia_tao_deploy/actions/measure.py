@@ -15,9 +15,10 @@ from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import SpecError
 
 # Keys of metrics that sum a task up, in order of preference; a metric with none of them has its first number first.
-MAIN = ("mAP", "mIoU", "Mean IOU", "miou", "PQ", "F-measure", "t2i_mAP", "zero_shot_top_1", "abs_rel", "epe")
-ERRORS = frozenset(
-    {"epe", "abs_rel", "sq_rel", "rmse", "rmse_log", "bp1", "bp2", "bp3", "test_fpr", "test_fnr", "false_alarm"}
+MAIN = ("mAP", "mIoU", "Mean IOU", "miou", "PQ", "F-measure", "t2i_mAP", "zero_shot_top_1", "top_1_accuracy",
+        "mean of tasks", "abs_rel", "epe")  # fmt: skip
+ERRORS = re.compile(
+    r"epe|(abs|sq)_rel|rmse(_log)?|bp\d|test_f[pn]r|false_\w+|test_2DMPE|Mean .*Error.*|...?_(Med|Mean)R"
 )
 AP_OF_CLASS = re.compile(r"(?:bev |3d )?AP[_ ](.+)|(?:iou_)(\d+)")
 
@@ -38,6 +39,11 @@ class Headline:
             return nan
         change = reference - value if self.higher_is_better else value - reference
         return 100.0 * change / abs(reference)
+
+    def change(self, loss: float) -> str:
+        """How the number itself changes at such a loss, e.g. "mAP -0.40 %", "abs_rel +2.00 %"."""
+        percent = -loss if self.higher_is_better else loss
+        return f"{self.key} {round(percent, 2) + 0.0:+.2f} %" if isfinite(loss) else f"{self.key} undefined"
 
 
 def headline(numbers: Mapping[str, Any], section: Any, where: str) -> Headline:
@@ -62,7 +68,13 @@ def headline(numbers: Mapping[str, Any], section: Any, where: str) -> Headline:
         raise SpecError("this network's metric gives no number to compare", where=where)
     key = section.metric or next((name for name in MAIN if name in scalars), next(iter(scalars)))
     higher = section.higher_is_better
-    return Headline(key, key not in ERRORS if higher is None else higher)
+    return Headline(key, not ERRORS.fullmatch(key) if higher is None else higher)
+
+
+def numbers_of(metric: Any) -> Mapping[str, Any]:
+    """What ``metric.compute()`` gives, and the mean over the tasks of a network that has several."""
+    numbers = metric.compute()
+    return {"mean of tasks": metric.mean_of_tasks(), **numbers} if hasattr(metric, "mean_of_tasks") else numbers
 
 
 def precisions_of(spec: Any) -> tuple[str, ...]:

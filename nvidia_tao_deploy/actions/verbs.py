@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from nvidia_tao_deploy.network import Network
@@ -16,33 +17,16 @@ def verbs(network: Network) -> tuple[Verb, Verb, Verb]:
 
     Each takes a spec file, a mapping or a typed spec, then ``key=value`` overrides.
     """
-    return partial(_gen_trt_engine, network), partial(_evaluate, network), partial(_inference, network)
+    return verb(network, "gen_trt_engine"), verb(network, "evaluate"), verb(network, "inference")
 
 
-def _gen_trt_engine(network: Network, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    from nvidia_tao_deploy.actions.gen_trt_engine import gen_trt_engine
-
-    return gen_trt_engine(network, *args, **kwargs)
-
-
-def _evaluate(network: Network, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    from nvidia_tao_deploy.actions.evaluate import evaluate
-
-    return evaluate(network, *args, **kwargs)
+def verb(network: Network, action: str) -> Verb:
+    """One of them, or ``compare`` or ``diagnose``, which every network has that can be evaluated."""
+    return partial(_run, network, action)
 
 
-def _inference(network: Network, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    from nvidia_tao_deploy.actions.inference import inference
-
-    return inference(network, *args, **kwargs)
-
-
-def report_verb(network: Network, action: str) -> Verb:
-    """``compare`` or ``diagnose`` of ``network``: reports that every network has which can be evaluated."""
-    if action == "compare":
-        from nvidia_tao_deploy.actions.compare import compare
-
-        return partial(compare, network)
-    from nvidia_tao_deploy.actions.diagnose import diagnose
-
-    return partial(diagnose, network)
+def _run(network: Network, action: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    results: dict[str, Any] = getattr(import_module(f"nvidia_tao_deploy.actions.{action}"), action)(
+        network, *args, **kwargs
+    )
+    return results

@@ -193,13 +193,13 @@ def _run_action(command: argparse.Namespace) -> Any:
         overrides.append("gen_trt_engine.verbose=true")
     module = import_module(NETWORKS[network].module)
     if command.action in REPORTS:
-        from nvidia_tao_deploy.actions.verbs import report_verb
+        from nvidia_tao_deploy.actions.verbs import verb
         from nvidia_tao_deploy.pipeline.ranks import Team, adopt
 
         if not _leads():
             return {}
         adopt(Team())  # a report is made by one process: mpirun's others leave
-        return report_verb(module.NETWORK, command.action)(source, overrides, flags=flags)
+        return verb(module.NETWORK, command.action)(source, overrides, flags=flags)
     return getattr(module, command.action)(source, overrides, flags=flags)
 
 

@@ -77,11 +77,7 @@ def dots(rows: Sequence[tuple[str, Sequence[float | None]]], names: Sequence[str
     def across(value: float) -> float:
         return LABEL + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (WIDTH - LABEL - RIGHT)
 
-    parts = []
-    for tick in ticks:
-        x = across(tick)
-        parts.append(f'<path class="axis" d="M{x:.1f} {TOP}V{height - BOTTOM}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{height - BOTTOM + 12}" text-anchor="middle">{number(tick, 7)}</text>')
+    parts = _x_axis([(across(tick), tick) for tick in ticks], height)
     for row, (label, values) in enumerate(rows):
         y = TOP + ROW * (row + 0.5)
         short = label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}\u2026"
@@ -120,11 +116,7 @@ class _Frame:
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     def axes(self) -> str:
-        parts = []
-        for tick in self.x_ticks:
-            x = self.x(tick)
-            parts.append(f'<path class="axis" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 12}" text-anchor="middle">{number(tick, 7)}</text>')
+        parts = _x_axis([(self.x(tick), tick) for tick in self.x_ticks], HEIGHT)
         for tick in self.y_ticks:
             y = self.y(tick)
             parts.append(f'<path class="axis" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
@@ -134,6 +126,15 @@ class _Frame:
         parts.append(f'<text x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{x_title}</text>')
         parts.append(f'<text transform="translate(10 {middle}) rotate(-90)" text-anchor="middle">{y_title}</text>')
         return "".join(parts)
+
+
+def _x_axis(ticks: Sequence[tuple[float, float]], height: int) -> list[str]:
+    """Lines and numbers at (x, value) each."""
+    parts = []
+    for x, value in ticks:
+        parts.append(f'<path class="axis" d="M{x:.1f} {TOP}V{height - BOTTOM}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{height - BOTTOM + 12}" text-anchor="middle">{number(value, 7)}</text>')
+    return parts
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -190,7 +190,7 @@ def measured(precision: str, rounds: list[float], loss: float) -> Measured:
     [
         ([380.0, 400.0], 0.4, "int8", "int8: 1.93x fp16, mAP -0.40 %: use int8"),
         # One round lies within fp16's.
-        ([205.0, 390.0], 0.4, "fp16", "int8: 1.47x fp16, mAP -0.40 % (no faster than fp16 beyond the noise)"),
+        ([205.0, 390.0], 0.4, "fp16", "int8: 1.47x fp16, mAP -0.40 % (within the noise of fp16)"),
         ([180.0, 190.0], 0.4, "fp16", "int8: 0.91x fp16, mAP -0.40 % (slower than fp16)"),
         ([380.0, 400.0], 3.0, "fp16", "int8: 1.93x fp16, mAP -3.00 % (too inaccurate)"),
         ([380.0, 400.0], float("nan"), "fp16", "int8: 1.93x fp16, mAP undefined (too inaccurate)"),
@@ -198,26 +198,30 @@ def measured(precision: str, rounds: list[float], loss: float) -> Measured:
 )
 def test_the_verdict_weighs_speed_noise_and_accuracy(int8: list[float], loss: float, use: str, said: str) -> None:
     found = [measured("fp32", [99, 101], 0), measured("fp16", [195, 210], 0), measured("int8", int8, loss)]
-    choice, lines = verdict(found, "mAP", None)
+    choice, lines = verdict(found, Headline("mAP", True), None)
     assert choice == use
     assert lines[0].startswith("fp16: 2.02x fp32, mAP +0.00 %")
     assert lines[1:] == ([said] if use == "int8" else [said, "int8 not worth it here: use fp16"])
-    assert verdict(found[:2], "mAP", None) == ("fp16", ["fp16: 2.02x fp32, mAP +0.00 %: use fp16"])
+    assert verdict(found[:2], Headline("mAP", True), None) == ("fp16", ["fp16: 2.02x fp32, mAP +0.00 %: use fp16"])
 
 
 def test_budgets_bind_the_listed_precisions_only() -> None:
     found = [measured("fp32", [100], 0), measured("fp16", [150], 5.0), measured("int8", [180], float("nan"))]
     section = Compare(precisions=["int8"], max_metric_drop=1.0, min_speedup=2.0)
-    misses = over_budget(found, section, "mAP")
-    assert len(misses) == 2
-    assert all(text.startswith("int8") for text in misses)
+    misses = over_budget(found, section, Headline("mAP", True))
+    assert misses == ["int8: mAP undefined, max_metric_drop is 1.0 %", "int8 is 1.80x fp32, min_speedup is 2.0"]
 
 
 def test_the_deciding_number() -> None:
     numbers = {"AP_zero": 0.5, "mAP": 0.6, "IoU": {"a": 1.0}}
     assert headline(numbers, Compare(), "x") == Headline("mAP", True)
     assert headline({"d1": 0.1, "abs_rel": 0.2}, Compare(), "x") == Headline("abs_rel", False)
+    assert headline({"top_k_accuracy": 1.0, "top_1_accuracy": 0.9}, Compare(), "x").key == "top_1_accuracy"
+    ranks = {"t2i_mAP": 1.0, "t2i_MedR": 2.0, "Mean Error 2D": 0.1, "false_negative": 1.0, "Mean 3D IoU": 0.5}
+    less = [name for name in ranks if not headline(ranks, Compare(metric=name), "x").higher_is_better]
+    assert less == ["t2i_MedR", "Mean Error 2D", "false_negative"]
     assert Headline("epe", False).loss(2.0, 2.1) == pytest.approx(5.0)
+    assert Headline("epe", False).change(5.0) == "epe +5.00 %"
     assert np.isnan(Headline("mAP", True).loss(0.0, 0.1))
     assert np.isnan(Headline("APl", True).loss(-1.0, -1.0))  # COCO's word for "nothing to measure"
     with pytest.raises(SpecError, match="no number 'map'"):

@@ -11,7 +11,8 @@ from PIL import Image
 
 from nvidia_tao_deploy.actions.bench import _methods
 from nvidia_tao_deploy.actions.diagnose import blocks_of
-from nvidia_tao_deploy.actions.measure import Subset, per_class
+from nvidia_tao_deploy.actions.measure import Subset, headline, numbers_of, per_class
+from nvidia_tao_deploy.cv.multitask_classification.results import TaskAccuracy
 from nvidia_tao_deploy.data.point_cloud import CloudTarget
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text_regions import TextTruth
@@ -24,7 +25,7 @@ from nvidia_tao_deploy.predictions.polygons import TextRegions
 from nvidia_tao_deploy.predictions.text import Text
 from nvidia_tao_deploy.predictions.types import Classification, CloudBoxes, Detections, LabelMap, PanopticMap
 from nvidia_tao_deploy.report.images import Kept, side_by_side, views
-from nvidia_tao_deploy.spec.sections import NetworkSpec
+from nvidia_tao_deploy.spec.sections import Compare, NetworkSpec
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 PLACED = Geometry((40, 20), (80, 40), (2.0, 2.0))
@@ -72,6 +73,16 @@ def test_queries_answer_for_a_gallery() -> None:
     scores, right = zip(*metric.answers(), strict=True)
     assert scores == pytest.approx([3 / np.sqrt(10), 2 / np.sqrt(5)])
     assert right == (True, False)
+
+
+def test_several_tasks_are_judged_by_their_mean() -> None:
+    metric = TaskAccuracy({"color": ["a", "b"], "size": ["c", "d"]})
+    yes, no = Classification(np.array([0.9, 0.1])), Classification(np.array([0.1, 0.9]))
+    for size in (yes, no):
+        metric.update(Sample("x", (), {"color": 0, "size": 0}), {"color": yes, "size": size})
+    numbers = numbers_of(metric)
+    assert numbers == {"mean of tasks": 0.75, "color": 1.0, "size": 0.5}
+    assert headline(numbers, Compare(), "x").key == "mean of tasks"
 
 
 def test_figures_by_class_wherever_the_metric_has_some() -> None:

@@ -47,6 +47,10 @@ class TaskAccuracy:
             raise DataError("no image was evaluated")
         return {task: float(np.mean(np.equal(labels, self._predicted[task]))) for task, labels in self._labels.items()}
 
+    def mean_of_tasks(self) -> float:
+        """One number for all tasks, in [0, 1]."""
+        return float(np.mean(list(self.compute().values())))
+
     def confusion(self, task: str) -> Ints:
         """(C, C) counts, row = label, column = prediction; C covers every class that has a name or was predicted."""
         labels, predicted = (np.array(found[task], np.int64) for found in (self._labels, self._predicted))
