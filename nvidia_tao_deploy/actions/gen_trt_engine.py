@@ -67,8 +67,8 @@ def gen_trt_engine(
         leads, shared = current().leads, is_shared(run.spec)
         if not leads and not shared:
             return {}
-        engine_path = _engine_path(spec) if leads else Path()
         onnx_path = Path(spec.require("gen_trt_engine.onnx_file"))
+        engine_path = _engine_path(spec) if leads else Path()
         backend = choose_runtime(options.runtime)
         if options.calibration.max_metric_drop is not None and options.data_type in QUANTIZED:
             from nvidia_tao_deploy.actions.diagnose import keep_within

@@ -488,6 +488,16 @@ def test_the_kind_of_data_must_fit_the_kind_of_model(shell: Shell, tmp_path: Pat
     assert "A detector needs COCO annotations" in shell.refused(1, *words)
 
 
+def test_a_command_without_a_model_or_images_asks_for_its_flag(shell: Shell, classes: Classes) -> None:
+    out = ("-r", classes.root / "out")
+    for words, flag in (
+        (("gen_trt_engine",), "Give -m"),
+        (("inference", "-i", classes.images), "Give -m"),
+        (("inference", "-m", classes.zip()), "Give -i"),
+    ):
+        assert flag in shell.refused(2, "custom_vision", *words, *out)
+
+
 def test_other_models_are_told_from_exports(shell: Shell, classes: Classes) -> None:
     for form, message in (
         (exports.grid(np.zeros((11, 24, 2, 2), np.float32)), "no grid of 5 anchors"),
