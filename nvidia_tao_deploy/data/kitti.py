@@ -89,7 +89,10 @@ class KittiDetection:
         self.class_names: list[str] = list(class_names)
         self.root: Path | None = common_root(images)
         self.issues: list[str] = []
-        pairs = [pair for folders in zip(images, labels, strict=True) for pair in self._pairs(*folders)]
+        listed = [pair for folders in zip(images, labels, strict=True) for pair in self._pairs(*folders)]
+        pairs = list(dict.fromkeys(listed))
+        if len(pairs) < len(listed):
+            self.issues.append(f"{len(listed) - len(pairs)} images are listed more than once, they count once")
         if not pairs:
             raise DataError(
                 f"none of the images in {some(images)} has a label file in {some(labels)}",

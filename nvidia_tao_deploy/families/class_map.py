@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ def read_class_map(path: Path | str) -> dict[int, str]:
     return names
 
 
-def labels(spec: Any) -> Sequence[str]:
-    """Names of ``inference.class_map`` where it is there, for the manifest."""
-    path = spec.inference.class_map
-    return list(read_class_map(path).values()) if path and Path(path).is_file() else ()
+def labels(
+    spec: Any, key: str = "class_map", read: Callable[[str], Mapping[int, str]] = read_class_map
+) -> Sequence[str]:
+    """Names of ``inference.<key>`` where the file is there, for the manifest."""
+    path = getattr(spec.inference, key)
+    return list(read(path).values()) if path and Path(path).is_file() else ()

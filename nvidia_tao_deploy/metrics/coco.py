@@ -32,7 +32,7 @@ class CocoMetric:
         dataset: where the ground truth comes from.
         category_of_class: (C,) class id -> category id, negative for classes that are no category; None: class ids
             are category ids.
-        eval_class_ids: category ids to score; None: all of the json.
+        eval_class_ids: category ids to score; None or none: all of the json.
         max_dets: detections per image and category that AR (first two) and everything else (last) may use.
 
     Raises:
@@ -50,7 +50,7 @@ class CocoMetric:
     ) -> None:
         self._dataset = dataset
         self._map = None if category_of_class is None else np.asarray(category_of_class, dtype=np.int64)
-        self._category_ids = sorted(set(dataset.categories if eval_class_ids is None else eval_class_ids))
+        self._category_ids = sorted(set(eval_class_ids or dataset.categories))
         self._max_dets = max_dets
         self._image_ids: list[int] = []
         # Per image: its id, corners, scores and category ids (negative: none). Put together when all are there.

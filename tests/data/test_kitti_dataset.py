@@ -49,6 +49,14 @@ def test_rows(make):
     assert dataset.issues[1] == "1 labels left out, no class is mapped to them: DontCare (1)"
 
 
+def test_a_folder_named_twice_counts_once(make, tmp_path):
+    alone = make(dict.fromkeys("ab", f"Car 0.00 0 0.00 1 2 3 4 {TAIL}\n"), images=["a", "b"])
+    folders = [tmp_path / "images"] * 2, [tmp_path / "labels", f"{tmp_path}/./labels"]
+    twice = KittiDetection(*folders, ["car"])
+    assert len(twice) == len(alone) == 2
+    assert twice.issues == ["2 images are listed more than once, they count once"]
+
+
 def test_labels_without_an_image_are_told(make):
     labels = dict.fromkeys("abc", f"Car 0.00 0 0.00 1 2 3 4 {TAIL}\n")
     issues = make(labels, images=["b"]).issues

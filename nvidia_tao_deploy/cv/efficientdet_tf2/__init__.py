@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from nvidia_tao_deploy.actions.verbs import verbs
@@ -12,6 +12,7 @@ from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import efficientdet as family
+from nvidia_tao_deploy.families.class_map import labels
 from nvidia_tao_deploy.families.images import batch_size
 from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
@@ -33,12 +34,6 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> DetectionW
     return DetectionWriter(folder, names, section.min_score_thresh, PALETTE, data.root)
 
 
-def labels(spec: Spec) -> Sequence[str]:
-    """Names of the label map where it is there, for the manifest."""
-    path = spec.inference.label_map
-    return list(read_label_map(path).values()) if path and Path(path).is_file() else ()
-
-
 NETWORK = family.efficientdet(
     name="efficientdet_tf2",
     spec=Spec,
@@ -46,7 +41,7 @@ NETWORK = family.efficientdet(
     decode=lambda spec, _ports, _action: family.decoder(spec.evaluate.max_detections_per_image, clip=False),
     writer=writer,
     batch_size=batch_size,
-    labels=labels,
+    labels=partial(labels, key="label_map", read=read_label_map),
     check_classes=family.class_check("dataset.num_classes"),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -294,3 +294,6 @@ def test_eval_class_ids(tmp_path: Path, shell: Shell) -> None:
     only.write_text(json.dumps(document))
     rows = [d for d in case.expected() if d["category_id"] == 3]
     assert case.results()["AP"] == pycocotools_numbers(only, rows)[0]
+    case.spec["dataset"]["eval_class_ids"] = []  # all
+    assert shell(*case.words("evaluate")) == 0
+    assert case.results()["AP"] == pycocotools_numbers(case.json, case.expected())[0]
