@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -28,6 +28,9 @@ from nvidia_tao_deploy.predictions.drawing import PALETTE
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 IMAGE = Port("data", channels=(1, 3))
 BOXES = (Port("detected_boxes", rank=3), Port("detected_scores", rank=2), Port("detected_classes", rank=2))
@@ -67,6 +70,13 @@ def model_path(spec: Spec, action: str) -> Path:
 def labels(spec: Spec) -> Sequence[str]:
     """Class names of the export that is built."""
     return class_names(spec, Path(spec.require("gen_trt_engine.onnx_file"))).names
+
+
+def graph(_spec: Spec, model: ModelProto) -> ModelProto:
+    """A Float16 export in float32: the build decides."""
+    from nvidia_tao_deploy.graph.widen import widen
+
+    return widen(model)
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
@@ -198,5 +208,6 @@ NETWORK = Network(
     writer=writer,
     batch_size=batch_size,
     labels=labels,
+    graph=graph,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -15,10 +15,12 @@ from typing import Any
 
 import exports
 import numpy as np
+import onnx
 import pytest
 from actions.commands import Shell, write_spec
 from cv.classification.replay_classifier import SIZES, probabilities, write_images
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -166,6 +168,37 @@ def test_engines_keep_what_the_export_says(shell: Shell, classes: Classes, preci
     words = ("custom_vision", "evaluate", "-m", f"{engine}.onnx", "-i", classes.images, "-r", out)
     assert shell(*words) == 0, shell.err
     assert results(out)["top_k_accuracy"] == pytest.approx(classes.accuracy())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_float16_export_runs_and_is_built_in_every_precision(shell: Shell, classes: Classes, precision: str) -> None:
+    half, out = TensorProto.FLOAT16, classes.root / "out"
+    random = np.random.default_rng(4)
+    kernels = [random.normal(0, 0.2, (16, channels, 3, 3)).astype(np.float16) for channels in (3, 16)]
+    kernels.append((random.normal(0, 0.1, (3, 16, 1, 1))).astype(np.float16))
+    weights = [numpy_helper.from_array(kernel, f"w{i}") for i, kernel in enumerate(kernels)]
+    numbers = {"scale": np.float16(1 / 64), "middle": np.float16(2)}
+    nodes = [helper.make_node("Constant", [], [k], value=numpy_helper.from_array(v)) for k, v in numbers.items()]
+    nodes += [helper.make_node("Mul", ["data", "scale"], ["m"]), helper.make_node("Sub", ["m", "middle"], ["x0"])]
+    nodes += [helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"x{i + 1}"]) for i in range(3)]
+    nodes += [helper.make_node("Cast", ["x3"], ["x4"], to=half), helper.make_node("GlobalAveragePool", ["x4"], ["p"])]
+    nodes += [helper.make_node("Flatten", ["p"], ["f"]), helper.make_node("Softmax", ["f"], ["model_output"])]
+    ends = [
+        helper.make_tensor_value_info(*end)
+        for end in (("data", half, ["N", 3, 8, 8]), ("model_output", half, ["N", 3]))
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "half", ends[:1], ends[1:], weights), ir_version=8)
+    model.opset_import[0].version = 13
+    onnx.save(model, str(classes.root / "half.onnx"))
+    made = exports.pack(classes.root / "half.zip", classes.root / "half.onnx", LABELS)
+    assert shell("custom_vision", "inference", "-m", made, "-i", classes.images, "-r", out) == 0, shell.err
+    wanted = classes.rows(out)
+    assert len({label for _, label in wanted}) > 1
+    build = ("-m", made, "--data_type", precision, "--cal_image_dir", classes.images, "--batches", 11, "-r", out)
+    assert shell("custom_vision", "gen_trt_engine", *build) == 0, shell.err
+    words = ("-m", out / f"model_{precision}.engine.onnx", "-i", classes.images, "-r", out)
+    assert shell("custom_vision", "inference", *words) == 0, shell.err
+    assert np.mean([row == other for row, other in zip(classes.rows(out), wanted, strict=True)]) > 0.8
 
 
 def test_a_folder_and_a_spec_do_the_same(shell: Shell, classes: Classes) -> None:
