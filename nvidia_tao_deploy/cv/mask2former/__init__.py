@@ -13,7 +13,7 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import universal_segmentation as family
-from nvidia_tao_deploy.families.images import image_transform
+from nvidia_tao_deploy.families.images import check_map, image_transform
 from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.predictions.segmentation import argmax_map
 from nvidia_tao_deploy.runtime.session import TensorInfo
@@ -36,7 +36,9 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
             f"the model has {len(outputs)} outputs; mask2former has 1 (semantic), 3 (instance) or 4 (panoptic)",
             remedy="Check that the file was exported for mask2former.",
         )
-    return expect((Port("inputs", channels=(3,)),), MODES[len(outputs)][1])(inputs, outputs)
+    ports = expect((Port("inputs", channels=(3,)),), MODES[len(outputs)][1])(inputs, outputs)
+    check_map(ports, "inputs", "pred_masks")
+    return ports
 
 
 def data_type(spec: Spec) -> str:

@@ -13,6 +13,7 @@ from actions.commands import Shell, write_spec
 from cv.segmentation import seg_replay as replay
 from cv.segmentation.test_segformer_commands import complete
 from PIL import Image
+from repository import MODELS
 
 from nvidia_tao_deploy.cv.mask2former.spec import Spec as Mask2FormerSpec
 from nvidia_tao_deploy.cv.oneformer.spec import Spec as OneFormerSpec
@@ -647,6 +648,15 @@ def test_bad_data_is_refused(shell: Shell, tmp_path: Path) -> None:
     model.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, tmp_path / "model.onnx")
     assert "its own row of tokens" in shell.refused(1, "oneformer", *spec)
+
+
+def test_logits_of_a_quarter_of_the_size_are_no_mask2former(shell: Shell, tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    path = mask2former(scene, {"pred_masks": np.zeros((7, 4, HIGH, WIDE), np.float32)})
+    words = ("mask2former", "inference", "-e", path, f"inference.trt_engine={MODELS / 'segformer.onnx'}")
+    message = shell.refused(1, *words)
+    assert "of the input's height and width" in message
+    assert "output float32 ?x4x32x40" in message
 
 
 @pytest.mark.parametrize(("network", "spec"), [("mask2former", Mask2FormerSpec), ("oneformer", OneFormerSpec)])
