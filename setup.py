@@ -44,7 +44,6 @@ setup(
     extras_require={
         "rtx": ["tensorrt-rtx-cu13>=1.7"],
         "tensorrt": ["tensorrt>=8.5", "cuda-python>=11.8"],
-        "gpu": ["onnxruntime-gpu>=1.20", "cuda-python>=12"],
         "mpi": ["mpi4py>=3.1"],
         "hdf5": ["h5py>=3.8"],
         "text": ["sentencepiece>=0.2", "tokenizers>=0.15"],

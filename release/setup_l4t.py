@@ -15,7 +15,7 @@ import setuptools
 
 TOP = Path(__file__).resolve().parents[1]
 # What JetPack brings or what has no aarch64 wheel.
-LEFT_OUT = ("rtx", "gpu", "tensorrt")
+LEFT_OUT = ("rtx", "tensorrt")
 
 
 def requirements(path: Path) -> list[str]:

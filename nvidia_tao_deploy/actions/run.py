@@ -119,6 +119,8 @@ def _name_key(spec: NetworkSpec, action: str, error: TaoDeployError) -> None:
     """
     if error.where is None:
         return
+    if spec.get(error.where) is not None:  # a key's name
+        error.where = spec.where(error.where)
     path = re.sub(r":\d+$", "", error.where)  # of a place inside a file, the file
     given = ((key, value) for key, value in leaves(spec_tree(spec)) if value and isinstance(value, str))
     keys = [key for key, value in given if path in (value, str(Path(value)), os.path.abspath(value))]

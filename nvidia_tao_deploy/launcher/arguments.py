@@ -60,9 +60,10 @@ def parse(argv: Sequence[str]) -> Options:
     flags, command = words[:split], words[split + 1 :]
     found, unknown = _parser().parse_known_args(flags)
     if unknown:
-        raise UsageError(
-            f"unknown argument: {_describe(unknown[0])}", remedy="Put -- before the command that runs in the container."
-        )
+        remedy = "Put -- before the command that runs in the container."
+        if unknown[0].startswith("-"):
+            remedy = "tao_deploy --help lists the flags."
+        raise UsageError(f"unknown argument: {_describe(unknown[0])}", remedy=remedy)
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(found).items()
     }

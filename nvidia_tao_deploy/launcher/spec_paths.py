@@ -30,7 +30,8 @@ class Uncovered:
         if self.on_host:
             folder = self.path if os.path.isdir(self.path) else os.path.dirname(self.path)
             return f"{text}\n  It exists on this host: add --volume {folder}:{folder}"
-        return f"{text}\n  Mount a host folder there: --volume HOST_FOLDER:{self.path}"
+        folder = os.path.dirname(self.path) if os.path.splitext(self.path)[1] else self.path
+        return f"{text}\n  Mount a host folder there: --volume HOST_FOLDER:{folder}"
 
 
 def uncovered_paths(command: Sequence[str], mounts: Sequence[Mount], workdir: str) -> list[Uncovered]:

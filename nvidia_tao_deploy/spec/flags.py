@@ -10,31 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nvidia_tao_deploy.networks import NETWORKS
+
 GEN, EVALUATE, INFERENCE = "gen_trt_engine", "evaluate", "inference"
 ACTIONS = (GEN, EVALUATE, INFERENCE)
 
 ALIASES = {"dssd": "ssd", "yolo_v4_tiny": "yolo_v4", "detectnet": "detectnet_v2"}
 """Commands that run another network's code."""
 
-PROTO_NETWORKS = (
-    "classification_tf1",
-    "detectnet_v2",
-    "dssd",
-    "efficientdet_tf1",
-    "faster_rcnn",
-    "lprnet",
-    "mask_rcnn",
-    "multitask_classification",
-    "retinanet",
-    "ssd",
-    "unet",
-    "yolo_v3",
-    "yolo_v4",
-    "yolo_v4_tiny",
-)
-
-WITHOUT_SPEC = ("custom_vision",)
-"""YAML networks whose model file says what a spec would: their actions can be driven by flags alone."""
+PROTO_NETWORKS = tuple(name for name, entry in NETWORKS.items() if entry.protobuf)
+WITHOUT_SPEC = tuple(name for name, entry in NETWORKS.items() if entry.spec_optional)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from nvidia_tao_deploy.spec.known import Node, as_float32, checked, known_keys, 
 from nvidia_tao_deploy.spec.rename import apply_drift
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, is_missing, is_missing_entry, place_of
 from nvidia_tao_deploy.spec.shapes import allows_none, fields_of, shape_of, typed_paths
-from nvidia_tao_deploy.spec.trees import Tree, dotted, dotted_keys, drop_at, lay, meets_list, merged, plain, set_at
+from nvidia_tao_deploy.spec.trees import Tree, dotted, dotted_keys, lay, meets_list, merged, plain, reach
 
 S = TypeVar("S", bound=NetworkSpec)
 _NOTHING = Node("block", _content={})
@@ -121,14 +121,18 @@ class _Reading:
         override = parse_override(text)
         place = f"override {text}"
         if override.removed:
-            drop_at(self.tree, override.path, place)
+            container, key = reach(self.tree, override.path, place)
+            if isinstance(container, dict) and key not in container:
+                raise SpecError(f"there is no key '{key}' to remove", where=place)
+            del container[key]
         else:
             self.take_value(override.path, override.value, place, added=override.added)
 
     def take_value(self, path: tuple[str | int, ...], value: Any, place: str, *, added: bool = False) -> None:
         """Lay one value of the command line over what is there."""
         if any(isinstance(part, int) for part in path) or meets_list(self.tree, path):
-            set_at(self.tree, path, value, place)
+            container, key = reach(self.tree, path, place)
+            container[key] = value
             self.places[dotted(path)] = place
             return
         layer: Any = value

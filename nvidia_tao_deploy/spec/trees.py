@@ -88,28 +88,6 @@ def reach(tree: Any, path: Sequence[str | int], place: str) -> tuple[Any, Any]:
     raise SpecError("the key is empty", where=place)
 
 
-def set_at(tree: Tree, path: tuple[str | int, ...], value: Any, place: str) -> None:
-    """Replace what is at ``path``.
-
-    Raises:
-        SpecError: nothing is there.
-    """
-    container, key = reach(tree, path, place)
-    container[key] = value
-
-
-def drop_at(tree: Tree, path: tuple[str | int, ...], place: str) -> None:
-    """Remove what is at ``path``.
-
-    Raises:
-        SpecError: nothing is there.
-    """
-    container, key = reach(tree, path, place)
-    if isinstance(container, dict) and key not in container:
-        raise SpecError(f"there is no key '{key}' to remove", where=place)
-    del container[key]
-
-
 def dotted_keys(value: Any, prefix: str) -> list[str]:
     """Every dotted key inside ``value``, blocks included."""
     if not isinstance(value, dict):

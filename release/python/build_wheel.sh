@@ -17,7 +17,7 @@ mkdir "$copy/docker" "$copy/release"
   docker/manifest.json docker/requirements-l4t.txt release/setup_l4t.py release/python requirements) | tar -x -C "$copy"
 cd "$copy"
 if [ $l4t = 1 ]; then
-  python3 release/setup_l4t.py --quiet bdist_wheel --dist-dir "$out" "$@"
+  python3 -W ignore release/setup_l4t.py --quiet bdist_wheel --dist-dir "$out" "$@"
 else
   python3 -m pip wheel --quiet --no-deps --wheel-dir "$out" "$@" .
 fi

@@ -177,6 +177,11 @@ def test_an_engine_path_that_is_a_folder_is_refused_before_the_build(shell: Shel
     assert "Preparing" not in shell.out
 
 
+def test_an_error_about_a_key_names_where_it_was_set(shell: Shell, spec: Path) -> None:
+    message = shell.refused(2, "classification_pyt", "evaluate", "-e", spec, "runtime.providers=[none]")
+    assert "override runtime.providers=[none]: 'none' is not in" in message
+
+
 def test_a_full_disk_behind_the_output_is_no_defect_of_ours(spec: Path) -> None:
     command = "import sys; from nvidia_tao_deploy.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = ["classification_pyt", "evaluate", "-e", str(spec)]

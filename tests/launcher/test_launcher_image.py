@@ -127,7 +127,7 @@ def test_paths_that_no_mount_covers(tmp_path: Path) -> None:
 
 def test_a_path_that_exists_here_comes_with_the_flag_to_mount_it(tmp_path: Path) -> None:
     (found,) = uncovered_paths(["x", "-e", str(tmp_path / "s.yaml")], [], "/w")
-    assert "--volume HOST_FOLDER" in str(found)
+    assert str(found).endswith(f"--volume HOST_FOLDER:{tmp_path}")  # the file's folder
     (tmp_path / "s.yaml").touch()
     (found,) = uncovered_paths(["x", "-e", str(tmp_path / "s.yaml")], [], "/w")
     assert f"--volume {tmp_path}:{tmp_path}" in str(found)
