@@ -6,12 +6,14 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.calibrate import find_scales
 from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, numbers_of, precisions_of, scalars_of
@@ -125,11 +127,14 @@ class Bench:
 
         key = self._id((name,))
         if key not in self._errors and self._images is not None:
-            batches = islice(self._images.batches(), ERROR_BATCHES)
-            parity = compare(runnable(self._model), runnable(self._variant((name,))), batches)
+            parity = compare(runnable(self._model), runnable(self._variant((name,))), self._batches)
             self._errors[key] = max(0.0, 1.0 - parity.worst_cosine)
             self._save()
         return self._errors.get(key)
+
+    @cached_property
+    def _batches(self) -> list[dict[str, NDArray[Any]]]:
+        return list(islice(self._images.batches(), ERROR_BATCHES)) if self._images else []
 
     def _calibrated(self) -> Mapping[str, float]:
         """Scales by tensor of the method in use."""

@@ -15,7 +15,7 @@ from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.errors import BuildError, DataError, SpecError
 from nvidia_tao_deploy.files import plain, write_json, write_text
 from nvidia_tao_deploy.network import Network
-from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.pipeline.progress import progress, say
 from nvidia_tao_deploy.report.html import percent
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
     methods = _best_method(bench)
     blocks = blocks_of(names)
     by_block = _alone(bench, blocks) if 1 < len(blocks) < len(names) else {}
-    say("errors of the outputs with one layer quantized, for the order of the measurements")
-    errors = {name: bench.error(name) for name in names if not bench.spent(ERRORS_SHARE)}
+    # The cheap order of the measurements to come.
+    shown = progress(names, len(names), "errors of the outputs with one layer quantized", "layers")
+    errors = {name: bench.error(name) for name in shown if not bench.spent(ERRORS_SHARE)}
     block_loss = {name: by_block.get(block, 0.0) for block, members in blocks.items() for name in members}
     order = sorted(names, key=lambda name: (block_loss[name], errors.get(name) or 0.0), reverse=True)
     alone = _alone(bench, {name: [name] for name in order})
