@@ -210,7 +210,7 @@ class _Reading:
         raise SpecError(first.what, where=first.where, remedy="\n  ".join(lines) or None)
 
     def where(self, key: str) -> str:
-        return place_of(key, self.places) or f"{self.name}: {key}"
+        return place_of(key, self.places) or f"{self.name}: {key}".removesuffix(": ")
 
     def _wrong(self, key: str, what: str, remedy: str | None = None) -> None:
         self.problems.append(SpecError(what, where=self.where(key), remedy=remedy))
@@ -221,8 +221,8 @@ class _Reading:
         if detail["type"] == "value_error":
             place = key
             if key not in self.places or isinstance(detail["input"], (dict, Section)):
-                mentioned = [f"{key}.{word}" for word in message.split() if f"{key}.{word}" in self.places]
-                place = mentioned[0] if mentioned else key
+                inner = [f"{key}.{word}".lstrip(".") for word in message.split()]
+                place = next((word for word in inner if word in self.places), key)
             return SpecError(message, where=self.where(place))
         shown = repr(detail["input"]) if not isinstance(detail["input"], (dict, list)) else "a block or list"
         kind, _, fault = detail["type"].partition("_")

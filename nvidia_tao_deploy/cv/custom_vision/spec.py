@@ -58,14 +58,19 @@ class Spec(NetworkSpec):
         """A folder stands for the ONNX file in it; an engine without a path goes into the build's results."""
         build = self.gen_trt_engine
         # Through __dict__: these must not count as set by the user.
-        for part, key in ((build, "onnx_file"), (self.evaluate, "trt_engine"), (self.inference, "trt_engine")):
-            part.__dict__[key] = _model_of(getattr(part, key))
+        for name, key in (("gen_trt_engine", "onnx_file"), ("evaluate", "trt_engine"), ("inference", "trt_engine")):
+            values = getattr(self, name).__dict__
+            values[key] = _model_of(values[key], f"{name}.{key}")
         if build.onnx_file and not build.trt_engine:
             folder = Path(build.results_dir or Path(self.results_dir or RESULTS) / "gen_trt_engine")
             build.__dict__["trt_engine"] = str(folder / f"model_{build.tensorrt.data_type}.engine")
         return self
 
 
-def _model_of(path: str | None) -> str | None:
-    found = sorted(Path(path).glob("*.onnx")) if path and Path(path).is_dir() else []
-    return str(found[0]) if len(found) == 1 else path
+def _model_of(path: str | None, key: str) -> str | None:
+    if not path or not Path(path).is_dir():
+        return path
+    found = sorted(Path(path).glob("*.onnx"))
+    if len(found) != 1:
+        raise ValueError(f"{key} is a folder with {len(found)} ONNX files, and an export holds one")
+    return str(found[0])

@@ -527,6 +527,10 @@ def test_a_command_without_a_model_or_images_asks_for_its_flag(shell: Shell, cla
         (("gen_trt_engine",), "Give -m"),
         (("inference", "-i", classes.images), "Give -m"),
         (("inference", "-m", classes.zip()), "Give -i"),
+        (
+            ("inference", "-m", classes.images, "-i", classes.images),
+            "-m/--model_path: inference.trt_engine is a folder with 0 ONNX files",
+        ),
     ):
         assert flag in shell.refused(2, "custom_vision", *words, *out)
 
