@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample
-from nvidia_tao_deploy.errors import ModelError, UsageError
+from nvidia_tao_deploy.errors import ModelError, SpecError, UsageError
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.runtime.session import Session, TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry, Transform
@@ -132,6 +132,15 @@ def open_one(spec: Any, action: str, opened: Callable[[Path], Session]) -> Sessi
     return opened(Path(spec.require(f"{action}.trt_engine")))
 
 
+def no_calibration(spec: Any) -> Any:
+    """SpecError: a folder of images is no input of this network."""
+    raise SpecError(
+        "this network has no calibration images",
+        where=spec.where("gen_trt_engine.tensorrt.calibration.cal_image_dir"),
+        remedy="Remove cal_image_dir.",
+    )
+
+
 def _engines_only(*_: Any) -> Any:
     raise UsageError("this network only builds engines", remedy="Run gen_trt_engine.")
 
@@ -146,8 +155,8 @@ class Network:
         name: command name; also the name in status messages.
         spec: its typed spec.
         bind: model tensors -> roles; the check that a model fits the contract.
-        calibration: spec -> samples whose files feed INT8 calibration.
         transform: (spec, ports) -> transform; the same one for calibration, evaluate and inference.
+        calibration: spec -> samples whose files feed INT8 calibration.
         dataset: (spec, "evaluate" | "inference") -> samples.
         decode: (spec, ports, action) -> decoder.
         metric: (spec, dataset) -> metric.
@@ -165,8 +174,8 @@ class Network:
     name: str
     spec: type[NetworkSpec]
     bind: Binder
-    calibration: Callable[[Any], Dataset]
     transform: Callable[[Any, Ports], Transform]
+    calibration: Callable[[Any], Dataset] = no_calibration
     dataset: Callable[[Any, str], Dataset] = _engines_only
     decode: Callable[[Any, Ports, str], Decoder] = _engines_only
     metric: Callable[[Any, Dataset], Metric] = _engines_only

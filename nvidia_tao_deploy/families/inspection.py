@@ -135,11 +135,10 @@ def writer(folder: Path, data: Dataset) -> ScoreTable:
 
 
 class ReportedMetric:
-    """A metric whose evaluation leaves the same files as inference; they are written with the first result."""
+    """A metric whose evaluation leaves the same files as inference; they are written with the result."""
 
     def __init__(self, metric: Metric, writer: Writer) -> None:
         self._metric, self._writer = metric, writer
-        self._closed = False
 
     def update(self, sample: Sample, prediction: Any) -> None:
         """Take one sample's prediction."""
@@ -148,11 +147,8 @@ class ReportedMetric:
 
     def compute(self) -> dict[str, float]:
         """The metric's numbers."""
-        numbers = self._metric.compute()
-        if not self._closed:
-            self._closed = True
-            self._writer.close()
-        return numbers
+        self._writer.close()
+        return self._metric.compute()
 
     def report(self) -> str:
         """The metric's table."""

@@ -134,26 +134,12 @@ def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> CloudWrit
     return CloudWriter(folder, data.class_names, form, data.point_cloud_range, spec.inference.viz_conf_thresh)
 
 
-def calibration(spec: Spec) -> Dataset:
-    """There is no int8, so there are no calibration images.
-
-    Raises:
-        SpecError: always.
-    """
-    raise SpecError(
-        "point clouds have no calibration images",
-        where=spec.where("gen_trt_engine.tensorrt.calibration.cal_image_dir"),
-        remedy="Remove cal_image_dir.",
-    )
-
-
 NETWORK = Network(
     name="pointpillars",
     spec=Spec,
     bind=expect(
         (Port("points", rank=3), Port("num_points", rank=1)), (Port("output_boxes", rank=3), Port("num_boxes", rank=1))
     ),
-    calibration=calibration,
     transform=transform,
     dataset=dataset,
     decode=decode,

@@ -79,16 +79,6 @@ def transform(spec: Spec, _ports: Ports) -> FrameTransform:
     return FrameTransform(spec.model, spec.dataset, spec.runtime.image_backend)
 
 
-def calibration(spec: Spec) -> Dataset:
-    """There is none.
-
-    Raises:
-        SpecError: always.
-    """
-    where = spec.where("gen_trt_engine.tensorrt.calibration.cal_image_dir")
-    raise SpecError("sparse4d has no calibration images", where=where, remedy="Remove cal_image_dir.")
-
-
 def dataset(spec: Spec, _action: str) -> FrameList:
     """The frames of ``inference.manifest``.
 
@@ -157,7 +147,6 @@ NETWORK = Network(
     name="sparse4d",
     spec=Spec,
     bind=bind,
-    calibration=calibration,
     transform=transform,
     dataset=dataset,
     decode=decode,
