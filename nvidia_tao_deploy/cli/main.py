@@ -91,7 +91,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     # Flags of this group are accepted before the action and after it; SUPPRESS keeps one from undoing the other.
     common = _common_flags(_Parser(add_help=False))
     _common_flags(parser)
-    parser.set_defaults(network=network, log_file=None, gpu_index=None, verbose=False, json=False, model_name=None)
+    parser.set_defaults(network=network, model_name=None, **dict.fromkeys(("spec_file", "log_file", "gpu_index")))
+    parser.set_defaults(verbose=False, json=False)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
     for action in (*(NETWORKS[network].actions if network else list(ACTION_HELP)[:-1]), "default_specs"):
         spec = "[-e SPEC]" if network and spec_is_optional(network, action) else "-e SPEC"
@@ -107,14 +108,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         if word.startswith("-"):
             remedy = f"See '{name} {command.action} --help'. Keys of the spec are given as key=value."
             raise UsageError(f"unknown option {word.partition('=')[0]}", remedy=remedy)
-        if "=" not in word:
-            raise UsageError(f"'{word}' is not an override", remedy="Overrides are key=value: results_dir=/tmp/out.")
-    command.overrides, command.given = overrides, dict(word.split("=", 1) for word in overrides)
+        if "=" not in word and not word.startswith("~"):
+            spec = f"Give the spec file as -e {word}. " if Path(word).suffix in (".yaml", ".yml", ".txt") else ""
+            remedy = f"{spec}Overrides are key=value, without blanks: results_dir=/tmp/out."
+            raise UsageError(f"'{word}' is not an override", remedy=remedy)
+    command.overrides, command.given = overrides, dict(word.split("=", 1) for word in overrides if "=" in word)
     return command
 
 
 def _common_flags(parser: _Parser) -> _Parser:
     default = argparse.SUPPRESS
+    names = ("-e", "--experiment_spec_file", "--experiment_spec")
+    parser.add_argument(*names, default=default, metavar="SPEC", dest="spec_file", help="the spec file")
     parser.add_argument("--gpu_index", default=default, metavar="N|UUID", help="GPU to use, among the visible ones")
     parser.add_argument("--log_file", default=default, metavar="FILE", help="also append everything printed to FILE")
     parser.add_argument("--json", action="store_true", default=default, help="print the result, and only it, as JSON")
@@ -125,9 +130,6 @@ def _common_flags(parser: _Parser) -> _Parser:
 def _action_arguments(sub: argparse.ArgumentParser, network: str | None, action: str) -> None:
     if action == "default_specs":
         sub.add_argument("--schema", action="store_true", help="print the JSON Schema of the spec instead")
-    else:
-        names = ("-e", "--experiment_spec_file", "--experiment_spec")
-        sub.add_argument(*names, metavar="SPEC", dest="spec_file", help="the spec file")
     if network is None:
         sub.add_argument("-m", "--model_name", metavar="NAME", help="the network, where no spec names it")
     elif NETWORKS[network].flags and action != "default_specs":

@@ -14,7 +14,7 @@ from nvidia_tao_deploy.network import Port
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 FIRST_CLASS_ID = 1  # 0 is the background
-OUTPUTS = (Port("NMS"), Port("NMS_1"))
+OUTPUTS = (Port("NMS", channels=(1,)), Port("NMS_1", channels=(1,)))
 
 
 def decode_detection_output(

@@ -83,7 +83,7 @@ def reach(tree: Any, path: Sequence[str | int], place: str) -> tuple[Any, Any]:
         if depth == len(path) - 1:
             return tree, key
         if isinstance(tree, dict) and key not in tree:
-            raise SpecError(f"there is nothing at part {part} of the key", where=place)
+            raise SpecError(f"the spec does not set {part}, so nothing in it can be replaced", where=place)
         tree = tree[key]
     raise SpecError("the key is empty", where=place)
 

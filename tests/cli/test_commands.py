@@ -177,6 +177,18 @@ def test_an_engine_path_that_is_a_folder_is_refused_before_the_build(shell: Shel
     assert "Preparing" not in shell.out
 
 
+def test_the_spec_file_may_stand_before_the_action_and_without_its_flag_is_asked_for(shell: Shell, spec: Path) -> None:
+    removed = shell.refused(2, "classification_pyt", "-e", spec, "evaluate", "~evaluate.batch_size")
+    assert "override ~evaluate.batch_size: there is no key 'batch_size' to remove" in removed
+    assert shell("classification_pyt", "-e", spec, "evaluate") == 0, shell.err
+    assert f"Give the spec file as -e {spec}" in shell.refused(2, "classification_pyt", "evaluate", spec)
+
+
+def test_a_root_dir_that_is_not_there_does_not_reorder_the_classes(shell: Shell, spec: Path) -> None:
+    message = shell.refused(1, "classification_pyt", "evaluate", "-e", spec, "dataset.root_dir=/nosuch")
+    assert "override dataset.root_dir=/nosuch: no such folder" in message
+
+
 def test_an_error_about_a_key_names_where_it_was_set(shell: Shell, spec: Path) -> None:
     message = shell.refused(2, "classification_pyt", "evaluate", "-e", spec, "runtime.providers=[none]")
     assert "override runtime.providers=[none]: 'none' is not in" in message
