@@ -145,14 +145,13 @@ class ClipMetric:
         for name in (OVERALL, *sorted({str(sample.meta["slice"]) for sample, _ in self._queries})):
             taken = np.ones(len(scored), bool) if not results else groups == name
             table: dict[str, float] = dict.fromkeys(("mAP", "median_rank", "mean_rank", "auc"), 0.0)
-            if figures is not None and taken.any():
-                ranks = figures.first_rank[taken]
-                table = {"mAP": figures.ap[taken].mean(), "median_rank": np.median(ranks), "mean_rank": ranks.mean()}
-                table["auc"] = figures.auc[taken].mean()
             table |= {"num_queries": int(taken.sum()), "gallery_size": len(gallery)}
             if figures is not None and taken.any():
+                ranks, means = figures.first_rank[taken], {"mAP": figures.ap, "auc": figures.auc}
                 for kind, values in (("recall", figures.recall), ("hit", figures.hit), ("ndcg", figures.ndcg)):
-                    table |= {f"{kind}@{k}": values[k][taken].mean() for k in CUTS}
+                    means |= {f"{kind}@{k}": values[k] for k in CUTS}
+                table |= {key: values[taken].mean() for key, values in means.items()}
+                table |= {"median_rank": np.median(ranks), "mean_rank": ranks.mean()}
             # A slice must not take the place of the whole.
             reserved = bool(results) and name in (OVERALL, *HEADLINE)
             results[f"{name} (slice)" if reserved else name] = {key: float(value) for key, value in table.items()}
