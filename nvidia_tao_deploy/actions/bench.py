@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.calibrate import find_scales
-from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, numbers_of, precisions_of, scalars_of
+from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, lacks, numbers_of, precisions_of, scalars_of
 from nvidia_tao_deploy.actions.prepare import float_globs, images_of, prepare
-from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.files import write_json
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
@@ -55,13 +55,10 @@ class Bench:
 
         self._began, self.precision = time.monotonic(), str(base.diagnose.precision)
         self._network, self._spec = network, base.model_copy(deep=True)
+        self._spec.evaluate.trt_engine = self._spec.evaluate.results_dir = None  # measurements depend on neither
         options = self._spec.gen_trt_engine.tensorrt
-        if self.precision not in (known := precisions_of(base)):
-            raise SpecError(
-                f"{network.name} has no {self.precision}",
-                where=base.where("diagnose.precision"),
-                remedy=f"It has {', '.join(known)}.",
-            )
+        if self.precision not in precisions_of(base):
+            raise lacks(network, base, [self.precision], "diagnose.precision")
         # The graph as it is before quantization: the same passes, in fp32. The layers' own wishes come later.
         wishes = dict(entry.rsplit(":", 1) for entry in options.layers_precision)
         options.data_type, options.layers_precision = "fp32", []
@@ -220,11 +217,7 @@ class Bench:
             options.model_dump(mode="json", exclude={"method", "max_metric_drop"}),
             self._spec.model_dump(
                 mode="json",
-                exclude={
-                    **dict.fromkeys(("results_dir", "gen_trt_engine", "diagnose", "compare", "inference"), True),
-                    "encryption_key": True,
-                    "evaluate": {"results_dir", "trt_engine"},
-                },
+                exclude={"results_dir", "gen_trt_engine", "diagnose", "compare", "inference", "encryption_key"},
             ),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -16,6 +16,7 @@ from nvidia_tao_deploy.actions.measure import (
     Headline,
     Subset,
     headline,
+    lacks,
     numbers_of,
     per_class,
     precisions_of,
@@ -25,7 +26,7 @@ from nvidia_tao_deploy.actions.model import OpenModel, opened
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.actions.timing import Timing, first_batch, metered, run_for
 from nvidia_tao_deploy.data.sample import Dataset, Sample
-from nvidia_tao_deploy.errors import RuntimeUnavailableError, SpecError, TaoDeployError
+from nvidia_tao_deploy.errors import RuntimeUnavailableError, TaoDeployError
 from nvidia_tao_deploy.files import plain, write_json, write_text
 from nvidia_tao_deploy.metrics.confidence import Seen, class_votes, found_boxes, scored, seen, thresholds, whole_answers
 from nvidia_tao_deploy.network import Network
@@ -129,11 +130,7 @@ def compare(
         known = precisions_of(spec)
         lacking = [name for name in section.precisions if name not in known]
         if lacking and section.precisions != type(section)().precisions:
-            raise SpecError(
-                f"{network.name} has no {' or '.join(lacking)}",
-                where=spec.where("compare.precisions"),
-                remedy=f"It has {', '.join(known)}.",
-            )
+            raise lacks(network, spec, lacking, "compare.precisions")
         precisions, added = with_references([name for name in section.precisions if name in known])
         notes = [f"{name} is left out: {network.name} has none" for name in lacking]
         notes += [f"{name} is measured too: nothing can be said of the others without it" for name in added]

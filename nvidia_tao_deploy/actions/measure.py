@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import SpecError
+from nvidia_tao_deploy.network import Network
 
 # Keys of metrics that sum a task up, in order of preference; a metric with none of them has its first number first.
 MAIN = ("mAP", "mIoU", "Mean IOU", "miou", "PQ", "F-measure", "t2i_mAP", "zero_shot_top_1", "top_1_accuracy",
@@ -80,6 +81,12 @@ def numbers_of(metric: Any) -> Mapping[str, Any]:
 def precisions_of(spec: Any) -> tuple[str, ...]:
     """The precisions that this network's ``tensorrt.data_type`` takes."""
     return get_args(type(spec.gen_trt_engine.tensorrt).model_fields["data_type"].annotation)
+
+
+def lacks(network: Network, spec: Any, names: Sequence[str], key: str) -> SpecError:
+    """The refusal of precisions that the network has not, asked for by a key of the spec."""
+    what = f"{network.name} has no {' or '.join(names)}"
+    return SpecError(what, where=spec.where(key), remedy=f"It has {', '.join(precisions_of(spec))}.")
 
 
 def scalars_of(numbers: Mapping[str, Any]) -> dict[str, float]:

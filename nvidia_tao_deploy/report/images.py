@@ -198,8 +198,9 @@ def _maps(sample: Sample, one: NDArray[Any], other: NDArray[Any]) -> View:
         if depth:
             colors = np.split(colorize(np.vstack([one, other])), [len(one)])
         else:
-            palette = {int(k): seeded_color(int(k)) if k > 0 else (0, 0, 0) for k in np.union1d(one, other)}
-            colors = [_painted(values, palette) for values in (one, other)]
+            known, place = np.unique(np.stack([one, other]), return_inverse=True)
+            palette = np.array([seeded_color(int(k)) if k > 0 else (0, 0, 0) for k in known], np.uint8)
+            colors = list(palette[place.reshape(2, *one.shape)])
         colors[1] = np.where(differs[..., None], np.array(DIFFERENT, np.uint8), colors[1])
         drawn = [Image.fromarray(values).resize(picture.size, Image.Resampling.NEAREST) for values in colors]
         red = Image.fromarray(differs).resize(picture.size, Image.Resampling.NEAREST)
@@ -208,11 +209,6 @@ def _maps(sample: Sample, one: NDArray[Any], other: NDArray[Any]) -> View:
         return left, right
 
     return View(sample, share, "depth" if depth else "maps", texts, draw)
-
-
-def _painted(values: NDArray[Any], palette: Mapping[int, tuple[int, int, int]]) -> NDArray[np.uint8]:
-    known, place = np.unique(values, return_inverse=True)
-    return np.array([palette[int(k)] for k in known], np.uint8)[place.reshape(values.shape)]
 
 
 def _verdict(defect: Any) -> str:
