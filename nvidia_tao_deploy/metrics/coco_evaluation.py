@@ -138,7 +138,7 @@ def _match(detections: Boxes, truth: Boxes, truth_ignored: Bools) -> tuple[Bools
     # within a detection by overlap, then by position in the file: the last admissible pair is the match
     order = np.lexsort((gt, iou, det))
     det, gt, iou = det[order], gt[order], iou[order]
-    admissible = iou >= np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:, None]
+    admissible = iou >= IOU_THRESHOLDS[:, None]
 
     candidates, first_pair, pairs = np.unique(det, return_index=True, return_counts=True)
     turn = _rank_in_group(detections[candidates])

@@ -238,6 +238,19 @@ def test_suppression_counts_whole_pixels():
     np.testing.assert_allclose(found.boxes_xyxy, [[0, 0, 9, 9]], atol=1e-5)
 
 
+@pytest.mark.parametrize(("shift", "kept"), [(5, 1), (6, 2)])
+def test_suppression_defaults_where_the_spec_is_silent(shift, kept):
+    # boxes 0..9 and shift..shift+9: IoU 1/3 and 1/4 around the default 0.3; coverage 0.1 itself does not count
+    cov = np.zeros((1, 1, GRID[1], GRID[0]), np.float32)
+    cov[0, 0, 0, :3] = 0.9, 0.11, 0.1
+    bbox = np.zeros((1, 4, GRID[1], GRID[0]), np.float32)
+    bbox[0, :, 0, 0] = np.array([0.5, 0.5, 8.5, 8.5]) / 35
+    bbox[0, :, 0, 1] = np.array([16.5 - shift, 0.5, shift + 9 - 16.5, 8.5]) / 35
+    bbox[0, :, 0, 2] = np.array([-67.5, 0.5, 76.5, 8.5]) / 35
+    found = decode(cov, bbox, [geometry(NET)], [ClassClustering("NMS", 0.01)])[0]
+    np.testing.assert_allclose(found.scores, [0.9, 0.11][:kept], rtol=1e-6)
+
+
 def test_objects_without_area_in_their_image_count_as_misses_and_are_told():
     spec = Spec.model_validate({"cost_function_config": {"target_classes": [{"name": "car"}]}})
     ap = {}

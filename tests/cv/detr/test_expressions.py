@@ -173,6 +173,25 @@ def test_metric_by_hand() -> None:
     assert "mean_iou" in metric.report()
 
 
+@pytest.mark.parametrize(("width", "hit"), [(10, 1), (9, 0)])
+def test_an_expression_is_found_from_half_overlap(width: int, hit: int) -> None:
+    metric, found = MergedMasks(), np.zeros((1, 10, 20), bool)
+    found[0, :, :width] = True
+    metric.update(Sample("0", (Path("a.png"),), (square(0, 20),)), grounded(found))
+    assert (metric.compute()["accuracy"], metric.compute()["TP"]) == (hit, hit)
+
+
+@pytest.mark.parametrize(("logit", "count"), [(0.01, 0), (0.0, 12), (-0.01, 12)])
+def test_no_target_from_one_half_on(logit: float, count: int, encoder: PromptEncoder) -> None:
+    raw = random_outputs(3, 1)
+    raw["no_targets"][:] = logit
+    geometry = PromptGeometry((40, 30), (32, 24), (0.8, 0.8), prompt=encoder.expression("the red car"))
+    (found,) = decode_expressions(
+        raw, [geometry], 12, least=0.0, text_threshold=0.5, inside_threshold=-1, nms_threshold=0
+    )
+    assert len(found.detections) == count
+
+
 class Case:
     """Images, expressions in both formats, and a model that finds them but for the one without target."""
 

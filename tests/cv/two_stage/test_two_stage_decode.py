@@ -41,6 +41,23 @@ def random_boxes(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return np.concatenate([low, low + rng.uniform(1, 80, (*shape, 2))], -1).astype(F)
 
 
+@pytest.mark.parametrize(
+    ("network", "section"), [("efficientdet_tf1", "eval_config"), ("efficientdet_tf2", "evaluate")]
+)
+def test_efficientdet_keeps_a_hundred_detections_unless_told(network: str, section: str) -> None:
+    page = importlib.import_module(f"nvidia_tao_deploy.cv.{network}").NETWORK
+    outputs = {
+        "num_detections": np.array([[130]], np.int32),
+        "detection_boxes": np.ones((1, 130, 4), F),
+        "detection_scores": np.ones((1, 130), F),
+        "detection_classes": np.zeros((1, 130), np.int32),
+    }
+    for settings, count in (({}, 100), ({section: {"max_detections_per_image": 120}}, 120)):
+        for action in ("evaluate", "inference"):
+            decode = page.decode(page.spec.model_validate(settings), None, action)
+            assert len(decode(outputs, [geometry(IMAGES[0])])[0]) == count
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_efficientdet_equals_plain_python(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -234,9 +251,10 @@ def test_faster_rcnn_stretches_on_request(tmp_path: Path) -> None:
 
 def test_label_maps(tmp_path: Path) -> None:
     assert list(BUILT_IN["coco"]) == COCO_80_IDS
-    assert BUILT_IN["coco"][90] == "toothbrush"
-    assert BUILT_IN["coco"][10] == "traffic light"
-    assert read_label_map("voc")[20] == "tvmonitor"
+    some = {2: "bicycle", 3: "car", 10: "traffic light", 13: "stop sign", 44: "bottle", 70: "toilet", 90: "toothbrush"}
+    assert {number: BUILT_IN["coco"][number] for number in some} == some
+    assert list(read_label_map("voc").values()) == sorted(BUILT_IN["voc"].values())
+    assert len(BUILT_IN["voc"]) == 20
     assert len(read_label_map("waymo")) == 3
     (tmp_path / "a.yaml").write_text("1: cat\n5: dog\n")
     (tmp_path / "a.txt").write_text("cat\n\ndog\n")
