@@ -74,6 +74,8 @@ def gen_trt_engine(
             from nvidia_tao_deploy.actions.diagnose import keep_within
 
             options.layers_precision = keep_within(network, spec, run.folder)
+        elif options.calibration.max_metric_drop is not None:
+            say(f"note: calibration.max_metric_drop is for int8 and fp8 and does nothing in {options.data_type}")
         say(f"Preparing {onnx_path} in {options.data_type} for {backend.title}")
         call = partial(job, network.name, "gen_trt_engine", source, overrides, flags)
         ranks = joined(wanted_ranks(spec, "gen_trt_engine"), call) if shared else nullcontext(Team())

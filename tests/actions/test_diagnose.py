@@ -139,6 +139,9 @@ def test_a_build_with_a_limit_finds_its_own_mix(shell: Shell, tmp_path: Path, di
     losses = report["loss_percent_by_method"]
     assert set(losses) == {"entropy", "minmax", "percentile", "mse"}
     assert losses[manifest["calibration"]["method"]] == min(losses.values())
+    fp16 = "gen_trt_engine.tensorrt.data_type=fp16"
+    assert shell(*build, f"{calibration}.max_metric_drop=0.5", fp16) == 0, shell.err
+    assert "max_metric_drop is for int8 and fp8 and does nothing in fp16" in shell.out
     message = shell.refused(2, *build, f"{calibration}.max_metric_drop=0.5", f"{calibration}.mode=implicit")
     assert "max_metric_drop" in message
 
