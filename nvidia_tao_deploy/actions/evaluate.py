@@ -29,11 +29,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run the model over every image of the evaluation set and measure it.
 
-    Args:
-        network: which network.
-        source: spec file, mapping, or typed spec.
-        overrides: ``key=value`` entries over the spec.
-        flags: values of the established command-line flags, by spec key.
+    Args are gen_trt_engine's.
 
     Returns:
         What results.json holds: the metric's keys, then the figures of the run (images, images/s, time shares).

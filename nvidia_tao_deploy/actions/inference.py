@@ -29,11 +29,7 @@ def inference(
 ) -> dict[str, Any]:
     """Run the model over the inference images and write what the network's contract says.
 
-    Args:
-        network: which network.
-        source: spec file, mapping, or typed spec.
-        overrides: ``key=value`` entries over the spec.
-        flags: values of the established command-line flags, by spec key.
+    Args are gen_trt_engine's.
 
     Returns:
         ``outputs`` (paths a person should look at), ``skipped`` (file -> reason) and the figures of the run.

@@ -18,20 +18,14 @@ from nvidia_tao_deploy.pipeline.ranks import current
 from nvidia_tao_deploy.pipeline.status import StatusLog
 from nvidia_tao_deploy.spec.dump import spec_tree
 from nvidia_tao_deploy.spec.flags import flag_of
-from nvidia_tao_deploy.spec.load import load_spec
+from nvidia_tao_deploy.spec.load import RESULT_FOLDERS, load_spec
 from nvidia_tao_deploy.spec.trees import leaves
 
 if TYPE_CHECKING:
     from nvidia_tao_deploy.spec.sections import NetworkSpec
 
 # Where an action's files go under results_dir, and the word for it in status messages.
-TASKS = {
-    "gen_trt_engine": "gen_trt_engine",
-    "evaluate": "trt_evaluate",
-    "inference": "trt_inference",
-    "compare": "compare",
-    "diagnose": "diagnose",
-}
+TASKS = {**RESULT_FOLDERS, "compare": "compare", "diagnose": "diagnose"}
 
 
 @dataclass

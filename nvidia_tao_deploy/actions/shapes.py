@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
@@ -121,16 +122,9 @@ def check_shapes(prepared: Prepared, profiles: Mapping[str, Profile], shown_as: 
 
     if all(profile.min == profile.max for profile in profiles.values()):
         return
-    elements = sum(_elements(profile.max) for profile in profiles.values())
+    elements = sum(prod(profile.max) for profile in profiles.values())
     if serialized_size(prepared.model) > TRIAL_WEIGHT_BYTES or elements > TRIAL_ELEMENTS:
         say("note: the shapes are not tried with ONNX Runtime first, the model is large")
         return
     model = runnable(prepared.model)
     try_shapes(model.SerializeToString(), profiles, shown_as=shown_as, plain_pairs=needs_plain_pairs(model))
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
