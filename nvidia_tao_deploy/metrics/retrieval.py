@@ -40,6 +40,10 @@ def nearest(gallery: NDArray[np.float32], queries: NDArray[np.float32], k: int) 
     Returns:
         Gallery indices (M, k), and squared distances (M, k).
     """
+    kept = _first_of_equals(gallery, k)
+    if len(kept) < len(gallery):
+        indices, distances = nearest(gallery[kept], queries, k)
+        return kept[indices], distances
     # The nearest row has the largest q.g - |g|^2 / 2, as |q - g|^2 = |q|^2 - 2 (q.g - |g|^2 / 2).
     squares = np.einsum("nd,nd->n", gallery, gallery, dtype=np.float64)
     halves = (squares / 2).astype(np.float32)
@@ -61,6 +65,15 @@ def nearest(gallery: NDArray[np.float32], queries: NDArray[np.float32], k: int) 
         chosen = order[first[:, None] + np.arange(k)]
         indices[start : start + step], distances[start : start + step] = columns[chosen], squared[chosen]
     return indices, distances
+
+
+def _first_of_equals(gallery: NDArray[np.float32], k: int) -> Ints:
+    """Indices of the rows that fewer than k equal ones precede: no others can be among the k nearest."""
+    rows = np.ascontiguousarray(gallery).view(np.dtype((np.void, gallery.itemsize * gallery.shape[1])))[:, 0]
+    group = np.unique(rows, return_inverse=True)[1]
+    order = np.argsort(group, kind="stable")
+    first = np.searchsorted(group[order], group[order])
+    return np.sort(order[np.arange(len(order)) - first < k])
 
 
 def _at_least_k(values: NDArray[np.float32], k: int) -> NDArray[np.float32]:

@@ -53,6 +53,23 @@ def test_close_neighbours_that_float32_cannot_tell_apart() -> None:
     np.testing.assert_array_equal(found[0], np.argsort(exact, kind="stable")[:20])
 
 
+def test_a_gallery_of_few_distinct_rows_takes_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead model gives one embedding for everything."""
+    random = np.random.default_rng(6)
+    distinct = random.normal(size=(3, 8)).astype(np.float32)
+    gallery, queries = distinct[random.integers(0, 3, 3000)], random.normal(size=(40, 8)).astype(np.float32)
+    pairs: list[int] = []
+    plain = retrieval._squared_distances
+    monkeypatch.setattr(
+        retrieval, "_squared_distances", lambda q, g, rows, cols: (pairs.append(len(rows)), plain(q, g, rows, cols))[1]
+    )
+    indices, squared = nearest(gallery, queries, 4)
+    apart = np.square(queries[:, None].astype(np.float64) - gallery[None]).sum(axis=2)
+    np.testing.assert_array_equal(indices, np.argsort(apart, axis=1, kind="stable")[:, :4])
+    np.testing.assert_allclose(squared, np.take_along_axis(apart, indices, axis=1))
+    assert sum(pairs) <= 40 * 3 * 4
+
+
 def test_among_equal_distances_the_lower_index_comes_first_and_zero_rows_stay() -> None:
     rows = np.array([[0, 1], [1, 0], [0, 0], [1, 0], [0, 1], [1, 0]], np.float32)
     found, squared = nearest(normalize_rows(rows * 3), np.array([[1, 0], [0, 0]], np.float32), 4)
