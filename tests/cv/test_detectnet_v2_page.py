@@ -1,0 +1,83 @@
+"""What detectnet_v2's page makes of its spec: labels, the metric's settings, colours and thresholds of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nvidia_tao_deploy.cv.detectnet_v2 import dataset, metric, writer
+from nvidia_tao_deploy.cv.detectnet_v2.spec import Spec
+from nvidia_tao_deploy.data.kitti import KittiTarget
+from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
+from nvidia_tao_deploy.transforms.transform import Geometry
+
+GEOMETRY = Geometry((200, 100), (320, 160), (1.6, 1.6))
+
+
+def spec(**sections: Any) -> Spec:
+    return Spec.model_validate(
+        {"cost_function_config": {"target_classes": [{"name": "Car"}, {"name": "bus"}]}, **sections}
+    )
+
+
+def detections(*rows: tuple[float, ...]) -> PlacedDetections:
+    """Rows of class id, score, x1, y1, x2, y2."""
+    table = np.array(rows, float)
+    return PlacedDetections(table[:, 2:], table[:, 1], table[:, 0].astype(np.int64), geometry=GEOMETRY)
+
+
+def test_labels_are_rounded_to_whole_pixels_and_named_in_any_case(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (200, 100)).save(tmp_path / "images" / "a.png")
+    tail = "0 0 0 0 0 0 0"
+    (tmp_path / "labels" / "a.txt").write_text(f"CAR 0 0 0 10.5 11.5 40.4 300.6 {tail}\nvan 0 1 0 1 2 3 4 {tail}\n")
+    where = {"image_dir": str(tmp_path / "images"), "label_dir": str(tmp_path / "labels")}
+    mapping = {"target_class_mapping": {"car": "cAR", "van": "bus"}}
+    target = dataset(spec(evaluate=where, dataset_config=mapping), "evaluate")[0].target
+    assert target.boxes_xyxy.tolist() == [[10, 12, 40, 301], [1, 2, 3, 4]]  # half to even, not clipped
+    assert target.class_ids.tolist() == [1, 2]
+    assert target.difficult.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("settings", "ap"),
+    [
+        # one of two cars is found, by an IoU of 0.6: precision 1 up to recall 0.5
+        ({}, 6 / 11),
+        ({"average_precision_mode": "INTEGRATE"}, 0.5),
+        ({"minimum_detection_ground_truth_overlap": {"car": 0.7}}, 0.0),
+        ({"minimum_detection_ground_truth_overlap": {"bus": 0.7}}, 6 / 11),
+        ({"evaluation_box_config": {"car": {"minimum_height": 20}}}, 1.0),  # the other one is too small to count
+        ({"evaluation_box_config": {"car": {"maximum_width": 40}}}, 0.0),  # the found one is too wide to count
+    ],
+)
+def test_the_metric_goes_by_evaluation_config(settings: dict[str, Any], ap: float) -> None:
+    measured = metric(spec(evaluation_config=settings), None)
+    truth = np.array([[10, 10, 60, 60], [100, 10, 120, 20]], float)
+    target = KittiTarget(truth, np.array([1, 1]), np.zeros(2, bool))
+    measured.update(Sample("a", (), target), detections((1, 0.9, 10, 10, 40, 60)))
+    assert measured.compute()["AP_Car"] == pytest.approx(ap)
+
+
+def test_colors_and_thresholds_of_files_go_by_class(tmp_path: Path) -> None:
+    blue = {"bbox_color": {"B": 255}, "clustering_config": {"dbscan_confidence_threshold": 0.8}}
+    handlers = {"classwise_bbox_handler_config": {"bus": blue, "default": {"clustering_config": {}}}}
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
+    made = writer(spec(bbox_handler_config=handlers), tmp_path / "out", dataset_of(tmp_path), None)
+    found = detections((1, 0.1, 10, 20, 90, 90), (2, 0.8, 110, 20, 190, 90), (2, 0.79, 0, 0, 5, 5))
+    made.write(Sample("a", (tmp_path / "a.png",)), found)
+    lines = (tmp_path / "out" / "labels" / "a.txt").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["Car", "bus"]
+    pixels = np.asarray(Image.open(tmp_path / "out" / "images_annotated" / "a.png"))
+    assert pixels[90, 50].tolist() == [0, 255, 0]  # no colour is given: green, which was black
+    assert pixels[90, 150].tolist() == [0, 0, 255]
+
+
+def dataset_of(folder: Path) -> Any:
+    return dataset(spec(inference={"image_dir": str(folder)}), "inference")
