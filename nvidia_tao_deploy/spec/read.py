@@ -28,7 +28,7 @@ def read_file(path: Path, network: str) -> tuple[Tree, dict[str, int], list[str]
     except UnicodeDecodeError:
         raise SpecError("this is not a text file", where=str(path), remedy="Give a spec file with -e.") from None
     except OSError as error:
-        raise SpecError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
+        raise SpecError(f"cannot read the file: {error.strerror}", where=str(path)) from None
     name = str(path)
     if proto_tables(network) is None:
         try:
