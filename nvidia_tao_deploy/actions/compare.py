@@ -115,7 +115,7 @@ def compare(
     An engine is measured where its GPU is here, else the prepared ONNX file that stands beside it. ``compare.json`` and
     ``compare.html`` stand in the results folder.
 
-    Args are evaluate's; ``precisions=`` is short for ``compare.precisions=``. Returns what compare.json holds.
+    Args are gen_trt_engine's; ``precisions=`` is short for ``compare.precisions=``. Returns what compare.json holds.
 
     Raises:
         OverBudgetError: a listed precision misses ``max_metric_drop`` or ``min_speedup``.

@@ -37,7 +37,7 @@ def diagnose(
     Everything is run with ONNX Runtime on a part of the evaluation set. ``diagnose.json`` and ``diagnose.html`` stand
     in the results folder. A run that its budget or an interrupt ended goes on from ``diagnose_state.json``.
 
-    Args are evaluate's. Returns what diagnose.json holds; its ``layers_precision`` is ready for a build's spec.
+    Args are gen_trt_engine's. Returns what diagnose.json holds; its ``layers_precision`` is ready for a build's spec.
 
     Raises:
         TaoDeployError: anything the user can mend.

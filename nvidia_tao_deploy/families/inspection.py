@@ -138,7 +138,7 @@ class ReportedMetric:
     """A metric whose evaluation leaves the same files as inference; they are written with the result."""
 
     def __init__(self, metric: Metric, writer: Writer) -> None:
-        self._metric, self._writer = metric, writer
+        self._metric, self._writer, self.report = metric, writer, metric.report
 
     def update(self, sample: Sample, prediction: Any) -> None:
         """Take one sample's prediction."""
@@ -149,7 +149,3 @@ class ReportedMetric:
         """The metric's numbers."""
         self._writer.close()
         return self._metric.compute()
-
-    def report(self) -> str:
-        """The metric's table."""
-        return self._metric.report()

@@ -265,17 +265,13 @@ def _neighbours(kept: Sequence[Kept]) -> list[View]:
             for there, cosine in zip(near, cosines, strict=True)
         ]
         difference = float(near[0] is not near[1]) + abs(cosines[0] - cosines[1])
-        draw = _alone if across else _beside(near)
+        draw = _beside(near) if not across else lambda p: (p, p)
         views.append(View(each.sample, difference, "neighbours", (texts[0], texts[1]), draw))
     return views
 
 
 def _named(sample: Sample) -> str:
     return sample.path.name if sample.target is None else f"{sample.path.name}, class {sample.target}"
-
-
-def _alone(picture: Image) -> tuple[Image, Image]:
-    return picture, picture
 
 
 def _beside(near: Sequence[Sample]) -> Callable[[Image], tuple[Image, Image]]:
