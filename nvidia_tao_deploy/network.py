@@ -77,13 +77,14 @@ class Ports:
     outputs: Mapping[str, TensorInfo]
     source: Path | None = None
 
-    def image_size(self, role: str) -> tuple[int, int]:
-        """(width, height) of an NCHW image input.
+    def image_size(self, role: str, layout: str = "NCHW") -> tuple[int, int]:
+        """(width, height) of an image input.
 
         Raises:
             ModelError: height or width is dynamic.
         """
-        height, width = self.inputs[role].shape[2:4]
+        first = layout.index("H")
+        height, width = self.inputs[role].shape[first : first + 2]
         if height is None or width is None:
             raise ModelError(
                 f"input '{self.inputs[role].name}' has a dynamic height or width",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nvidia_tao_deploy.data.image import SUFFIXES, list_images
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.data.text import read_lines, some
+from nvidia_tao_deploy.data.text import read_text, some
 from nvidia_tao_deploy.errors import DataError
 
 
@@ -109,10 +109,14 @@ def read_classes(file: Path | str) -> list[str]:
     Raises:
         DataError: the file is missing, not UTF-8 text, or names no class.
     """
-    names = [line.strip() for line in read_lines(Path(file))]
-    names = [name for name in names if name]
+    return class_lines(read_text(Path(file)), str(file))
+
+
+def class_lines(text: str, where: str) -> list[str]:
+    """The class names of such a file's text; DataError where it names none."""
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
-        raise DataError("the class list is empty", where=str(file), remedy="Write one class name per line.")
+        raise DataError("the class list is empty", where=where, remedy="Write one class name per line.")
     return names
 
 

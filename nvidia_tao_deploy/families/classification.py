@@ -237,15 +237,6 @@ def image_layout(ports: Ports, role: str, preferred: Layout = "NCHW") -> tuple[L
     )
 
 
-def require_fixed_size(ports: Ports, role: str, layout: Layout) -> None:
-    """Refuse a dynamic height or width; ModelError where one of them is dynamic."""
-    tensor = ports.inputs[role]
-    if None in (tensor.shape[2:4] if layout == "NCHW" else tensor.shape[1:3]):
-        raise ModelError(
-            f"input '{tensor.name}' has a dynamic height or width", remedy="Export the model with a fixed image size."
-        )
-
-
 def mode_transform(
     spec: Any,
     ports: Ports,
@@ -281,7 +272,7 @@ def mode_transform(
         SpecError: depth 16 with three channels.
     """
     layout, channels = image_layout(ports, role, layout)
-    require_fixed_size(ports, role, layout)
+    ports.image_size(role, layout)
     deep = depth == 16
     if deep and channels != 1:
         raise SpecError("16-bit images need a model with one channel", remedy="Set the image depth to 8.")

@@ -12,7 +12,7 @@ from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError
-from nvidia_tao_deploy.families.classification import image_layout, require_fixed_size
+from nvidia_tao_deploy.families.classification import image_layout
 from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric
 from nvidia_tao_deploy.families.images import calibration_images
 from nvidia_tao_deploy.families.kitti_detection import binder, require_finite, valid_counts
@@ -39,7 +39,7 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
         ModelError: the model is another, or its image size is open.
     """
     ports = _ports(inputs, outputs)
-    require_fixed_size(ports, "input", image_layout(ports, "input", "NHWC")[0])
+    ports.image_size("input", image_layout(ports, "input", "NHWC")[0])
     return ports
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nvidia_tao_deploy.data.folder import read_classes
+from nvidia_tao_deploy.data.folder import class_lines, read_classes
 from nvidia_tao_deploy.engine.manifest import Manifest
 from nvidia_tao_deploy.errors import DataError, ModelError
 
@@ -51,12 +51,9 @@ def labels_of(path: Path) -> tuple[Sequence[str], str]:
     if content is None:
         return (), source
     try:
-        names = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
+        return class_lines(content.decode("utf-8-sig"), source), source
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 text (byte {error.start})", where=source) from error
-    if not any(names):
-        raise DataError("the class list is empty", where=source)
-    return tuple(name for name in names if name), source
 
 
 def pixels_of(path: Path) -> dict[str, Any]:

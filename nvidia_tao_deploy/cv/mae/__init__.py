@@ -11,7 +11,7 @@ from nvidia_tao_deploy.transforms.image import ImageTransform
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
     """For calibration: stretched, (x / 255 - mean) / std of ``dataset.augmentation``."""
-    family.require_fixed_size(ports, "input", "NCHW")
+    ports.image_size("input")
     augmentation = spec.dataset.augmentation
     return family.rgb_transform(spec, ports, "input", augmentation.mean, augmentation.std)
 

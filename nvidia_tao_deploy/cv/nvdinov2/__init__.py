@@ -13,7 +13,7 @@ from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
     """For calibration: stretched, ImageNet mean and std. Only calibration needs a fixed image size."""
     if spec.gen_trt_engine.tensorrt.calibration.cal_image_dir:
-        family.require_fixed_size(ports, "input", "NCHW")
+        ports.image_size("input")
     return family.rgb_transform(spec, ports, "input", IMAGENET_MEAN, IMAGENET_STD)
 
 
