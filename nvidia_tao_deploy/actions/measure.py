@@ -18,9 +18,7 @@ from nvidia_tao_deploy.network import Network
 # Keys of metrics that sum a task up, in order of preference; a metric with none of them has its first number first.
 MAIN = ("mAP", "mIoU", "Mean IOU", "miou", "PQ", "F-measure", "t2i_mAP", "zero_shot_top_1", "top_1_accuracy",
         "mean of tasks", "abs_rel", "epe")  # fmt: skip
-ERRORS = re.compile(
-    r"epe|(abs|sq)_rel|rmse(_log)?|bp\d|test_f[pn]r|false_\w+|test_2DMPE|Mean .*Error.*|...?_(Med|Mean)R"
-)
+ERRORS = re.compile(r"epe|(abs|sq)_rel|rmse.*|bp\d|test_f[pn]r|false_.*|.*MPE|Mean .*Error.*|..._(Med|Mean)R")
 AP_OF_CLASS = re.compile(r"(?:bev |3d )?AP[_ ](.+)|(?:iou_)(\d+)")
 
 

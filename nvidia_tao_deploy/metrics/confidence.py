@@ -191,8 +191,7 @@ class Scored:
 
 def thresholds(curves: Iterable[Scored]) -> Floats:
     """(101,) evenly from 0 to 1, or to the largest score where scores are no probabilities."""
-    top = max((float(curve.scores.max(initial=1.0)) for curve in curves), default=1.0)
-    return np.linspace(0.0, max(1.0, top), STEPS)
+    return np.linspace(0.0, max((float(curve.scores.max(initial=1.0)) for curve in curves), default=1.0), STEPS)
 
 
 def scored(images: Sequence[Seen], classes: Mapping[int, int]) -> Scored:

@@ -42,13 +42,8 @@ def lines(series: Mapping[str, Series], x_title: str, y_title: str, caption: str
     return _figure(frame.axes() + "".join(parts), list(series), caption)
 
 
-def scatter(points: Sequence[tuple[str, float, float]], x_title: str, y_title: str, caption: str = "") -> str:
-    """Named points; "" where there is none.
-
-    Args:
-        points: (name, x, y).
-        x_title, y_title, caption: text.
-    """
+def scatter(points: Sequence[tuple[str, float, float]], x_title: str, y_title: str) -> str:
+    """Named points, (name, x, y) each; "" where there is none."""
     series: dict[str, Series] = {name: ((x,), (y,)) for name, x, y in points if isfinite(x) and isfinite(y)}
     frame = _Frame.around(series, x_title, y_title, zero=False)
     if frame is None:
@@ -57,7 +52,7 @@ def scatter(points: Sequence[tuple[str, float, float]], x_title: str, y_title: s
         f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" {_ring(index, 1.6)}/>'
         for index, ((x,), (y,)) in enumerate(series.values())
     )
-    return _figure(frame.axes() + dots, list(series), caption)
+    return _figure(frame.axes() + dots, list(series), "")
 
 
 def dots(rows: Sequence[tuple[str, Sequence[float | None]]], names: Sequence[str], x_title: str) -> str:

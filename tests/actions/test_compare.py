@@ -307,9 +307,8 @@ def test_detections_are_matched_like_a_plain_loop_and_the_threshold_restores_rec
 
 def test_what_a_user_names_is_escaped() -> None:
     nasty = '<script>alert("1")</script>&'
-    drawn = plots.scatter([(nasty, 1.0, 2.0)], nasty, nasty, nasty) + plots.lines(
-        {nasty: ([0, 1], [1, 0])}, nasty, nasty
-    )
+    drawn = plots.scatter([(nasty, 1.0, 2.0)], nasty, nasty)
+    drawn += plots.lines({nasty: ([0, 1], [1, 0])}, nasty, nasty, nasty)
     bodies = html.table([nasty], [[nasty]]) + html.paragraphs([nasty], nasty) + html.bars([(nasty, 1.0, nasty)], 1.0)
     text = html.page(nasty, nasty, [(nasty, drawn + bodies + html.listing(nasty))])
     assert "<script" not in text
