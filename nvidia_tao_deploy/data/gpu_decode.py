@@ -25,14 +25,27 @@ def decode_rgb(files: Sequence[bytes]) -> list[NDArray[np.uint8] | None]:
     Raises:
         RuntimeUnavailableError: the package or a GPU is missing.
     """
-    return [None if image is None else np.asarray(image.cpu(), np.uint8) for image in decode_on_device(files)]
+    images = decode_on_device(encoded(files))
+    return [None if image is None else np.asarray(image.cpu(), np.uint8) for image in images]
 
 
-def decode_on_device(files: Sequence[Any], stream: int = 0, images: Sequence[Any] = ()) -> list[Any]:
-    """As :func:`decode_rgb`, left on the device in ``stream``'s order: objects with ``__cuda_array_interface__``.
+def encoded(files: Sequence[Any]) -> list[Any]:
+    """The files' bytes (bytes or uint8 arrays), their headers read: what :func:`decode_on_device` takes.
+
+    Raises:
+        RuntimeUnavailableError: the package or a GPU is missing.
+    """
+    source = _decoder()[2]
+    return [source(file) for file in files]
+
+
+def decode_on_device(sources: Sequence[Any], stream: int = 0, images: Sequence[Any] = ()) -> list[Any]:
+    """Pixels as of :func:`decode_rgb`, left on the device in ``stream``'s order.
+
+    Objects with ``__cuda_array_interface__``; None for what the GPU cannot decode.
 
     Args:
-        files: the files' bytes, as bytes or uint8 arrays.
+        sources: of :func:`encoded`.
         stream: a CUDA stream's handle; the same one for ``images`` at every call.
         images: what an earlier call gave and nobody needs any more: their memory is used again. Freeing it instead
             would wait for everything that runs on the GPU.
@@ -40,11 +53,10 @@ def decode_on_device(files: Sequence[Any], stream: int = 0, images: Sequence[Any
     Raises:
         RuntimeUnavailableError: the package or a GPU is missing.
     """
-    decoder, parameters, source = _decoder()
-    again = {"images": list(images[: len(files)])} if len(images) >= len(files) else {}
+    decoder, parameters, _ = _decoder()
+    again = {"images": list(images[: len(sources)])} if len(images) >= len(sources) else {}
     with _one_at_a_time:
-        decoded = decoder.decode([source(file) for file in files], params=parameters, cuda_stream=stream, **again)
-    return list(decoded)
+        return list(decoder.decode(list(sources), params=parameters, cuda_stream=stream, **again))
 
 
 @lru_cache(maxsize=1)

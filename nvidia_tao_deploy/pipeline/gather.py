@@ -23,8 +23,10 @@ def send_all(team: Team, predictions: Numbered, tally: Tally) -> None:
     Raises:
         Stopped: rank 0 ended the run.
     """
-    link, rows = team.link, []
+    link = team.link
+    rows: list[tuple[int, Any]] = []
     assert link is not None
+    link.send(("rows", rows))  # this rank is there
     for index, _, prediction in predictions:
         rows.append((index, prediction))
         if len(rows) >= SEND_EVERY:
@@ -45,6 +47,9 @@ def gather(team: Team, dataset: Dataset, own: Numbered, tally: Tally) -> Iterato
     """
     inbox: dict[int, deque[tuple[int, Any]]] = {rank: deque() for rank in range(1, team.count)}
     finished: dict[int, Tally] = {}
+    present: set[int] = set()
+    while len(present) < team.count - 1:  # what ranks need to start is no part of the run's time, as with one rank
+        _take(team, inbox, finished, 0.2, present)
     began = time.perf_counter()
     for _, sample, prediction in own:
         yield sample, prediction
@@ -100,13 +105,21 @@ def pooled(team: Team, find: Callable[[Callable[[int], None]], T]) -> list[T]:
     return [found[rank] for rank in range(team.count)]
 
 
-def _take(team: Team, inbox: dict[int, deque[tuple[int, Any]]], finished: dict[int, Any], timeout: float) -> bool:
-    """Take in the next message, if there is one in time."""
+def _take(
+    team: Team,
+    inbox: dict[int, deque[tuple[int, Any]]],
+    finished: dict[int, Any],
+    timeout: float,
+    heard: set[int] | None = None,
+) -> bool:
+    """Take in the next message, if there is one in time; its sender is added to ``heard``."""
     assert team.link is not None
     received = team.link.received(timeout)
     if received is None:
         return False
     rank, (kind, content) = received
+    if heard is not None:
+        heard.add(rank)
     if kind == "error":
         raise content
     if kind == "done":

@@ -162,10 +162,6 @@ def wait_asleep(device: int) -> None:
 
     To be called before the device is used first. Where the driver refuses they go on spinning: no harm but speed.
     """
-    import os
-
-    if os.environ.get("TAO_SPIN"):
-        return
     driver, handle = driver_library(), ctypes.c_int(0)
     if driver is not None and driver.cuDeviceGet(ctypes.byref(handle), device) == 0:
         driver.cuDevicePrimaryCtxSetFlags_v2(handle, _BLOCKING_SYNC)

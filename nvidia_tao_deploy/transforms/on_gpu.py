@@ -8,7 +8,6 @@ larger than a row of the ring, or of more than 8 bits, is finished by the worker
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.data.gpu_decode import decode_on_device
+from nvidia_tao_deploy.data.gpu_decode import decode_on_device, encoded
 from nvidia_tao_deploy.data.image import decode_bytes, image_size, plain_jpeg
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError
@@ -192,7 +191,7 @@ class Finisher:
         self._lock = threading.Lock()  # of the tables, from looking one up to the launch that reads it
         self._tables: dict[Size, tuple[driver.Memory, int]] = {}
         self._decoding = threading.Lock()  # of the stream that files are decoded in
-        self._decodes = driver.Stream()
+        self._decodes = driver.Stream() if transform.backend == "nvimgcodec" else None
         self._free: SimpleQueue[_Staging] = SimpleQueue()
         self._staging = [
             _Staging(driver.Memory(batch_size * self._row_bytes), driver.Memory(batch_size * _ROW.itemsize))
@@ -216,15 +215,15 @@ class Finisher:
         """Copy the rows' bytes over and fill the network's input at device address ``pointer``."""
         driver.make_current(self._gpu)
         host, sizes = buffers[PIXELS].ctypes.data, buffers[SIZES][:count]
-        width, height, encoded = sizes.T
-        raw = np.where(encoded == 0, width.astype(np.int64) * height * self._channels, 0)
+        width, height, in_file = sizes.T
+        raw = np.where(in_file == 0, width.astype(np.int64) * height * self._channels, 0)
         if raw.any():
             driver.upload_rows(staging.pixels.pointer, host, self._row_bytes, int(raw.max()), count, stream)
         rows = np.zeros(count, _ROW)
         rows["pixels"] = staging.pixels.pointer + np.arange(count, dtype=np.uint64) * np.uint64(self._row_bytes)
-        files = np.flatnonzero(encoded).tolist()
+        files = np.flatnonzero(in_file).tolist()
         if files:
-            self._decode(files, [buffers[PIXELS][index, : encoded[index]] for index in files], rows, staging, stream)
+            self._decode(files, [buffers[PIXELS][index, : in_file[index]] for index in files], rows, staging, stream)
         for index in np.flatnonzero(width == 0).tolist():  # finished by the worker
             rows["pixels"][index] = 0
             to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
@@ -244,10 +243,10 @@ class Finisher:
         self, files: list[int], data: list[NDArray[np.uint8]], rows: NDArray[Any], staging: _Staging, stream: int
     ) -> None:
         """Let ``rows[files]`` point to the decoded pixels of ``data``; the CPU decodes what the GPU cannot."""
+        assert self._decodes is not None
+        sources = encoded(data)  # what is not decoding stays outside: the other batch's turn comes sooner
         with self._decoding:
-            if not os.environ.get("TAO_REUSE", "1") == "1":
-                staging.images = []
-            staging.images = decode_on_device(data, self._decodes.handle, staging.images)
+            staging.images = decode_on_device(sources, self._decodes.handle, staging.images)
             driver.follow(stream, self._decodes.handle)
         for index, file, image in zip(files, data, staging.images, strict=True):
             if image is not None and tuple(image.shape)[2] == self._channels:
@@ -290,7 +289,8 @@ class Finisher:
             staging.pixels.close()
             staging.rows.close()
             staging.images = []
-        self._decodes.close()
+        if self._decodes is not None:
+            self._decodes.close()
 
 
 class _Finished:

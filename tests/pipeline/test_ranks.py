@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from nvidia_tao_deploy.errors import RuntimeUnavailableError
-from nvidia_tao_deploy.pipeline.gather import Given, pooled
+from nvidia_tao_deploy.pipeline.gather import Given, gather, pooled
 from nvidia_tao_deploy.pipeline.ranks import Team, _place
 from nvidia_tao_deploy.pipeline.tally import Tally
 
@@ -384,3 +384,23 @@ def test_shares_of_time_add_up_over_ranks() -> None:
     assert shares["model"] == pytest.approx(14 / 30)
     assert sum(shares.values()) == pytest.approx(1)
     assert tally.report()["bottleneck"] == "model"
+
+
+def test_the_clock_starts_when_every_rank_is_there() -> None:
+    """What a second rank needs to start is no part of the run's time, as it is none with one rank."""
+    order: list[str] = []
+    messages = iter([None, None, (1, ("rows", [])), (1, ("rows", [(1, "b")])), (1, ("done", Tally()))])
+
+    def received(_timeout: float) -> Any:
+        message = next(messages, None)
+        order.append("waits" if message is None else "hears")
+        return message
+
+    def own() -> Any:
+        order.append("runs")
+        yield 0, "sample 0", "a"
+
+    team = Team(0, 2, 0, SimpleNamespace(received=received))  # type: ignore[arg-type]
+    tally = Tally()
+    assert list(gather(team, ["sample 0", "sample 1"], own(), tally)) == [("sample 0", "a"), ("sample 1", "b")]  # type: ignore[arg-type]
+    assert order[:4] == ["waits", "waits", "hears", "runs"]

@@ -120,6 +120,8 @@ def entries(pointer: int, count: int) -> list[tuple[int, int, Any]]:
 
 
 SIMULATED = SimpleNamespace(
+    Stream=lambda: SimpleNamespace(handle=7, close=lambda: None),
+    follow=lambda _stream, _leader: None,
     make_current=lambda *_: None,
     Memory=Memory,
     Kernel=Kernel,
@@ -236,6 +238,7 @@ def test_files_for_nvimgcodec_go_as_they_are(pictures: Files, monkeypatch: pytes
         return [Decoded(files[0]), None]  # the second is decoded on the host
 
     monkeypatch.setattr(on_gpu, "driver", SIMULATED)
+    monkeypatch.setattr(on_gpu, "encoded", list)
     monkeypatch.setattr(on_gpu, "decode_on_device", decode_on_device)
     for number in (0, 2):
         jpeg = pictures[number].path.with_suffix(".jpg")
