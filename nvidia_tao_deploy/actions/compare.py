@@ -215,13 +215,21 @@ def verdict(found: Sequence[Measured], decides: Headline, max_metric_drop: float
         elif kept:
             use = entry
         base = half if entry.precision in QUANTIZED and half is not None else found[0]
-        speed = f"{entry.precision}: {entry.speedup(base):.2f}x {base.precision}"
+        speed = f"{entry.precision}: {entry.speedup(base):.2f}x {base.precision}{_elsewhere(entry, base)}"
         lines[entry.precision] = f"{speed}, {decides.change(entry.loss)}{reason}"
     quantized = [entry.precision for entry in found if entry.precision in QUANTIZED]
     why = f"{' and '.join(quantized)} not worth it here: " if quantized else ""
     if use.precision in quantized or (use is not found[0] and not quantized):
         why = f"{lines.pop(use.precision)}: "
     return use.precision, [*lines.values(), f"{why}use {use.precision}"]
+
+
+def _elsewhere(entry: Measured, base: Measured) -> str:
+    """Which batch size a speedup is for, and what it is at the others; nothing where there is one."""
+    first, *others = (timing.batch for timing in entry.timings)
+    if not others:
+        return ""
+    return f" at batch {first} ({', '.join(f'{entry.speedup(base, i):.2f}x at {n}' for i, n in enumerate(others, 1))})"
 
 
 def over_budget(found: Sequence[Measured], section: Any, decides: Headline) -> list[str]:

@@ -205,6 +205,15 @@ def test_the_verdict_weighs_speed_noise_and_accuracy(int8: list[float], loss: fl
     assert verdict(found[:2], Headline("mAP", True), None) == ("fp16", ["fp16: 2.02x fp32, mAP +0.00 %: use fp16"])
 
 
+def test_the_verdict_says_which_batch_size_it_goes_by() -> None:
+    found = [measured("fp32", [100], 0), measured("fp16", [90], 0)]
+    for entry, (at_8, at_64) in zip(found, ((200, 300), (500, 450)), strict=True):
+        entry.timings += [Timing(8, [at_8], [0.01]), Timing(64, [at_64], [0.01])]
+    choice, lines = verdict(found, Headline("mAP", True), None)
+    assert choice == "fp32"
+    assert lines[0] == "fp16: 0.90x fp32 at batch 1 (2.50x at 8, 1.50x at 64), mAP +0.00 % (slower than fp32)"
+
+
 def test_budgets_bind_the_listed_precisions_only() -> None:
     found = [measured("fp32", [100], 0), measured("fp16", [150], 5.0), measured("int8", [180], float("nan"))]
     section = Compare(precisions=["int8"], max_metric_drop=1.0, min_speedup=2.0)
