@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,9 +139,18 @@ def to_source_clipped(boxes: NDArray[np.float32], geometry: Geometry) -> Floats:
     Where the image fills the canvas this is corner * source size with no detour over network pixels, the
     contract's arithmetic: float32 corners, float64 product.
     """
-    source = np.array(geometry.source_size * 2, dtype=np.float64)
-    network = np.array(geometry.network_size * 2, dtype=np.float64)
-    scale = np.array(geometry.scale * 2, dtype=np.float64)
-    offset = np.array(geometry.offset * 2, dtype=np.float64)
-    extent = np.where(scale == network / source, source, network / scale)
-    return np.clip(boxes.astype(np.float64) * extent - offset / scale, 0.0, source)
+    extent, shift, source = _frame(geometry.source_size, geometry.network_size, geometry.scale, geometry.offset)
+    placed = boxes.astype(np.float64)
+    placed *= extent
+    placed -= shift
+    np.maximum(placed, 0.0, out=placed)
+    return np.minimum(placed, source, out=placed)
+
+
+@lru_cache(maxsize=1024)  # most images of a set share their size
+def _frame(
+    size: tuple[int, int], canvas: tuple[int, int], scales: tuple[float, float], offsets: tuple[float, float]
+) -> tuple[Floats, Floats, Floats]:
+    """(4,) each: source pixels that the canvas spans, source pixels before the image, the image's size."""
+    source, network, scale, offset = (np.array(pair * 2, dtype=np.float64) for pair in (size, canvas, scales, offsets))
+    return np.where(scale == network / source, source, network / scale), offset / scale, source
