@@ -224,7 +224,10 @@ def _residual_skips(index: GraphIndex, chosen: set[str]) -> list[tuple[NodeProto
         if branches:
             # With a Conv on both sides (a projected shortcut) the later one is the main branch.
             _, i, conv_output = max(branches)
-            skips.append((add, 1 - i, conv_output))
+            source = index.producers.get(add.input[1 - i])
+            # TensorRT takes a Q behind a Resize to before it, and 8.5 has no Resize in int8 (seen on unet's decoder).
+            if source is None or source.op_type != "Resize":
+                skips.append((add, 1 - i, conv_output))
     return skips
 
 

@@ -79,6 +79,20 @@ def test_residual_add_quantizes_the_skip_branch_only():
     assert ("residual", 1) in readers(result, "stem_relu")
 
 
+def test_a_skip_that_was_enlarged_stays_float():
+    """TensorRT takes a Q behind a Resize to before it, and 8.5 has no Resize in int8: unet was not built."""
+    b = Builder()
+    coarse = b.node("Relu", [b.conv(b.conv("x", "stem", 16, 16), "coarse", 16, 16, stride=2)], "act")
+    sizes = [b.const("scales", np.array([1, 1, 2, 2], np.float32))]
+    up = b.node("Resize", [coarse, "", *sizes], "up", mode="nearest")
+    y = b.node("Add", [b.conv("stem", "lateral", 16, 16, 1), up], "merge")
+    b.conv(b.conv(y, "smooth", 16, 16), "head", 16, 16)
+    result = quantized(b.model({"x": [1, 16, 16, 16]}, {"head": [1, 16, 16, 16]}))
+    assert {"lateral", "smooth"} <= set(result.quantized_nodes)
+    add = next(node for node in result.model.graph.node if node.name == "merge")
+    assert list(add.input) == ["lateral", "up"]
+
+
 def test_one_pair_serves_all_consumers():
     result = quantized(residual_cnn()).model
     names = [node.input[0] for node in result.graph.node if node.op_type == "QuantizeLinear"]
