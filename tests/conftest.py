@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from repository import ROOT
 
 sys.path.insert(0, str(ROOT))  # the samples package is not installed
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background jobs start so; the tests of Ctrl-C, and what they start, would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
