@@ -84,7 +84,7 @@ def caller(daemon: Daemon) -> Iterator[Caller]:
         package = found.folder / "nvidia_tao_deploy"
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "nvidia_tao_deploy" / "launcher", package / "launcher", ignore=ignored)
-        for name in ("__init__.py", "version.py", "errors.py", "files.py"):
+        for name in ("__init__.py", "version.py", "errors.py", "files.py", "networks.py"):
             shutil.copy(ROOT / "nvidia_tao_deploy" / name, package)
         found.out.mkdir()
         subprocess.run(["chmod", "-R", "a+rX", str(found.folder)], check=True)
