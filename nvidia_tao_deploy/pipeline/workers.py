@@ -17,7 +17,6 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any, Literal
@@ -40,8 +39,6 @@ MAX_WORKERS = 64
 MIN_CHUNK, MAX_CHUNK = 4, 8
 # From here on the GIL costs more than processes do.
 PROCESSES_FROM = 6
-# Of glibc's malloc.h: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD; in bytes
-_MALLOPT = {-3: 32 << 20, -1: 512 << 20, -2: 16 << 20}
 _JOB = struct.Struct("<QIIII")  # number, ring slot, first row, first dataset index, rows
 _HEAD = struct.Struct("<I")  # length of the pickled answer that follows
 _ATOMIC = select.PIPE_BUF  # writes to a pipe of up to this many bytes come through in one piece
@@ -81,7 +78,6 @@ class Workers:
         self._stop = threading.Event()
         self._chunk = chunk_size(batch_size, self.count)
         self._cv2_threads = _one_opencv_thread()
-        _keep_freed_memory()
         processes = use_processes(kind, transform, self.count)
         make = shared_array if processes else np.zeros
         self.ring: list[Buffers] = [
@@ -365,20 +361,6 @@ def _message(number: int, answer: Any, first: str) -> bytes:
         else:
             body = ForkingPickler.dumps((number, type(answer)(str(answer)[:1000])))
     return _HEAD.pack(len(body)) + bytes(body)
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc hand freed pixels out again instead of returning their pages to the kernel.
-
-    Threads that decode would fault in every page of every image anew, one thread at a time: on 2 cores that is half of
-    the work. Kept are a few images per worker.
-    """
-    import ctypes
-
-    with suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in _MALLOPT.items():
-            mallopt(parameter, value)
 
 
 def _one_opencv_thread() -> int | None:
