@@ -29,7 +29,10 @@ Decoder = Callable[[Mapping[str, NDArray[Any]], Sequence[Geometry]], Sequence[An
 
 
 class Writer(Protocol):
-    """Turns predictions into files. Called in dataset order, from one thread."""
+    """Turns predictions into files. Called in dataset order, from one thread.
+
+    Both methods raise DataError where a file cannot be written, or the sample's own cannot be read.
+    """
 
     def write(self, sample: Sample, prediction: Any) -> None:
         """Write everything this sample leaves behind."""
@@ -157,8 +160,9 @@ class Network:
         spec: its typed spec.
         bind: model tensors -> roles; the check that a model fits the contract.
         transform: (spec, ports) -> transform; the same one for calibration, evaluate and inference.
-        calibration: spec -> samples whose files feed INT8 calibration.
-        dataset: (spec, "evaluate" | "inference") -> samples.
+        calibration: spec -> samples whose files feed INT8 calibration; raises as ``dataset``.
+        dataset: (spec, "evaluate" | "inference") -> samples; SpecError where a source is not named, DataError where
+            files are missing or malformed.
         decode: (spec, ports, action) -> decoder.
         metric: (spec, dataset) -> metric.
         writer: (spec, results folder, dataset, ports) -> writer.

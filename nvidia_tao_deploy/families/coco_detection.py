@@ -27,24 +27,14 @@ bind = expect(inputs=(IMAGE,), outputs=(LOGITS, BOXES))
 
 
 def dataset(spec: Any, action: str) -> Dataset:
-    """evaluate: ``dataset.test_data_sources``; inference: the folders of ``dataset.infer_data_sources``.
-
-    Raises:
-        SpecError: the source is not named.
-        DataError: files are missing or malformed.
-    """
+    """evaluate: ``dataset.test_data_sources``; inference: the folders of ``dataset.infer_data_sources``."""
     if action == "evaluate":
         return annotated(spec)
     return ImageFolder(spec.require("dataset.infer_data_sources.image_dir"))
 
 
 def annotated(spec: Any) -> CocoDetection:
-    """``dataset.test_data_sources``.
-
-    Raises:
-        SpecError: the source is not named.
-        DataError: files are missing or malformed.
-    """
+    """``dataset.test_data_sources``; raises as every dataset of a :class:`Network`."""
     json_file = spec.require("dataset.test_data_sources.json_file")
     image_dir = spec.require("dataset.test_data_sources.image_dir")
     return CocoDetection(json_file, image_dir, strict=spec.strict)
@@ -74,11 +64,7 @@ class MatchedCocoMetric(CocoMetric):
     """
 
     def compute(self) -> dict[str, float]:
-        """The 12 numbers.
-
-        Raises:
-            DataError: no image was evaluated, or no predicted class is a category of the annotation file.
-        """
+        """The 12 numbers; DataError where no predicted class is a category of the annotation file."""
         known = self._dataset.categories
         predicted = self.predicted()
         if predicted and not predicted & set(known):

@@ -70,12 +70,7 @@ def told(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def dataset(spec: Any, action: str) -> Dataset:
-    """evaluate: ``dataset.test_data_sources``, its categories are the prompt; inference: folders and ``captions``.
-
-    Raises:
-        SpecError: the source or the captions are not named.
-        DataError: files are missing or malformed.
-    """
+    """evaluate: ``dataset.test_data_sources``, its categories are the prompt; inference: folders and ``captions``."""
     if action == "evaluate":
         data = family.annotated(spec)
         return Prompted(data, [told(categories(data)[0])])
@@ -84,12 +79,7 @@ def dataset(spec: Any, action: str) -> Dataset:
 
 
 def calibration(spec: Any) -> Dataset:
-    """The calibration images, asked for ``captions`` or, without them, for the categories of the test data.
-
-    Raises:
-        SpecError: no folder, or nothing to look for.
-        DataError: files are missing or malformed.
-    """
+    """The calibration images, asked for ``captions`` or, without them, for the categories of the test data."""
     images = calibration_images(spec)
     if spec.dataset.infer_data_sources.captions:
         return Prompted(images, [captions(spec)])

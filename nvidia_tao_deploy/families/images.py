@@ -14,12 +14,7 @@ from nvidia_tao_deploy.transforms.image import ImageTransform
 
 
 def calibration_images(spec: Any) -> ImageFolder:
-    """The images below ``gen_trt_engine.tensorrt.calibration.cal_image_dir``.
-
-    Raises:
-        SpecError: no folder is named.
-        DataError: a folder is missing or holds no image.
-    """
+    """The images below ``gen_trt_engine.tensorrt.calibration.cal_image_dir``."""
     return ImageFolder(spec.require("gen_trt_engine.tensorrt.calibration.cal_image_dir"))
 
 

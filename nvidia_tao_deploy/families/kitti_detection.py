@@ -101,10 +101,6 @@ def dataset(spec: Any, action: str, *, first_class_id: int) -> Dataset:
     """evaluate: image and label folders in pairs; inference: image folders. Neither is searched recursively.
 
     ``<action>.image_dir`` and ``evaluate.label_dir`` win over ``dataset_config.validation_data_sources``.
-
-    Raises:
-        SpecError: no folder is named, or a source has no label folder.
-        DataError: folders are missing, not in pairs, or hold nothing of use.
     """
     images = list(getattr(spec, action).image_dir) or _folders(spec, action, "image")
     if action == "inference":
@@ -139,12 +135,7 @@ def _folders(spec: Any, action: str, kind: str) -> list[str]:
 
 
 def calibration(spec: Any) -> Dataset:
-    """The calibration folders, else the training images of ``dataset_config.data_sources``.
-
-    Raises:
-        SpecError: neither is named.
-        DataError: a folder is missing or holds no image.
-    """
+    """The calibration folders, else the training images of ``dataset_config.data_sources``."""
     sources = [source.image_directory_path for source in spec.dataset_config.data_sources]
     if spec.gen_trt_engine.tensorrt.calibration.cal_image_dir or not any(sources):
         return calibration_images(spec)

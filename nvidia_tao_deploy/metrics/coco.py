@@ -95,11 +95,7 @@ class CocoMetric:
         return set(np.unique(np.concatenate([np.zeros(0, np.int64), *(row[3] for row in self._found)])).tolist())
 
     def compute(self) -> dict[str, float]:
-        """:data:`KEYS` in order, rounded to float32 (the contract's results.json).
-
-        Raises:
-            DataError: no image was evaluated.
-        """
+        """:data:`KEYS` in order, rounded to float32 (the contract's results.json)."""
         values = np.asarray(self.stats(), dtype=np.float32)
         return {f"{self.prefix}{key}": float(value) for key, value in zip(KEYS, values, strict=True)}
 

@@ -111,9 +111,6 @@ class KittiMetric:
         """``AP_<class>`` in id order, then ``mAP``: in [0, 1], unrounded.
 
         A class with neither truth nor detections has AP 0 and still counts in the mean, as in the contract.
-
-        Raises:
-            DataError: no image was evaluated.
         """
         if not self._images:
             raise DataError("no image was evaluated")

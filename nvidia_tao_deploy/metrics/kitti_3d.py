@@ -70,9 +70,6 @@ class Kitti3dMetric:
         """``bev mAP`` and ``3d mAP``, ``<kind> AP <class>``, and ``3d z_top mAP``, the established formula.
 
         A class without objects has AP 0 and counts in the mean, as established.
-
-        Raises:
-            DataError: no cloud was evaluated.
         """
         if not self._clouds:
             raise DataError("no point cloud was evaluated")

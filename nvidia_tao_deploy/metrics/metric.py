@@ -18,7 +18,11 @@ class Metric(Protocol):
         ...
 
     def compute(self) -> dict[str, float]:
-        """The network's results.json keys, in the order a report lists them (NaN: undefined)."""
+        """The network's results.json keys, in the order a report lists them (NaN: undefined).
+
+        Raises:
+            DataError: nothing was evaluated.
+        """
         ...
 
     def report(self) -> str:

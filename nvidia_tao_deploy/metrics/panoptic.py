@@ -103,11 +103,7 @@ class PanopticMetric:
         self._images += 1
 
     def by_class(self) -> dict[str, Floats]:
-        """PQ, SQ and RQ (C,), NaN for classes that neither occur nor are found.
-
-        Raises:
-            DataError: no image was evaluated.
-        """
+        """PQ, SQ and RQ (C,), NaN for classes that neither occur nor are found."""
         if not self._images:
             raise DataError("no image was evaluated")
         counts = self.counts

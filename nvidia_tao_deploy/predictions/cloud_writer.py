@@ -67,7 +67,7 @@ class CloudWriter:
         self._tally = CloudTally()
 
     def write(self, sample: Sample, prediction: CloudBoxes) -> None:
-        """Write one cloud's files; DataError where a file cannot be written, or the cloud cannot be read."""
+        """Write one cloud's files."""
         self._tally.add(prediction.geometry)
         write_text(self._folder / label_file(sample), label_lines(prediction, self._names))
         if self._form is not None:

@@ -38,7 +38,7 @@ class CuboidWriter:
         self._pictures, self._labels, self._opengl, self._axis_size = pictures, labels, opengl, axis_size
 
     def write(self, sample: Sample, prediction: Cuboids) -> None:
-        """Write this sample's files; DataError where a file cannot be written, or the picture cannot be read."""
+        """Write this sample's files."""
         if self._labels:
             entries = {"image_name": sample.path.name, "objects": objects(prediction, opengl=self._opengl)}
             text = json.dumps(plain(entries), indent=4, sort_keys=True)

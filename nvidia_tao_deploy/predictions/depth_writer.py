@@ -34,7 +34,7 @@ class DepthWriter:
         self._saturated = 0
 
     def write(self, sample: Sample, prediction: DepthMap) -> None:
-        """Write one sample's files; DataError where a file cannot be written."""
+        """Write one sample's files."""
         from PIL import Image
 
         stem = self._stem(sample.path)

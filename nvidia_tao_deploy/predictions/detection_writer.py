@@ -77,11 +77,7 @@ class DetectionWriter:
         self._paths, self._left_out = OutputPaths(root), LeftOut()
 
     def write(self, sample: Sample, prediction: Detections) -> None:
-        """Write this sample's label file and picture.
-
-        Raises:
-            DataError: a file cannot be written, or the picture cannot be read.
-        """
+        """Write this sample's label file and picture."""
         least: Any = self._threshold
         if isinstance(least, Mapping):
             least = [least.get(class_id, 0.0) for class_id in prediction.class_ids.tolist()]

@@ -67,7 +67,7 @@ class EmbeddingWriter:
             self._rows["text"].append((sample.meta["text"], finite(sample, prediction.text)))
 
     def close(self) -> list[Path]:
-        """Write the files; DataError where a file cannot be written."""
+        """Write the files."""
         written = [self._embeddings(side) for side, rows in self._rows.items() if rows]
         if self._top_k and len(written) == 2:
             written += self._matches(self._kind, "text") + self._matches("text", self._kind)

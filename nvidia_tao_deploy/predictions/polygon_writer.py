@@ -27,7 +27,7 @@ class PolygonWriter:
         self._folder, self._paths = Path(out_dir), OutputPaths(root)
 
     def write(self, sample: Sample, prediction: TextRegions) -> None:
-        """Write this sample's files; DataError where a file cannot be written, or the picture cannot be read."""
+        """Write this sample's files."""
         import cv2
         from PIL import Image
 

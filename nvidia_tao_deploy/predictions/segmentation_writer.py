@@ -53,11 +53,7 @@ class SegmentationWriter:
         self._at_source_size, self._factor = at_source_size, factor
 
     def write(self, sample: Sample, prediction: LabelMap) -> None:
-        """Write this sample's label map and overlay.
-
-        Raises:
-            DataError: a file cannot be written, or the picture cannot be read.
-        """
+        """Write this sample's label map and overlay."""
         from PIL import Image
 
         on_source = to_source(prediction.class_ids, prediction.geometry)

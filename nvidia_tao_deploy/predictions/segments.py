@@ -156,7 +156,7 @@ class SegmentWriter:
         self._out_dir, self._classes, self._paths = out_dir, list(classes), OutputPaths(root)
 
     def write(self, sample: Sample, prediction: LabelMap | PanopticMap | Detections) -> None:
-        """Write this sample's picture; DataError where the file cannot be written, or the picture cannot be read."""
+        """Write this sample's picture."""
         from PIL import Image
 
         if isinstance(prediction, LabelMap):

@@ -19,11 +19,7 @@ COLUMN = "output_score"
 
 
 def write_table(path: Path, rows: Iterable[Iterable[Any]]) -> list[Path]:
-    """Write the rows as a whole; the path as the list that a writer's ``close`` gives.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
+    """Write the rows as a whole; the path as the list that a writer's ``close`` gives."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
@@ -50,7 +46,7 @@ class ClassificationWriter:
         self._rows.append((os.path.abspath(sample.path), label, confidence))
 
     def close(self) -> list[Path]:
-        """Write the table as a whole; DataError where it cannot be written."""
+        """Write the table as a whole."""
         return write_table(self.path, self._rows)
 
 
@@ -72,5 +68,5 @@ class ScoreTable:
         self._rows.append([*(row[column] for column in self._columns), str(np.float32(prediction))])
 
     def close(self) -> list[Path]:
-        """Write the table as a whole; DataError where it cannot be written."""
+        """Write the table as a whole."""
         return write_table(self.path, [[*self._columns, COLUMN], *self._rows])

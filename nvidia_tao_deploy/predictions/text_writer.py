@@ -39,7 +39,7 @@ class TextWriter:
         )
 
     def close(self) -> list[Path]:
-        """Write both files as a whole; DataError where a file cannot be written."""
+        """Write both files as a whole."""
         lines, table = self._folder / "predictions.txt", self._folder / "predictions.json"
         write_text(lines, "".join(self._lines))
         write_json(table, self._entries)

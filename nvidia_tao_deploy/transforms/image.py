@@ -132,7 +132,6 @@ class ImageTransform:
         return channels, (width, height)
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         return {
             "resize": self.resize,
             "color": self.color,

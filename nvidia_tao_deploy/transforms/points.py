@@ -132,7 +132,6 @@ class PointTransform:
         )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         return {
             "columns": list(self._form.columns),
             "range": list(self._area) if self._area is not None else None,

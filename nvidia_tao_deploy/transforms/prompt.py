@@ -206,7 +206,6 @@ class PromptTransform:
         return PromptGeometry(**vars(self._image(sample, out)), prompt=prompt)
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         return {**self._image.describe(), "text": self._facts}
 
     def _encode(self, wanted: tuple[str, ...] | str) -> Prompt:

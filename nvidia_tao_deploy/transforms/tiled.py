@@ -91,7 +91,6 @@ class TiledTransform:
                 )
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         constants = self._images[0].describe()
         del constants["input"]
         return {**constants, "tiles": [vars(tile) for tile in self.layout]}

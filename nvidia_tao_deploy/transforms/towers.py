@@ -63,7 +63,6 @@ class TowerTransform:
         return Geometry((0, 0), (0, 0), (1.0, 1.0))
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         visual = self._visual.describe() if self._visual is not None else {}
         return {**visual, **({"text": self._facts} if self._names else {})}
 

@@ -37,7 +37,6 @@ class UprightTransform(ImageTransform):
         return Geometry(source, (width, height), (width / source[0], height / source[1]))
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         return {**super().describe(), "whole_levels": self.whole_levels, "exif_orientation": "applied"}
 
     def _stretched(self, image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

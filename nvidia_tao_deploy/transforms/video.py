@@ -46,6 +46,5 @@ class VideoTransform:
         return Geometry((width, height), size, (size[0] / width, size[1] / height))
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         constants = {"resize": "stretch_bicubic", "color": "RGB", "scale": 1 / 255}
         return {**constants, "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "input": self.input_name}

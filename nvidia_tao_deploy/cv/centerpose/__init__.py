@@ -24,12 +24,7 @@ DOWN_RATIO = 4
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
-    """Annotated images (evaluate) or a folder of images (inference).
-
-    Raises:
-        SpecError: no folder, or no camera for inference.
-        DataError: see :class:`PoseFolder` and :class:`ImageFolder`.
-    """
+    """Annotated images (evaluate) or a folder of images (inference); SpecError where inference has no camera."""
     if action == "evaluate":
         return PoseFolder(spec.require("dataset.test_data"), planes=not spec.dataset.use_absolute_scale)
     for key in ("inference.focal_length_x", "inference.focal_length_y"):

@@ -73,7 +73,6 @@ class WarpTransform:
         return CameraGeometry((wide, high), (width, height), (scale, scale), (left, top), camera=camera)
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         return {
             "resize": "warp_letterbox",
             "color": "BGR",

@@ -56,12 +56,7 @@ def is_relative(spec: Spec) -> bool:
 
 
 def dataset(spec: Spec, action: str) -> DepthList:
-    """The samples of the action's annotation files.
-
-    Raises:
-        SpecError: no annotation file is named.
-        DataError: see :class:`DepthList`.
-    """
+    """The samples of the action's annotation files."""
     key = f"dataset.{DATA[action]}.data_sources"
     sources = []
     for index, source in enumerate(spec.require(key)):
@@ -118,7 +113,6 @@ class PairTransform:
         return left
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         return {"left": self._left.describe(), "right": self._right.describe()}
 
 

@@ -31,12 +31,7 @@ IMAGES = {
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
-    """evaluate: images of -i or ``validation_data_source`` and labels of -l; inference: of -i or ``images_dir``.
-
-    Raises:
-        SpecError: a folder is not named.
-        DataError: folders are missing, not in pairs, or hold nothing of use.
-    """
+    """evaluate: images of -i or ``validation_data_source`` and labels of -l; inference: of -i or ``images_dir``."""
     images = list(getattr(spec, action).image_dir) or list(filter(None, [spec.get(IMAGES[action])]))
     if not images:
         raise SpecError(

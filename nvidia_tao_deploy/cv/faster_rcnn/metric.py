@@ -23,11 +23,7 @@ class MeanOfThresholds:
             metric.update(sample, prediction)
 
     def compute(self) -> dict[str, float]:
-        """``AP_<class>`` in id order, then ``mAP``.
-
-        Raises:
-            DataError: no image was evaluated.
-        """
+        """``AP_<class>`` in id order, then ``mAP``."""
         results = [metric.compute() for metric in self._metrics]
         return {key: float(np.mean([result[key] for result in results])) for key in results[0]}
 

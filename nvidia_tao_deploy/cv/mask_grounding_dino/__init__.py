@@ -28,12 +28,7 @@ def task(spec: Spec, action: str) -> str:
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
-    """OD: images and class names; VG: images and expressions.
-
-    Raises:
-        SpecError: a source is not named, or not of the task's kind.
-        DataError: files are missing or malformed.
-    """
+    """OD: images and class names; VG: images and expressions; SpecError where a source is not of the task's kind."""
     source = SOURCES[action]
     if task(spec, action) == "VG":
         return expressions.dataset(spec, action, source)

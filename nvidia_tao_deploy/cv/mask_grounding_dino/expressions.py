@@ -53,12 +53,7 @@ def is_lines(path: str) -> bool:
 
 
 def dataset(spec: Any, action: str, source: str) -> Expressions:
-    """evaluate: ``json_file`` and ``image_dir`` of the section ``source``; inference: ``captions`` and ``image_dir``.
-
-    Raises:
-        SpecError: one is not named.
-        DataError: files are missing or malformed.
-    """
+    """evaluate: ``json_file`` and ``image_dir`` of the section ``source``; inference: ``captions`` and ``image_dir``."""
     if action == "inference":
         return to_find(spec.require(f"{source}.captions")[0], spec.require(f"{source}.image_dir"), strict=spec.strict)
     json_file = spec.require(f"{source}.json_file")

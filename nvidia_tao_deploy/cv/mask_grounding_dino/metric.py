@@ -44,11 +44,7 @@ class MergedMasks:
         self._rows.append((both, either, bool(truth.any()), bool(found.any())))
 
     def compute(self) -> dict[str, float]:
-        """The keys of the contract.
-
-        Raises:
-            DataError: no expression was evaluated.
-        """
+        """The keys of the contract."""
         if not self._rows:
             raise DataError("no expression was evaluated")
         both, either, wanted, found = (np.array(column) for column in zip(*self._rows, strict=True))

@@ -40,11 +40,7 @@ class PhraseWriter:
         self._seen: Counter[Path] = Counter()
 
     def write(self, sample: Sample, prediction: Grounded) -> None:
-        """Write this expression's label file and picture.
-
-        Raises:
-            DataError: a file cannot be written, or the picture cannot be read.
-        """
+        """Write this expression's label file and picture."""
         from PIL import Image
 
         number = self._seen[sample.path]

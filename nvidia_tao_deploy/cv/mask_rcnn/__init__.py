@@ -25,12 +25,7 @@ from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
-    """evaluate: ``data_config.val_json_file`` and the images of -i; inference: the images of -i.
-
-    Raises:
-        SpecError: a source is not named.
-        DataError: files are missing or malformed.
-    """
+    """evaluate: ``data_config.val_json_file`` and the images of -i; inference: the images of -i."""
     if action == "inference":
         return ImageFolder(spec.require("inference.image_dir"))
     json_file, images = spec.require("data_config.val_json_file"), spec.evaluate.image_dir or None

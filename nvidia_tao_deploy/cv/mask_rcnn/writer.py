@@ -39,11 +39,7 @@ class MaskWriter:
         self._paths, self._left_out = OutputPaths(root), LeftOut()
 
     def write(self, sample: Sample, prediction: RoiMaskDetections) -> None:
-        """Write this sample's list and picture.
-
-        Raises:
-            DataError: a file cannot be written, or the picture cannot be read.
-        """
+        """Write this sample's list and picture."""
         from PIL import Image
         from pycocotools import mask as coco
 

@@ -33,12 +33,7 @@ def labels(spec: Spec) -> Sequence[str]:
 
 
 def dataset(spec: Spec, action: str) -> GalleryAndQueries:
-    """The gallery, then the annotated queries (evaluate) or the user's images (inference).
-
-    Raises:
-        SpecError: a folder is not named.
-        DataError: gallery or queries are missing or hold no image of a class.
-    """
+    """The gallery, then the annotated queries (evaluate) or the user's images (inference)."""
     reference = spec.require("dataset.val_dataset.reference")
     query = spec.require("dataset.val_dataset.query" if action == "evaluate" else "inference.input_path")
     names = classes(spec).folders

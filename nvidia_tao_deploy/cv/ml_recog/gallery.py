@@ -105,7 +105,7 @@ class NeighbourWriter:
         """Look every image up and write the table as a whole; distances have 4 decimals.
 
         Raises:
-            DataError: no gallery or no image could be read, or the file cannot be written.
+            DataError: no gallery or no image could be read.
             SpecError: the gallery has fewer than k images.
         """
         labels, squared = self._neighbourhood.find(self._k)

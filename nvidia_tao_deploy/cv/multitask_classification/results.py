@@ -87,5 +87,5 @@ class TaskWriter:
         self._rows.append(row)
 
     def close(self) -> list[Path]:
-        """Write the table as a whole; DataError where it cannot be written."""
+        """Write the table as a whole."""
         return write_table(self.path, [["filename", *self._classes], *self._rows])

@@ -72,7 +72,6 @@ class ModeTransform:
         return self._by_mode[sample.meta.get("img_mode", self._default)](sample, out)
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         return self._by_mode[self._default].describe()
 
 

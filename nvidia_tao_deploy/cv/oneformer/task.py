@@ -45,5 +45,4 @@ class TaskTransform:
         return self._image(sample, out)
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         return {**self._image.describe(), "task": self._task}

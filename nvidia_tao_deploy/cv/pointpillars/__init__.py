@@ -80,12 +80,7 @@ def transform(spec: Spec, ports: Ports) -> PointTransform:
 
 
 def dataset(spec: Spec, action: str) -> PointClouds:
-    """The clouds of ``data_path``/``data_split.test``; for inference labels are drawn where there are any.
-
-    Raises:
-        SpecError: no data_path, or no test split.
-        DataError: see :class:`PointClouds`.
-    """
+    """The clouds of ``data_path``/``data_split.test``; for inference labels are drawn where there are any."""
     folder = Path(spec.require("dataset.data_path")) / spec.require("dataset.data_split.test")
     return PointClouds(folder, spec.dataset.class_names, labelled=action == "evaluate", strict=spec.strict)
 

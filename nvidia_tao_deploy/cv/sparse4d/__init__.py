@@ -80,12 +80,7 @@ def transform(spec: Spec, _ports: Ports) -> FrameTransform:
 
 
 def dataset(spec: Spec, _action: str) -> FrameList:
-    """The frames of ``inference.manifest``.
-
-    Raises:
-        SpecError: results of an earlier run would be replaced.
-        DataError: see :class:`FrameList`.
-    """
+    """The frames of ``inference.manifest``; SpecError where results of an earlier run would be replaced."""
     folder = results_folder(spec, "inference")
     there = [name for name in (LINES, SUMMARY, RAW) if (folder / name).exists()]
     if there and not spec.inference.overwrite:

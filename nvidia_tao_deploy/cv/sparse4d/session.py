@@ -106,9 +106,8 @@ class TemporalSession:
             own = {name: array[None] for name, array in zip(own, kept, strict=True)}
         own["prev_exists"] = np.array([kept is not None], np.float32)
         own["interval_mask"] = np.array([[[kept is not None]]])
-        own["timestamp"] = feeds[ELAPSED][0].astype(
-            np.float32
-        )  # of a scene's first frame on: seconds since 1970 do not fit
+        # of a scene's first frame on: seconds since 1970 do not fit
+        own["timestamp"] = feeds[ELAPSED][0].astype(np.float32)
         names = [info.name for info in self._session.inputs]
         outputs = self._session.run({name: own[name] if name in own else feeds[name] for name in names})
         for name, shape in self._outputs.items():

@@ -75,5 +75,4 @@ class FrameTransform:
         return np.asarray((planes - mean) * (1 / std)), placed
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         return {"resize": "cover_bicubic", "cut": "bottom", "layout": "NCHW", **self._settings.model_dump()}

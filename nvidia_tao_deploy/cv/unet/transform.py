@@ -97,7 +97,6 @@ class UnetTransform(ImageTransform):
         return Geometry((image.shape[1], image.shape[0]), size, found.scale, found.offset)
 
     def describe(self) -> dict[str, Any]:
-        """Every constant that shapes the numbers, JSON-ready."""
         resize = f"pad_center_{self.fill:g}" if self.keep_aspect else f"stretch_{self.method.lower()}"
         return {**super().describe(), "resize": resize, "inner": list(self.inner) if self.inner else None}
 

@@ -85,7 +85,7 @@ class ChangePictures:
         self._paths = OutputPaths(root)
 
     def write(self, sample: Sample, prediction: Array) -> None:
-        """Write both pictures of one pair; DataError where a file cannot be read or written."""
+        """Write both pictures of one pair."""
         height, width = prediction.shape
         name = f"{self._paths(sample.path, '')}.jpg"
         drawn = self._colored(prediction)

@@ -46,7 +46,7 @@ class Classify(Section):
     difference_module: Literal["euclidean", "learnable"] = field(
         "euclidean", "What the model gives: a distance, or two logits."
     )
-    eval_margin: float = field(2.0, "A unit is defective where its distance (learnable: its probability) is over this.")
+    eval_margin: float = field(2.0, "A unit is defective where its distance (learnable: its probability) is over this.", ge=0)
 
 
 class Model(Section):

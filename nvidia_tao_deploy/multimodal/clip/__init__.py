@@ -41,12 +41,7 @@ def folders(spec: Spec, key: str) -> list[tuple[str, Captions]]:
 
 
 def dataset(spec: Spec, action: str) -> Joined:
-    """evaluate: image-caption pairs, then class texts and the images of class folders; inference: images, texts.
-
-    Raises:
-        SpecError: there is nothing to run.
-        DataError: files are missing, or hold nothing.
-    """
+    """evaluate: image-caption pairs, then class texts and the images of class folders; inference: images, texts."""
     parts: list[Dataset] = []
     if action == "evaluate":
         if spec.dataset.val.datasets or not spec.evaluate.zero_shot.images_dir:
@@ -103,8 +98,7 @@ def calibration(spec: Spec) -> Dataset:
     """The images below ``cal_image_dir``, with the captions beside them where there are any.
 
     Raises:
-        SpecError: no folder is named, or the model's type is not known.
-        DataError: a folder is missing or holds no image.
+        SpecError: the model's type is not known.
     """
     family.refuse_unknown(spec, Path(spec.gen_trt_engine.onnx_file or ""))
     images = calibration_images(spec)

@@ -23,24 +23,14 @@ def has_gallery(spec: Spec) -> bool:
 
 
 def gallery(spec: Spec, *, with_queries: bool) -> Gallery:
-    """The clips of ``dataset.val``.
-
-    Raises:
-        SpecError: a file is not named.
-        DataError: see :class:`Gallery`.
-    """
+    """The clips of ``dataset.val``."""
     files = spec.require("dataset.val.gt_queries"), spec.require("dataset.val.metadata")
     val = spec.dataset.val
     return Gallery(*files, val.video_root, val.path_prefix_mapping, with_queries=with_queries)
 
 
 def dataset(spec: Spec, action: str) -> Dataset:
-    """evaluate: the gallery and its queries; inference: the gallery, then the texts.
-
-    Raises:
-        SpecError: there is nothing to run.
-        DataError: see :class:`Gallery`.
-    """
+    """evaluate: the gallery and its queries; inference: the gallery, then the texts."""
     if action == "evaluate":
         return gallery(spec, with_queries=True)
     parts: list[Dataset] = [gallery(spec, with_queries=False)] if has_gallery(spec) else []

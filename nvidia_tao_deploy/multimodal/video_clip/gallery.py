@@ -124,11 +124,7 @@ class ClipMetric:
             self._queries.append((sample, finite(sample, prediction.text)))
 
     def compute(self) -> dict[str, Any]:
-        """Shares and areas in [0, 1], ranks from 1; the headline numbers of ``overall`` stand beside the slices.
-
-        Raises:
-            DataError: not one clip of the gallery could be read.
-        """
+        """Shares and areas in [0, 1], ranks from 1; the headline numbers of ``overall`` stand beside the slices."""
         if not self._clips:
             raise DataError("not one clip of the gallery could be read")
         place = {name: index for index, (name, _) in enumerate(self._clips)}
