@@ -212,10 +212,11 @@ def _build_options(spec: Any, prepared: Prepared, profiles: Mapping[str, Profile
     if options.data_type == "int8" and options.calibration.mode == "implicit":
         cache = options.calibration.cal_cache_file
         opt = options.opt_batch_size
+        kind = "MinMaxCalibrator" if options.calibration.method == "minmax" else "EntropyCalibrator2"
         implicit = ImplicitCalibration(
             batches=(lambda: _full_batches(prepared, opt)) if prepared.images else None,
             cache_file=Path(cache) if cache else None,
-            algorithm="minmax" if options.calibration.method == "minmax" else "entropy2",
+            calibrator=f"IInt8{kind}",
         )
         layers |= dict(entry.rsplit(":", 1) for entry in options.layers_precision)
     return BuildOptions(

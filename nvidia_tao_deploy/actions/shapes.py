@@ -8,11 +8,15 @@ from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
-from nvidia_tao_deploy.errors import SpecError, TaoDeployError
+import numpy as np
+
+from nvidia_tao_deploy.errors import BuildError, SpecError, TaoDeployError
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from nvidia_tao_deploy.actions.prepare import Prepared
     from nvidia_tao_deploy.engine.profiles import Profile, Triple
 
@@ -112,11 +116,11 @@ def _from_images(paths: Iterable[Path], stride: int) -> dict[str, Triple]:
 def check_shapes(prepared: Prepared, profiles: Mapping[str, Profile], shown_as: Path) -> None:
     """Run the prepared graph with ONNX Runtime at the min, opt and max shapes, where that takes seconds.
 
+    Shows at once what a builder says after minutes, if at all: a shape that the model itself cannot take.
+
     Raises:
         BuildError: the model cannot run at one of them.
     """
-    from nvidia_tao_deploy.engine.profiles import try_shapes
-    from nvidia_tao_deploy.graph.ort import needs_plain_pairs
     from nvidia_tao_deploy.graph.runnable import runnable
     from nvidia_tao_deploy.graph.tensors import serialized_size
 
@@ -126,5 +130,31 @@ def check_shapes(prepared: Prepared, profiles: Mapping[str, Profile], shown_as: 
     if serialized_size(prepared.model) > TRIAL_WEIGHT_BYTES or elements > TRIAL_ELEMENTS:
         say("note: the shapes are not tried with ONNX Runtime first, the model is large")
         return
-    model = runnable(prepared.model)
-    try_shapes(model.SerializeToString(), profiles, shown_as=shown_as, plain_pairs=needs_plain_pairs(model))
+    try_shapes(runnable(prepared.model), profiles, shown_as)
+
+
+def try_shapes(model: ModelProto, profiles: Mapping[str, Profile], shown_as: Path) -> None:
+    """Run the model once at each of the min, opt and max shapes with ONNX Runtime on the CPU, fed with zeros.
+
+    Raises:
+        BuildError: the model fails at one of the shapes; which one, and ONNX Runtime's reason.
+    """
+    from nvidia_tao_deploy.graph.load import model_inputs
+    from nvidia_tao_deploy.graph.ort import open_session
+
+    session = open_session(model)
+    tried: list[dict[str, Any]] = []
+    for which in WHICH:
+        shapes = {name: tuple(getattr(profile, which)) for name, profile in profiles.items()}
+        if shapes in tried:
+            continue
+        tried.append(shapes)
+        try:
+            session.run(None, {info.name: np.zeros(shapes[info.name], info.dtype) for info in model_inputs(model)})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of its own
+            reason = str(error).strip().splitlines()[0]
+            raise BuildError(
+                f"the model cannot run at the {which} shapes {shapes}: {reason}",
+                where=str(shown_as),
+                remedy="Change the profile (batch size, height, width) to shapes the model takes.",
+            ) from error

@@ -48,7 +48,6 @@ class Features:
     max_aux_streams: bool
     sparse_weights: bool
     refit: bool
-    strip_plan: bool
     weight_streaming: bool
     progress_monitor: bool
     native_instance_norm_flag: bool
@@ -169,7 +168,6 @@ def _features(name: RuntimeName, trt: Any) -> Features:
         max_aux_streams=config("max_aux_streams"),
         sparse_weights=flag("SPARSE_WEIGHTS"),
         refit=flag("REFIT"),
-        strip_plan=flag("STRIP_PLAN"),
         weight_streaming=flag("WEIGHT_STREAMING"),
         progress_monitor=hasattr(trt, "IProgressMonitor"),
         # 8.6 only: on by default from 10.0.

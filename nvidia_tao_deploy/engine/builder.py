@@ -14,8 +14,7 @@ from typing import Any
 
 from nvidia_tao_deploy.engine import implicit, inspector
 from nvidia_tao_deploy.engine.backend import Backend, network_flags, registered_plugins
-from nvidia_tao_deploy.engine.facts import NodeRef
-from nvidia_tao_deploy.engine.known_errors import explain, is_harmless
+from nvidia_tao_deploy.engine.known_errors import explain, is_harmless, shown
 from nvidia_tao_deploy.engine.options import BuildPlan
 from nvidia_tao_deploy.errors import BuildError, DataError
 from nvidia_tao_deploy.files import write_bytes
@@ -153,40 +152,32 @@ def parse(trt: Any, parser: Any, plan: BuildPlan) -> None:
     if plan.native_instance_norm:
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
     if not parser.parse_from_file(plan.model):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise parser_failure(errors, plan.shown_as, *_missing_from(trt, parser, plan.model))
+        raise _parser_failure(trt, parser, plan)
 
 
-def _missing_from(trt: Any, parser: Any, model: str) -> tuple[list[NodeRef], list[NodeRef]]:
-    """All nodes of the model in order, and those whose operator neither the parser nor a plugin knows.
+def _parser_failure(trt: Any, parser: Any, plan: BuildPlan) -> BuildError:
+    """One error from all that a parser collected.
 
-    Parsers before 10 stop at the first such node and name it by its index alone.
+    Parsers before 10 stop at the first node they do not know and name it by its index alone.
     """
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        nodes = onnx.load(model, load_external_data=False).graph.node
+        nodes = onnx.load(plan.model, load_external_data=False).graph.node
     except (OSError, DecodeError):
-        return [], []
-    refs = [NodeRef(node.name, node.op_type) for node in nodes]
-    unknown = {ref.op_type for ref in refs if not parser.supports_operator(ref.op_type)} - registered_plugins(trt)
-    return refs, [ref for ref in refs if ref.op_type in unknown]
-
-
-def parser_failure(
-    errors: list[Any], model: str, nodes: Sequence[NodeRef] = (), unknown: Sequence[NodeRef] = ()
-) -> BuildError:
-    """One error from all that a parser collected; ``nodes`` gives names to errors that hold only an index."""
-    lines = [_parser_line(error, nodes) for error in errors]
+        nodes = ()
+    lines = [_parser_line(parser.get_error(index), nodes) for index in range(parser.num_errors)]
     said = "\n".join(lines)
-    lines += [f"{ref}: this operator is not known" for ref in unknown if str(ref) not in said]
+    unknown = {node.op_type for node in nodes if not parser.supports_operator(node.op_type)} - registered_plugins(trt)
+    names = [shown(node.op_type, node.name) for node in nodes if node.op_type in unknown]
+    lines += [f"{name}: this operator is not known" for name in names if name not in said]
     lines = lines or ["the parser gave no reason"]
     listing = lines[0] if len(lines) == 1 else "\n  - " + "\n  - ".join(dict.fromkeys(lines))
-    return BuildError(f"the ONNX parser refused the model: {listing}", where=model, remedy=_advice(lines))
+    return BuildError(f"the ONNX parser refused the model: {listing}", where=plan.shown_as, remedy=_advice(lines))
 
 
-def _parser_line(error: Any, nodes: Sequence[NodeRef]) -> str:
+def _parser_line(error: Any, nodes: Sequence[Any]) -> str:
     description = str(error.desc()).strip()
     operator, name = (
         str(getattr(error, method)()) if hasattr(error, method) else "" for method in ("node_operator", "node_name")
@@ -195,14 +186,14 @@ def _parser_line(error: Any, nodes: Sequence[NodeRef]) -> str:
     if not operator and 0 <= index < len(nodes):
         operator, name = nodes[index].op_type, nodes[index].name
     code = getattr(error.code(), "name", str(error.code()))
-    if not operator:
-        return f"{description or code} ({code})"
     reason = description or code
+    if not operator:
+        return f"{reason} ({code})"
     if code == "UNSUPPORTED_NODE":
         # A short text is the failed check's source ("false"), of use to nobody.
         said = f" ({description})" if len(description) > 12 else ""
         reason = f"this operator or this form of it is not supported{said}"
-    return f"{NodeRef(name, operator)}: {reason}"
+    return f"{shown(operator, name)}: {reason}"
 
 
 def configure(backend: Backend, builder: Any, network: Any, plan: BuildPlan, log: BuildLog, emit: Emit) -> Any:
@@ -387,10 +378,10 @@ def _save_timing_cache(config: Any, path: Path, emit: Emit) -> None:
 def _reason(errors: list[str]) -> str:
     """Of what a library reported, the line that says why."""
     known = explain(errors)
-    matching = [line for line in errors if known is not None and re.search(known.pattern, line)]
+    matching = [line for line in errors if known is not None and re.search(known[0], line)]
     return next(iter(matching or errors), "it gave no reason")
 
 
 def _advice(lines: list[str]) -> str:
     known = explain(lines)
-    return f"{known.cause} {known.remedy}" if known else "Run again with --verbose for the builder's own log."
+    return known[1] if known else "Run again with --verbose for the builder's own log."

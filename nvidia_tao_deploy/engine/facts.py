@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from nvidia_tao_deploy.arrays import Array
+from nvidia_tao_deploy.engine.known_errors import shown
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.graph.load import model_inputs, model_outputs
+from nvidia_tao_deploy.graph.tensors import QUANTIZE_OPS, STANDARD_DOMAINS, GraphIndex, all_nodes, attribute, opset
+from nvidia_tao_deploy.graph.verify import COUNTED_OPS, LEGACY_QUANTIZED_OPS
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
-_STANDARD_DOMAINS = {"", "ai.onnx"}
-_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-_INTEGER_OPS = {
-    "QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear",
-}  # fmt: skip
-_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+_NAMES: dict[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
 # Types that pass through without arithmetic; forcing a precision on them would only forbid fusions.
-_NOT_ARITHMETIC = {"Cast", "Constant", "Identity", "Shape", "Size", "ConstantOfShape", _QUANTIZE, _DEQUANTIZE}
-
-
-@dataclass(frozen=True)
-class NodeRef:
-    """A node as a message names it."""
-
-    name: str
-    op_type: str
-
-    def __str__(self) -> str:
-        return f"{self.op_type} {self.name!r}" if self.name else self.op_type
+_NOT_ARITHMETIC = QUANTIZE_OPS | {"Cast", "Constant", "Identity", "Shape", "Size", "ConstantOfShape"}
+_AGAIN = "Export it again, or copy it again: it may be truncated."
 
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """Read from one ONNX file. Types are ONNX names in lower case ("float16", "float8e4m3fn")."""
+    """Read from one ONNX file. Types are ONNX names in lower case ("float16", "float8e4m3fn"), nodes as in messages."""
 
     opset: int
     inputs: tuple[TensorInfo, ...]
@@ -49,11 +42,11 @@ class GraphFacts:
     weighted_layers: int
     quantized_convolution: bool
     scale_types: frozenset[str]
-    custom_nodes: tuple[NodeRef, ...]  # of a domain other than ONNX's own
-    integer_nodes: tuple[NodeRef, ...]
+    custom_nodes: tuple[str, ...]  # of a domain other than ONNX's own
+    integer_nodes: tuple[str, ...]
     faulty_quantizers: tuple[str, ...]  # sentences: wrong type, zero point or scale
     missing_zero_points: int
-    nms_nodes: tuple[NodeRef, ...]
+    nms_nodes: tuple[str, ...]
     fp32_nodes: tuple[str, ...]  # arithmetic that stays float32 in a graph that also computes in half precision
     fp32_tensors: tuple[str, ...]  # what those nodes compute
 
@@ -78,9 +71,6 @@ def read(model_path: Path) -> GraphFacts:
     Raises:
         ModelError: the file is missing, empty or not ONNX.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
-
     if not model_path.is_file():
         raise ModelError(f"there is no ONNX file {model_path}", remedy="Check the path in the spec.")
     try:
@@ -89,159 +79,103 @@ def read(model_path: Path) -> GraphFacts:
         raise ModelError(f"not a readable ONNX file ({error})", where=str(model_path), remedy=_AGAIN) from error
     if not model.graph.node:
         raise ModelError("the ONNX file holds no nodes", where=str(model_path), remedy=_AGAIN)
-    return from_model(model)
-
-
-_AGAIN = "Export it again, or copy it again: it may be truncated."
-
-
-def from_model(model: Any) -> GraphFacts:
-    """The facts of an ``onnx.ModelProto``."""
     reader = _Reader(model)
-    refs = [(node, NodeRef(node.name, node.op_type)) for node in reader.nodes]
     counts = Counter(node.op_type for node in reader.nodes)
-    quantized = [node for node in reader.nodes if node.op_type in _WEIGHTED and reader.is_dequantized(node.input[0])]
+    quantized = [node for node in reader.nodes if node.op_type in COUNTED_OPS and reader.is_dequantized(node.input[0])]
     fp32_nodes, fp32_tensors = reader.fp32_islands()
     faults, missing, scale_types = reader.quantizer_faults()
     return GraphFacts(
-        opset=next((entry.version for entry in model.opset_import if entry.domain in _STANDARD_DOMAINS), 0),
-        inputs=tuple(_tensor_info(value) for value in model.graph.input if value.name not in reader.initializers),
-        outputs=tuple(_tensor_info(value) for value in model.graph.output),
-        float_types=frozenset(reader.float_types),
-        quantized_types=frozenset(reader.quantized_types()),
-        quantize_nodes=counts[_QUANTIZE],
-        dequantize_nodes=counts[_DEQUANTIZE],
+        opset=opset(model),
+        inputs=model_inputs(model),
+        outputs=model_outputs(model),
+        float_types=reader.float_types,
+        quantized_types=frozenset(reader.quantized_type(node) for node in reader.nodes if node.op_type in QUANTIZE_OPS),
+        quantize_nodes=counts["QuantizeLinear"],
+        dequantize_nodes=counts["DequantizeLinear"],
         quantized_layers=len(quantized),
-        weighted_layers=sum(counts[op] for op in _WEIGHTED),
+        weighted_layers=sum(counts[op] for op in COUNTED_OPS),
         quantized_convolution=any(node.op_type.startswith("Conv") for node in quantized),
         scale_types=frozenset(scale_types),
-        custom_nodes=tuple(ref for node, ref in refs if node.domain not in _STANDARD_DOMAINS or _is_plugin(ref)),
-        integer_nodes=tuple(ref for node, ref in refs if node.op_type in _INTEGER_OPS),
+        custom_nodes=reader.shown(lambda node: node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type)),
+        integer_nodes=reader.shown(lambda node: node.op_type in LEGACY_QUANTIZED_OPS),
         faulty_quantizers=tuple(faults),
         missing_zero_points=missing,
-        nms_nodes=tuple(ref for node, ref in refs if node.op_type == "NonMaxSuppression"),
+        nms_nodes=reader.shown(lambda node: node.op_type == "NonMaxSuppression"),
         fp32_nodes=fp32_nodes,
         fp32_tensors=fp32_tensors,
     )
 
 
-def _is_plugin(ref: NodeRef) -> bool:
-    # TensorRT plugins are exported into the default domain, told apart only by not being ONNX operators.
-    import onnx
-
-    return not onnx.defs.has(ref.op_type)
-
-
-def _all_nodes(graph: Any) -> Iterator[Any]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _all_nodes(attribute.g)
-            for subgraph in attribute.graphs:
-                yield from _all_nodes(subgraph)
-
-
-def _tensor_info(value: Any) -> TensorInfo:
-    import onnx
-
-    tensor = value.type.tensor_type
-    shape = tuple(
-        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
-    )
-    return TensorInfo(value.name, shape, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
-
-
 class _Reader:
     """Looks up types and producers of tensors in one model."""
 
-    def __init__(self, model: Any) -> None:
-        import onnx
-
-        self._names: dict[int, str] = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
-        try:
-            inferred = onnx.shape_inference.infer_shapes(model).graph
-        except (onnx.shape_inference.InferenceError, ValueError):
-            inferred = model.graph  # plugin nodes and files over 2 GB: what is declared must do
-        self.nodes = list(_all_nodes(model.graph))
+    def __init__(self, model: ModelProto) -> None:
+        index = GraphIndex(model)
+        self.nodes = list(all_nodes(model.graph))
         self.producers = {output: node for node in self.nodes for output in node.output}
-        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._types: dict[str, str] = {
-            value.name: self._names[value.type.tensor_type.elem_type]
-            for values in (inferred.value_info, inferred.input, inferred.output)
-            for value in values
-        }
-        self._types.update({name: self._names[tensor.data_type] for name, tensor in self.initializers.items()})
-        for name, node in self.producers.items():
-            declared = self._declared(node)
-            if declared is not None and name not in self._types:
-                self._types[name] = declared
-        self.float_types = {name for name in self._types.values() if name in ("float", "float16", "bfloat16")}
+        self.initializers = index.initializers
+        self._types = {name: _NAMES[kind] for name, kind in index.elem_types.items()}
+        for name, node in self.producers.items():  # of inner graphs and behind plugins, what the nodes declare
+            if node.op_type == "Cast":
+                self._types.setdefault(name, _NAMES[attribute(node, "to", TensorProto.UNDEFINED)])
+            elif (tensor := self.constant(name)) is not None:
+                self._types.setdefault(name, _NAMES[tensor.data_type])
+        self.float_types = frozenset(self._types.values()) & {"float", "float16", "bfloat16"}
 
-    def _declared(self, node: Any) -> str | None:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to":
-                return self._names[attribute.i]
-            if node.op_type == "Constant" and attribute.name == "value":
-                return self._names[attribute.t.data_type]
-        return None
+    def shown(self, holds: Callable[[NodeProto], bool]) -> tuple[str, ...]:
+        """The nodes for which it holds."""
+        return tuple(shown(node.op_type, node.name) for node in self.nodes if holds(node))
 
-    def constant(self, name: str) -> Any:
-        """The TensorProto behind a name, None if it is computed."""
-        if name in self.initializers:
-            return self.initializers[name]
+    def constant(self, name: str) -> TensorProto | None:
+        """The tensor behind a name, None if it is computed."""
         node = self.producers.get(name)
-        if node is not None and node.op_type == "Constant":
-            return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
-        return None
+        if name in self.initializers or node is None or node.op_type != "Constant":
+            return self.initializers.get(name)
+        tensor: TensorProto | None = attribute(node, "value")
+        return tensor
 
     def is_dequantized(self, name: str) -> bool:
         """Whether a DequantizeLinear computes the tensor."""
         node = self.producers.get(name)
-        return node is not None and node.op_type == _DEQUANTIZE
+        return node is not None and node.op_type == "DequantizeLinear"
 
-    def quantized_types(self) -> set[str]:
-        return {self._quantized_type(node) for node in self.nodes if node.op_type in (_QUANTIZE, _DEQUANTIZE)}
-
-    def _quantized_type(self, node: Any) -> str:
+    def quantized_type(self, node: NodeProto) -> str:
+        """The type behind a Q or in front of a DQ."""
         if len(node.input) > 2 and node.input[2]:
             return self._types.get(node.input[2], "int8")
-        if node.op_type == _DEQUANTIZE:
+        if node.op_type == "DequantizeLinear":
             return self._types.get(node.input[0], "uint8")
-        declared = next((a.i for a in node.attribute if a.name == "output_dtype" and a.i), None)
-        return self._names[declared] if declared else "uint8"
+        return _NAMES[attribute(node, "output_dtype", 0) or TensorProto.UINT8]
 
     def quantizer_faults(self) -> tuple[list[str], int, set[str]]:
         """Sentences about Q/DQ nodes no TensorRT takes, the count without a zero point, the types of the scales."""
         faults: list[str] = []
         missing, scale_types = 0, set()
         for node in self.nodes:
-            if node.op_type not in (_QUANTIZE, _DEQUANTIZE):
+            if node.op_type not in QUANTIZE_OPS:
                 continue
-            ref = NodeRef(node.name, node.op_type)
+            named = shown(node.op_type, node.name)
             scale_types.add(self._types.get(node.input[1], "float"))
             has_zero_point = len(node.input) > 2 and bool(node.input[2])
             missing += not has_zero_point
-            kind = self._quantized_type(node)
+            kind = self.quantized_type(node)
             if has_zero_point and kind == "uint8":
-                faults.append(f"{ref} is uint8, which TensorRT reads as int8: quantize symmetrically to int8")
+                faults.append(f"{named} is uint8, which TensorRT reads as int8: quantize symmetrically to int8")
             elif kind == "int32":
-                faults.append(f"{ref} dequantizes int32 (a bias): keep biases in float")
-            elif has_zero_point and self._any(node.input[2], lambda values: np.any(values != 0)):
-                faults.append(f"{ref} has a zero point other than 0: quantize symmetrically")
-            if self._any(node.input[1], lambda values: not np.all(np.isfinite(values) & (values > 0))):
-                faults.append(f"{ref} has a scale that is not above 0 and finite")
+                faults.append(f"{named} dequantizes int32 (a bias): keep biases in float")
+            elif has_zero_point and self._any(node.input[2], lambda values: values != 0):
+                faults.append(f"{named} has a zero point other than 0: quantize symmetrically")
+            if self._any(node.input[1], lambda values: ~(np.isfinite(values) & (values > 0))):
+                faults.append(f"{named} has a scale that is not above 0 and finite")
             elif self.constant(node.input[1]) is None:
-                faults.append(f"{ref} has a computed scale; it must be a constant")
+                faults.append(f"{named} has a computed scale; it must be a constant")
         return faults, missing, scale_types
 
-    def _any(self, name: str, test: Any) -> bool:
-        import onnx
-
+    def _any(self, name: str, test: Callable[[Array], Any]) -> bool:
         tensor = self.constant(name)
-        if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
             return False
-        return bool(test(onnx.numpy_helper.to_array(tensor).astype(np.float32)))
+        return bool(np.any(test(numpy_helper.to_array(tensor).astype(np.float32))))
 
     def fp32_islands(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the nodes, and of the tensors they compute, that are float32 by choice in a half-precision graph."""

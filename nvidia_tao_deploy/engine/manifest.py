@@ -13,16 +13,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nvidia_tao_deploy.engine.backend import INSTALL, TITLES, load, version_tuple
-from nvidia_tao_deploy.engine.build import BuiltEngine
 from nvidia_tao_deploy.engine.profiles import Profile
 from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError
 from nvidia_tao_deploy.files import file_sha256, write_json
 from nvidia_tao_deploy.runtime import cuda
 from nvidia_tao_deploy.runtime.open import ENGINE_SUFFIXES
 from nvidia_tao_deploy.runtime.session import TensorInfo
+
+if TYPE_CHECKING:
+    from nvidia_tao_deploy.engine.build import BuiltEngine
 
 FORMAT = 1
 _RTX_MAGIC = b"vtrt"

@@ -9,25 +9,19 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.engine.backend import RTX_UNSERVED, Backend
-from nvidia_tao_deploy.engine.facts import GraphFacts
-from nvidia_tao_deploy.engine.profiles import Profile, check_profiles
+from nvidia_tao_deploy.engine.profiles import Profile
 from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.runtime import cuda
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+if TYPE_CHECKING:
+    from nvidia_tao_deploy.engine.facts import GraphFacts
+
 _SMALLEST_CAPABILITY = {"bf16": (8, 0), "fp8": (8, 9)}
-CALIBRATORS = {
-    "entropy2": "IInt8EntropyCalibrator2",
-    "minmax": "IInt8MinMaxCalibrator",
-    "entropy": "IInt8EntropyCalibrator",
-    "legacy": "IInt8LegacyCalibrator",
-}
-_HARDWARE_LEVELS = {"ampere_plus": "AMPERE_PLUS", "same_compute_capability": "SAME_COMPUTE_CAPABILITY"}
 _LOWER = "Lower them to standard operators (gen_trt_engine.tensorrt.plugins: lower)."
 _FP16 = "Use fp16, or drop that target."
 BatchFactory = Callable[[], Iterable[Mapping[str, NDArray[Any]]]]
@@ -39,12 +33,12 @@ class ImplicitCalibration:
     """TensorRT's own int8 calibrator (TensorRT <= 10).
 
     ``batches`` gives the calibration batches, name -> array, each of exactly the opt shape of the profile;
-    it may be None when ``cache_file`` exists. ``algorithm`` is a key of `CALIBRATORS`.
+    it may be None when ``cache_file`` exists. ``calibrator`` is a class of TensorRT.
     """
 
     batches: BatchFactory | None = None
     cache_file: Path | None = None
-    algorithm: str = "entropy2"
+    calibrator: str = "IInt8EntropyCalibrator2"
 
 
 @dataclass(frozen=True)
@@ -64,17 +58,14 @@ class BuildOptions:
     compute_capabilities: tuple[tuple[int, int], ...] = ()
     tf32: bool = False
     layer_precisions: Mapping[str, str] = field(default_factory=dict)
-    fp16_with_int8: bool = True
     optimization_level: int | None = None
     max_aux_streams: int | None = None
     version_compatible: bool = False
     hardware_compatibility: str | None = None
     sparse_weights: bool = False
     refit: bool = False
-    strip_plan: bool = False
     weight_streaming: bool = False
     dla_core: int | None = None
-    gpu_fallback: bool = True
     strict_types: bool = False
     implicit: ImplicitCalibration | None = None
     verbose: bool = False
@@ -122,8 +113,6 @@ def plan_build(
         BuildError: an option, the precision or the graph itself is not for this builder; all reasons are listed.
     """
     notes: list[str] = []
-    profiles = {**_static_profiles(facts), **options.profiles}
-    check_profiles(facts.inputs, profiles)
     implicit, typing = options.implicit, backend.features.typing
     # On 10.x the calibrator and the DLA exist only in weakly typed networks.
     weak = typing == "weak" or (typing == "optional" and (implicit is not None or options.dla_core is not None))
@@ -166,14 +155,15 @@ def plan_build(
         targets=targets,
         optimization_level=options.optimization_level,
         max_aux_streams=options.max_aux_streams,
-        hardware_compatibility=_HARDWARE_LEVELS.get(options.hardware_compatibility or ""),
+        hardware_compatibility=options.hardware_compatibility and options.hardware_compatibility.upper(),
         dla_core=options.dla_core,
         native_instance_norm=options.version_compatible and backend.features.native_instance_norm_flag,
         quantized_to=facts.precision if facts.quantized_layers else None,
-        calibrator=CALIBRATORS[implicit.algorithm] if implicit else None,
+        calibrator=implicit.calibrator if implicit else None,
         calibration_cache=str(implicit.cache_file) if implicit and implicit.cache_file else None,
         calibration_inputs={
-            info.name: [list(profiles[info.name].opt), info.dtype.name] for info in (facts.inputs if implicit else ())
+            info.name: [list(options.profiles[info.name].opt), info.dtype.name]
+            for info in (facts.inputs if implicit else ())
         },
         no_external_tactics=os.environ.get("TRT_NO_EXTERNAL_TACTICS") == "1" and backend.name == "tensorrt",
         device=options.device,
@@ -182,15 +172,8 @@ def plan_build(
     )
 
 
-def _static_profiles(facts: GraphFacts) -> dict[str, Profile]:
-    fixed = {info.name: tuple(size for size in info.shape if size is not None) for info in facts.inputs}
-    return {info.name: Profile(*[fixed[info.name]] * 3) for info in facts.inputs if fixed[info.name] == info.shape}
-
-
 def _precision_problems(facts: GraphFacts, options: BuildOptions, backend: Backend) -> list[Problem]:
     wanted = options.precision
-    if wanted not in PRECISIONS:
-        return [(f"unknown precision {wanted!r}.", f"Use one of {', '.join(PRECISIONS)}.")]
     if wanted not in backend.features.precisions:
         offered = ", ".join(backend.features.precisions)
         return [(f"{wanted} is not offered by this version (it offers {offered}).", "Choose one, or a newer TensorRT.")]
@@ -228,8 +211,8 @@ def _graph_problems(facts: GraphFacts, backend: Backend, notes: list[str]) -> li
     return problems
 
 
-def _listing(nodes: tuple[Any, ...], limit: int = 8) -> str:
-    shown = ", ".join(str(node) for node in nodes[:limit])
+def _listing(nodes: tuple[str, ...], limit: int = 8) -> str:
+    shown = ", ".join(nodes[:limit])
     return shown if len(nodes) <= limit else f"{shown} and {len(nodes) - limit} more"
 
 
@@ -253,7 +236,6 @@ def _option_problems(options: BuildOptions, backend: Backend, weak: bool, notes:
         "They need TensorRT 8.6 or newer; TensorRT-RTX engines are bound to its exact version.",
     )  # fmt: skip
     need(options.weight_streaming, features.weight_streaming, "weight streaming", "It needs TensorRT 10 or newer.")
-    need(options.strip_plan, features.strip_plan, "weightless (stripped) engines", "They need TensorRT 10 or newer.")
     need(options.dla_core is not None, features.dla, "DLA", "It needs TensorRT 8.5 to 10 on a Jetson.")
     need(
         options.implicit is not None, features.implicit_calibration,
@@ -261,25 +243,18 @@ def _option_problems(options: BuildOptions, backend: Backend, weak: bool, notes:
         "Use calibration.mode: explicit, which puts Q/DQ into the graph.",
     )  # fmt: skip
     level = options.hardware_compatibility
-    if level is not None and level not in _HARDWARE_LEVELS:
-        problems.append((f"unknown hardware_compatibility {level!r}.", f"Use {' or '.join(_HARDWARE_LEVELS)}."))
-    elif level is not None:
-        remedy = "List the GPUs in compute_capabilities instead." if rtx else "ampere_plus needs 8.6, the other 10.9."
-        need(
-            True, _HARDWARE_LEVELS[level] in features.hardware_compatibility, f"hardware compatibility {level}", remedy
-        )
+    need(
+        level is not None, (level or "").upper() in features.hardware_compatibility, f"hardware compatibility {level}",
+        "List the GPUs in compute_capabilities instead." if rtx else "ampere_plus needs 8.6, the other 10.9.",
+    )  # fmt: skip
     if options.compute_capabilities and not features.targets:
         problems.append((f"{here} no compute capability targets: it builds for the GPU at hand.", "Leave them empty."))
-    if options.optimization_level is not None and not 0 <= options.optimization_level <= 5:
-        problems.append((f"optimization level {options.optimization_level} is not 0 to 5.", None))
-    if options.workspace_bytes is not None and options.workspace_bytes < 0:
-        problems.append((f"a workspace of {options.workspace_bytes} bytes is below 0.", None))
     if options.weight_streaming and weak and features.weight_streaming:
         problems.append(("weight streaming needs a strongly typed network.", "Drop implicit calibration or DLA."))
     if options.dla_core is not None and options.precision not in ("fp16", "int8"):
         problems.append((f"the DLA runs fp16 and int8, not {options.precision}.", "Change data_type."))
-    if rtx and (options.refit or options.strip_plan) and not cuda.gpu_available():
-        problems.append(("refittable and stripped engines need a GPU while TensorRT-RTX builds.", "Build on one."))
+    if rtx and options.refit and not cuda.gpu_available():
+        problems.append(("refittable engines need a GPU while TensorRT-RTX builds.", "Build on one."))
     problems += _implicit_problems(options)
     if options.layer_precisions and not weak:
         problems.append(("layer precisions stand in the graph for strongly typed networks.", "Cast those nodes."))
@@ -296,8 +271,6 @@ def _implicit_problems(options: BuildOptions) -> list[Problem]:
         return []
     if options.precision != "int8":
         return [(f"a calibrator is given and the precision is {options.precision}.", "Set data_type to int8.")]
-    if implicit.algorithm not in CALIBRATORS:
-        return [(f"unknown calibrator {implicit.algorithm!r}.", f"Use one of {', '.join(CALIBRATORS)}.")]
     if implicit.batches is None and not (implicit.cache_file and implicit.cache_file.is_file()):
         return [("int8 calibration has neither images nor an existing cache.", "Set cal_image_dir.")]
     return []
@@ -355,15 +328,14 @@ def _flags(facts: GraphFacts, options: BuildOptions, weak: bool, notes: list[str
             ("VERSION_COMPATIBLE", options.version_compatible),
             ("SPARSE_WEIGHTS", options.sparse_weights),
             ("REFIT", options.refit),
-            ("STRIP_PLAN", options.strip_plan),
             ("WEIGHT_STREAMING", options.weight_streaming),
-            ("GPU_FALLBACK", options.dla_core is not None and options.gpu_fallback),
+            ("GPU_FALLBACK", options.dla_core is not None),
         )
         if asked
     ]
     if weak:
         int8 = options.implicit is not None or facts.precision == "int8"
-        fp16 = "float16" in facts.float_types or (int8 and options.fp16_with_int8 and not options.strict_types)
+        fp16 = "float16" in facts.float_types or (int8 and not options.strict_types)
         fp16 = fp16 or (options.dla_core is not None and options.precision == "fp16")
         chosen += [name for name, asked in (("FP16", fp16), ("INT8", int8)) if asked]
         if "bfloat16" in facts.float_types:

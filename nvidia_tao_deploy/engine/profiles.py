@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
 Shape = tuple[int, ...]
 Triple = tuple[int, int, int]
-# ONNX Runtime's words for types that NumPy calls otherwise.
-_NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
 
 class Profile(NamedTuple):
@@ -85,83 +80,3 @@ def _axes(info: TensorInfo, sizes: Mapping[str, Triple | None]) -> list[Triple]:
             raise BuildError(what, remedy=remedy)
         triples.append(triple)
     return triples
-
-
-def check_profiles(inputs: Sequence[TensorInfo], profiles: Mapping[str, Profile]) -> None:
-    """Check profiles given by name against the model's inputs: the builder's own messages come late or never
-    (a misspelt name is accepted until the build, a wrong rank speaks of "profile 0").
-
-    Raises:
-        BuildError: unknown or missing input, wrong rank, a static axis changed, min <= opt <= max violated.
-    """
-    names = [info.name for info in inputs]
-    for name in profiles:
-        if name not in names:
-            what = f"the profile names input {name!r}, which the model does not have"
-            raise BuildError(what, remedy=f"Its inputs are: {', '.join(names)}.")
-    for info in inputs:
-        profile = profiles.get(info.name)
-        if profile is None:
-            if any(size is None for size in info.shape):
-                raise BuildError(f"input {info.name!r} is dynamic ({info}) and has no profile", remedy="Give it one.")
-            continue
-        _check_one(info, Profile(*(tuple(shape) for shape in profile)))
-
-
-def _check_one(info: TensorInfo, profile: Profile) -> None:
-    for which, shape in profile._asdict().items():
-        if len(shape) != len(info.shape):
-            what = f"input {info.name!r} has {len(info.shape)} axes, its {which} shape {shape} has {len(shape)}"
-            raise BuildError(what, remedy=f"The model's input is {info}.")
-    for axis, size in enumerate(info.shape):
-        triple = (profile.min[axis], profile.opt[axis], profile.max[axis])
-        if size is not None and set(triple) != {size}:
-            what = f"input {info.name!r}: axis {axis} is fixed at {size} in the model, the profile has {triple}"
-            raise BuildError(what, remedy="Fixed axes must keep their size in min, opt and max.")
-        if not 0 < triple[0] <= triple[1] <= triple[2]:
-            what = f"input {info.name!r}: axis {axis} is not 1 <= min <= opt <= max but {triple}"
-            raise BuildError(what, remedy="Order the three shapes of this input.")
-
-
-def try_shapes(
-    model: Path | bytes, profiles: Mapping[str, Profile], *, shown_as: Path | None = None, plain_pairs: bool = False
-) -> None:
-    """Run the model once at each of the min, opt and max shapes with ONNX Runtime on the CPU, fed with zeros.
-
-    Shows in seconds what a builder says after minutes, if at all: a shape that the model itself cannot take.
-
-    Args:
-        model: an ONNX file, or a serialized model.
-        profiles: one per input.
-        shown_as: the model's name in messages.
-        plain_pairs: see ``graph.ort.needs_plain_pairs``.
-
-    Raises:
-        BuildError: the model fails at one of the shapes; which one, and ONNX Runtime's reason.
-    """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    if plain_pairs:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-    content = model if isinstance(model, bytes) else str(model)
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    words = {node.name: node.type.removeprefix("tensor(").removesuffix(")") for node in session.get_inputs()}
-    types = {name: np.dtype(_NUMPY_NAMES.get(word, word)) for name, word in words.items()}
-    tried: list[dict[str, Shape]] = []
-    for which in Profile._fields:
-        shapes = {name: tuple(getattr(profile, which)) for name, profile in profiles.items()}
-        if shapes in tried:
-            continue
-        tried.append(shapes)
-        feeds = {node.name: np.zeros(shapes[node.name], types[node.name]) for node in session.get_inputs()}
-        try:
-            session.run(None, feeds)
-        except Exception as error:  # ONNX Runtime's exceptions share no base class of its own
-            reason = str(error).strip().splitlines()[0]
-            raise BuildError(
-                f"the model cannot run at the {which} shapes {shapes}: {reason}",
-                where=str(shown_as or (model if isinstance(model, Path) else "")) or None,
-                remedy="Change the profile (batch size, height, width) to shapes the model takes.",
-            ) from error

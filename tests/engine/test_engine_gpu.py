@@ -77,7 +77,7 @@ def relative_error(found: Any, expected: Any) -> float:
 def test_engine_matches_onnxruntime(tmp_path: Path, precision: str, limit: float) -> None:
     path = tmp_path / "m.onnx"
     {"fp32": models.conv_net, "fp16": models.half_net}.get(precision, models.quantized_net)(path)
-    options = {"precision": precision.split()[0], "fp16_with_int8": precision == "int8"}
+    options = {"precision": precision.split()[0], "strict_types": precision != "int8"}
     engine, built = built_engine(path, **options)
     feeds = {"x": images()}
     error = relative_error(run(engine, feeds)["y"], reference(path, feeds)["y"])
@@ -190,7 +190,7 @@ def test_implicit_calibration(tmp_path: Path) -> None:
     cache = tmp_path / "cal.cache"
     batches = [{"x": images(2, seed=seed)} for seed in range(8)]
     calibration = ImplicitCalibration(lambda: iter(batches), cache)
-    engine, _ = built_engine(path, precision="int8", implicit=calibration, fp16_with_int8=False)
+    engine, _ = built_engine(path, precision="int8", implicit=calibration, strict_types=True)
     feeds = {"x": images(3, seed=100)}
     error = relative_error(run(engine, feeds)["y"], reference(path, feeds)["y"])
     text = cache.read_text()
@@ -199,7 +199,7 @@ def test_implicit_calibration(tmp_path: Path) -> None:
     assert "x: " in text
     assert error < 0.1
     # The cache alone is enough from now on.
-    again, _ = built_engine(path, precision="int8", implicit=ImplicitCalibration(None, cache), fp16_with_int8=False)
+    again, _ = built_engine(path, precision="int8", implicit=ImplicitCalibration(None, cache), strict_types=True)
     assert relative_error(run(again, feeds)["y"], reference(path, feeds)["y"]) < 0.1
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import engine_models as models
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
-from nvidia_tao_deploy.engine.profiles import Profile, check_profiles, propose, static_batch, try_shapes
+from nvidia_tao_deploy.actions.shapes import try_shapes
+from nvidia_tao_deploy.engine.profiles import Profile, propose, static_batch
 from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
@@ -66,31 +68,12 @@ def test_inputs_must_share_the_batch_axis() -> None:
         propose([info(None, 3), info(1, 3, name="y")])
 
 
-@pytest.mark.parametrize(
-    ("profiles", "message"),
-    [
-        ({"images": Profile((1, 3), (1, 3), (1, 3))}, "names input 'images'"),
-        ({}, "'x' is dynamic"),
-        ({"x": Profile((1,), (1,), (1,))}, "has 2 axes"),
-        ({"x": Profile((1, 3), (1, 4), (1, 5))}, "fixed at 3"),
-        ({"x": Profile((4, 3), (2, 3), (8, 3))}, "min <= opt <= max"),
-    ],
-)
-def test_given_profiles_are_checked_before_the_build(profiles: dict[str, Profile], message: str) -> None:
-    with pytest.raises(BuildError, match=message):
-        check_profiles([info(None, 3)], profiles)
-
-
-def test_proposals_pass_their_own_check() -> None:
-    inputs = [info(None, 3, None, None), info(None, 5, name="y")]
-    check_profiles(inputs, propose(inputs, 1, 2, 3, heights=(8, 8, 16), widths=(8, 16, 16)))
-
-
 def test_shapes_are_tried_with_onnxruntime(tmp_path: Path) -> None:
     """Six values per row after a reshape: only even numbers of rows of three fit."""
     nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"], "reshape")]
     io = [models.value("x", ["N", 3])], [models.value("y", ["M", 6])]
     path = models.save(tmp_path / "m.onnx", nodes, *io, {"shape": np.array([-1, 6], np.int64)})
-    try_shapes(path, {"x": Profile((2, 3), (2, 3), (4, 3))})
+    model = onnx.load(path)
+    try_shapes(model, {"x": Profile((2, 3), (2, 3), (4, 3))}, path)
     with pytest.raises(BuildError, match="cannot run at the max shapes"):
-        try_shapes(path, {"x": Profile((2, 3), (2, 3), (5, 3))})
+        try_shapes(model, {"x": Profile((2, 3), (2, 3), (5, 3))}, path)
