@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from nvidia_tao_deploy.data.image import SUFFIXES, list_images
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import read_text, some
 from nvidia_tao_deploy.errors import DataError
 
@@ -49,7 +49,7 @@ class ImageFolder:
         return Sample(relative_id(path, self.root), (path,))
 
 
-class ClassFolder:
+class ClassFolder(Listed):
     """Images whose immediate parent folder names their class; targets are class indices (int).
 
     The label comes from the path as listed: a linked image belongs to the folder that holds the link. Images in
@@ -72,35 +72,28 @@ class ClassFolder:
         *,
         strict: bool = False,
     ) -> None:
-        self.root: Path | None = Path(os.path.abspath(images_dir))
-        where = str(images_dir)
+        root, where = Path(os.path.abspath(images_dir)), str(images_dir)
         files = list_images(images_dir)
         if class_names is None:
-            class_names = sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir())
+            class_names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
         index = dict(class_names) if isinstance(class_names, Mapping) else index_classes(class_names, where)
         self.class_names: list[str] = sorted(index, key=index.__getitem__)
         if sorted(index.values()) != list(range(len(index))):
             raise DataError(
                 f"class indices must be 0 to {len(index) - 1}, each once: {some(sorted(index.values()))}", where=where
             )
-        self._items = [(path, index[path.parent.name]) for path in files if path.parent.name in index]
-        if not self._items:
+        labelled = [(path, index[path.parent.name]) for path in files if path.parent.name in index]
+        if not labelled:
             raise DataError(
                 f"no image lies in a folder named after a class: folders here are "
                 f"{some(sorted({path.parent.name for path in files}))}; classes are {some(self.class_names)}",
                 where=where,
                 remedy="The parent folder of an image is its class; check the folder and the class list.",
             )
-        self.issues: list[str] = _class_issues(files, index, Counter(class_id for _, class_id in self._items))
-        if strict and self.issues:
-            raise DataError("; ".join(self.issues), where=where, remedy="Mend the folders, or leave `strict` off.")
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        path, class_id = self._items[index]
-        return Sample(relative_id(path, self.root), (path,), target=class_id)
+        issues = _class_issues(files, index, Counter(class_id for _, class_id in labelled))
+        if strict and issues:
+            raise DataError("; ".join(issues), where=where, remedy="Mend the folders, or leave `strict` off.")
+        super().__init__((Sample(relative_id(path, root), (path,), target) for path, target in labelled), root, issues)
 
 
 def read_classes(file: Path | str) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.folder import common_root, relative_id
 from nvidia_tao_deploy.data.image import list_images
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
@@ -48,7 +48,7 @@ class KittiObject:
     difficult: bool
 
 
-class KittiDetection:
+class KittiDetection(Listed):
     """Image folders, each with its label folder; an image takes part if ``<stem>.txt`` exists.
 
     Labels are read once, here. Names are matched without regard to case: label name -> ``class_mapping`` ->
@@ -86,9 +86,8 @@ class KittiDetection:
                 f"{len(images)} image folders and {len(labels)} label folders do not make pairs",
                 remedy="Give one label folder for each image folder, in the same order.",
             )
+        super().__init__((), common_root(images))
         self.class_names: list[str] = list(class_names)
-        self.root: Path | None = common_root(images)
-        self.issues: list[str] = []
         listed = [pair for folders in zip(images, labels, strict=True) for pair in self._pairs(*folders)]
         pairs = list(dict.fromkeys(listed))
         if len(pairs) < len(listed):
@@ -103,17 +102,10 @@ class KittiDetection:
             raise DataError("; ".join(self.issues), remedy="Mend the labels, or leave `strict` off.")
         self._class_ids = _class_lookup(self.class_names, class_mapping, first_class_id)
         self._check_names(Counter(o.name for of_image in objects for o in of_image), some(labels))
-        self._items = [
-            (image, _target(of_image, self._class_ids, round_boxes))
+        self._samples = [
+            Sample(relative_id(image, self.root), (image,), _target(of_image, self._class_ids, round_boxes))
             for (image, _), of_image in zip(pairs, objects, strict=True)
         ]
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        path, target = self._items[index]
-        return Sample(relative_id(path, self.root), (path,), target)
 
     def _pairs(self, image_dir: Path | str, label_dir: Path | str) -> list[tuple[Path, Path]]:
         folder = Path(os.path.abspath(label_dir))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset, Listed
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import coco_detection as family
@@ -30,20 +31,14 @@ INPUTS = (family.IMAGE, *(Port(name, rank=3 if name == "text_token_mask" else 2)
 bind = expect(inputs=INPUTS, outputs=(family.LOGITS, family.BOXES))
 
 
-class Prompted:
+class Prompted(Listed):
     """A dataset whose samples carry what to look for in ``meta["prompt"]``: one prompt for all, or each in turn."""
 
     def __init__(self, data: Dataset, prompts: Sequence[tuple[str, ...] | str]) -> None:
-        self.data, self._prompts = data, prompts
-        self.root: Path | None = data.root
-        self.issues: list[str] = getattr(data, "issues", [])
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        sample = self.data[index]
-        return replace(sample, meta={**sample.meta, "prompt": self._prompts[index % len(self._prompts)]})
+        self.data = data
+        samples = zip((data[i] for i in range(len(data))), cycle(prompts), strict=False)
+        asked = (replace(sample, meta={**sample.meta, "prompt": prompt}) for sample, prompt in samples)
+        super().__init__(asked, data.root, getattr(data, "issues", ()))
 
 
 def captions(spec: Any) -> tuple[str, ...]:

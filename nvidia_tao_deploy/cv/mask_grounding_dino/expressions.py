@@ -10,36 +10,24 @@ from typing import Any
 
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import common_root
-from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
 UNNAMED = "object"
 
 
-class Expressions:
+class Expressions(Listed):
     """Samples with an expression in ``meta["prompt"]``; targets are tuples of COCO segmentations, () for no target.
-
-    Attributes:
-        issues: what was left out, counted and named.
 
     Raises:
         DataError: there is no sample.
     """
 
     def __init__(self, samples: Sequence[Sample], root: Path, where: str, issues: list[str]) -> None:
-        self._samples, self.issues = samples, issues
-        self.root: Path | None = root
+        super().__init__(samples, root, issues)
         if not samples:
-            raise DataError(
-                f"no expression with an image: {'; '.join(self.issues) or 'the file is empty'}", where=where
-            )
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self._samples[index]
+            raise DataError(f"no expression with an image: {'; '.join(issues) or 'the file is empty'}", where=where)
 
     @property
     def prompts(self) -> list[str]:
@@ -53,7 +41,7 @@ def is_lines(path: str) -> bool:
 
 
 def dataset(spec: Any, action: str, source: str) -> Expressions:
-    """evaluate: ``json_file`` and ``image_dir`` of the section ``source``; inference: ``captions`` and ``image_dir``."""
+    """evaluate: ``json_file`` and ``image_dir`` of the section ``source``; inference: its ``captions`` too."""
     if action == "inference":
         return to_find(spec.require(f"{source}.captions")[0], spec.require(f"{source}.image_dir"), strict=spec.strict)
     json_file = spec.require(f"{source}.json_file")

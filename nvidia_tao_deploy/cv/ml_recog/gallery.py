@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.folder import ClassFolder, index_classes, read_classes
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
 from nvidia_tao_deploy.data.text import read_text, some
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.families.classification import folder_classes
@@ -60,7 +60,7 @@ def _yaml_mapping(path: Path) -> dict[str, str] | None:
     return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else None
 
 
-class GalleryAndQueries:
+class GalleryAndQueries(Listed):
     """The gallery's samples, then the queries'; ``meta["gallery"]`` tells them apart.
 
     Args:
@@ -69,18 +69,12 @@ class GalleryAndQueries:
     """
 
     def __init__(self, gallery: ClassFolder, queries: Dataset) -> None:
-        self.gallery, self.queries = gallery, queries
-        self.root: Path | None = queries.root
-        self.issues: list[str] = [f"gallery: {issue}" for issue in gallery.issues]
+        super().__init__((), queries.root)
+        for side, data in (("gallery", gallery), ("query", queries)):
+            samples, meta = (data[i] for i in range(len(data))), {"gallery": data is gallery}
+            self._samples += (replace(sample, id=f"{side}/{sample.id}", meta=meta) for sample in samples)
+        self.issues += [f"gallery: {issue}" for issue in gallery.issues]
         self.issues += [f"queries: {issue}" for issue in getattr(queries, "issues", ())]
-
-    def __len__(self) -> int:
-        return len(self.gallery) + len(self.queries)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        inside = index < len(self.gallery)
-        sample = self.gallery[index] if inside else self.queries[index - len(self.gallery)]
-        return replace(sample, id=f"{'gallery' if inside else 'query'}/{sample.id}", meta={"gallery": inside})
 
 
 class NeighbourWriter:

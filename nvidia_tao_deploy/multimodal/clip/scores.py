@@ -42,7 +42,7 @@ class ImageTextMetric:
             self._pairs.append((finite(sample, prediction.visual), finite(sample, prediction.text)))
 
     def compute(self) -> dict[str, float]:
-        """Shares and areas in [0, 1], ranks from 1; DataError where not one image of the class folders could be read."""
+        """Shares and areas in [0, 1], ranks from 1; DataError where no image of the class folders could be read."""
         results: dict[str, float] = {}
         if self._pairs:
             images, texts = (np.stack(rows) for rows in zip(*self._pairs, strict=True))
