@@ -264,3 +264,17 @@ def test_objects_without_area_in_their_image_count_as_misses_and_are_told():
         told = "1 objects have no area in their image (kept: misses): a.png" in measured.report()
         assert told == (name != "good")
     assert ap["flat"] == ap["outside"] == ap["good"] == pytest.approx(6 / 11)  # one of two is found
+
+
+@pytest.mark.parametrize("algorithm", ["DBSCAN", "NMS", "HYBRID"])
+def test_a_box_of_the_minimum_height_is_dropped_and_a_sum_at_the_threshold_is_kept(algorithm):
+    cov = np.zeros((1, 1, GRID[1], GRID[0]), np.float32)
+    cov[0, 0, 3, 3] = 1.0
+    bbox = np.full((1, 4, GRID[1], GRID[0]), 1.0, np.float32)  # 70 pixels high
+
+    def found(height, least):
+        return len(decode(cov, bbox, [geometry(NET)], [ClassClustering(algorithm, 0.1, 0.3, 1, least, height)])[0])
+
+    assert [found(height, 0.0) for height in (69, 70, 71)] == [1, 0, 0]
+    if algorithm != "NMS":
+        assert [found(0, least) for least in (0.99, 1.0, 1.01)] == [1, 1, 0]

@@ -32,7 +32,6 @@ DISPARITY = Port("map", DEPTH.names, channels=(1,), floats=True)
 SIDES = ("height", "width")
 DATA = {"evaluate": "test_dataset", "inference": "infer_dataset"}
 NYU_CROP = (45, 471, 41, 601)
-DEFAULT_DISPARITY = 416.0
 
 
 def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
@@ -169,7 +168,7 @@ def metric(spec: Spec, _data: Dataset) -> StereoMetric | MonoMetric:
     """Disparity or depth, as ``dataset.dataset_name`` says."""
     data = spec.dataset
     if is_stereo(spec):
-        return StereoMetric(spec.model.max_disparity or data.max_disparity or DEFAULT_DISPARITY)
+        return StereoMetric(spec.model.max_disparity or data.max_disparity)
     return MonoMetric(
         relative=is_relative(spec), min_depth=data.min_depth or MIN_DEPTH, max_depth=data.max_depth or MAX_DEPTH
     )
@@ -198,7 +197,6 @@ def calibration(spec: Spec) -> Dataset:
 
 
 NETWORK = Network(
-    name="depth_net",
     spec=Spec,
     bind=bind,
     calibration=calibration,

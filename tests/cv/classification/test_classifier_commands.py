@@ -112,6 +112,16 @@ def test_tf1_text_with_flags_and_yaml_give_the_numbers_of_scikit_learn(
     assert results(tmp_path / "yaml" / "trt_evaluate")["top_k_accuracy"] == results(out)["top_k_accuracy"]
 
 
+def test_tf1_looks_at_five_classes_unless_told(shell: Shell, data: Data, tmp_path: Path) -> None:
+    tree = {
+        "results_dir": str(tmp_path / "out"),
+        "eval_config": {"eval_dataset_path": str(data.images)},
+        "evaluate": {"trt_engine": str(data.model(data.caffe())), "class_map": str(data.map)},
+    }
+    assert shell("classification_tf1", "evaluate", "-e", write_spec(tmp_path / "s.yaml", tree)) == 0, shell.err
+    assert data.right(3) < results(tmp_path / "out" / "trt_evaluate")["top_k_accuracy"] == 1
+
+
 def test_tf1_inference_writes_the_table_of_the_contract(shell: Shell, data: Data, tmp_path: Path) -> None:
     model = data.model(data.caffe(), batch=4)  # a fixed batch, the last one short
     text = tmp_path / "experiment.txt"

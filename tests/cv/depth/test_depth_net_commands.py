@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,14 +16,16 @@ from cv.ocr.ocr_replay import write_replay
 from cv.ocr.spec_trees import check_tree
 from PIL import Image
 
-from nvidia_tao_deploy.cv.depth_net import bind, transform
+from nvidia_tao_deploy.cv.depth_net import bind, dataset, metric, stride, transform
 from nvidia_tao_deploy.cv.depth_net.spec import Spec
 from nvidia_tao_deploy.data.depth import read_map
 from nvidia_tao_deploy.data.pfm import read_pfm, write_pfm
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import SpecError
+from nvidia_tao_deploy.predictions.depth import DepthMap
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.spec.load import load_spec
+from nvidia_tao_deploy.transforms.transform import Geometry
 
 COUNT = len(replay.SIZES)
 
@@ -304,3 +307,52 @@ def test_spec(tmp_path: Path) -> None:
         **{f"{which}_{side}": 28 for which in ("min", "opt", "max") for side in ("height", "width")},
     }  # fmt: skip
     check_tree(Spec, "depth_net", values, {"dataset": "max_disparity", "gen_trt_engine": "opt_width"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type", "more", "kind", "scale", "crop"),
+    [
+        ("NYUDV2", "MetricDepthAnything", {}, "depth", None, (45, 471, 41, 601)),
+        ("MonoDataset", "MetricDepthAnything", {}, "depth", None, None),
+        ("MonoDataset", "MetricDepthAnything", {"gt_scale": 256}, "depth", 256, None),
+        ("RelativeMonoDataset", "RelativeDepthAnything", {}, "disparity", 1, None),  # raw values in its PNG
+        ("RelativeMonoDataset", "RelativeDepthAnything", {"gt_scale": 256}, "disparity", 256, None),
+        ("NYUDV2", "RelativeDepthAnything", {}, "depth", None, (45, 471, 41, 601)),
+    ],
+)
+def test_what_maps_of_a_set_mean(
+    name: str, model_type: str, more: dict[str, Any], kind: str, scale: float | None, crop: object, tmp_path: Path
+) -> None:
+    (tmp_path / "list.txt").write_text("a.png a_map.png\n")
+    (tmp_path / "a_map.png").touch()
+    source = {"dataset_name": name, "data_file": str(tmp_path / "list.txt"), **more}
+    data = {"dataset_name": "MonoDataset", "test_dataset": {"data_sources": [source]}}
+    truth = dataset(load_spec(Spec, {"dataset": data, "model": {"model_type": model_type}}), "evaluate")[0].target
+    assert (truth.kind, truth.scale, truth.crop) == (kind, scale, crop)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "limit"),
+    [
+        ({}, {}, 416),
+        ({}, {"max_disparity": 9}, 416),
+        ({"max_disparity": 0}, {"max_disparity": 100}, 100),
+        ({"max_disparity": 192}, {}, 192),
+    ],
+)
+def test_truth_from_the_greatest_disparity_on_does_not_count(
+    model: dict[str, float], data: dict[str, float], limit: float
+) -> None:
+    spec = load_spec(Spec, {"dataset": {"dataset_name": "StereoDataset", **data}, "model": model})
+    truth = np.array([[limit - 1, limit, limit + 1, 0]], np.float32)
+    found = metric(spec, None)  # type: ignore[arg-type]
+    target = SimpleNamespace(path=Path("t"), read=lambda: truth)
+    geometry = Geometry((4, 1), (4, 1), (1.0, 1.0))
+    found.update(Sample("a", (Path("a.png"),), target), DepthMap(np.zeros((1, 4), np.float32), geometry, True))
+    assert found.compute()["epe"] == pytest.approx(limit - 1)
+
+
+def test_sizes_of_a_profile_are_whole_patches_or_whole_halvings() -> None:
+    for names, shape, size in ((["images"], (None, 42, 56), 14), (["left", "right"], (None, 1, 42, 56), 32)):
+        inputs = [TensorInfo(name, (None, 3, 42, 56), np.dtype(np.float32)) for name in names]
+        assert stride(bind(inputs, [TensorInfo("disparity", shape, np.dtype(np.float32))])) == size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from cv.pose import pose_replay as replay
@@ -238,3 +239,41 @@ def test_predictions_of_hidden_objects_are_hits_at_the_last_threshold() -> None:
     for name, last in {"2D Pixel": -1, "Azimuth": -1, "Polar": -1, "ADD": -1, "ADDS": -1, "3D IoU": 0}.items():
         assert np.flatnonzero(curves[name]).tolist() == [range(21)[last]], name
     assert not curves["Scale"].any()
+
+
+def test_objects_behind_the_camera_are_dropped() -> None:
+    item, size = replay.scene_objects(1)[0], (640, 480)
+    behind = {**item, "location": -np.array(item["location"])}
+    flat = replay.on_image(replay.vertices(behind), replay.camera(size))  # their rays pass through the image, too
+    assert len(decode(outputs_of(behind, size, flat), [geometry(size)], (128, 128))[0]) == 0
+
+
+def test_six_points_are_enough_for_the_iterative_solver() -> None:
+    """With noise the solvers differ; which one ran shows."""
+    item, size = replay.scene_objects(1)[0], (640, 480)
+    rng = np.random.default_rng(0)
+    for shown, method in ((6, cv2.SOLVEPNP_ITERATIVE), (5, cv2.SOLVEPNP_EPNP)):
+        outputs = outputs_of(item, size)
+        outputs["kps_displacement_mean"] += rng.normal(0, 0.5, (1, 1, 16))
+        seen = np.float64(outputs["kps_displacement_mean"].reshape(8, 2)[:shown] - 64) * 5 + (320, 240)
+        outputs["kps_displacement_mean"].reshape(8, 2)[shown:] = -10000
+        found = decode(outputs, [geometry(size)], (128, 128))[0]
+        vertices = np.array(replay.SIGNS)[:shown] * item["size"] / 2
+        _, _, location = cv2.solvePnP(vertices, seen, replay.camera(size), None, flags=method)
+        np.testing.assert_allclose(found.locations[0], location[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("centre", "counts"), [((0.5, 0.5), 1), ((-0.1, 0.5), 0), ((0.5, 1.1), 0), ((0, 0.5), 0)])
+def test_an_image_whose_only_object_has_its_centre_outside_counts_nowhere(
+    centre: tuple[float, float], counts: int
+) -> None:
+    tree = replay.annotation(1)
+    item = {
+        key: np.array([tree["objects"][0][key]]) for key in ("projected_cuboid", "keypoints_3d", "scale", "visibility")
+    }
+    item["projected_cuboid"][0, 0] = np.array(centre) * replay.SIZES[1]
+    truth = PoseTruth(replay.SIZES[1], np.array(tree["camera_data"]["camera_projection_matrix"]), None, *item.values())
+    metric = PoseMetric(absolute=True)
+    nothing = Cuboids(*(np.zeros((0, *shape)) for shape in ((), (4,), (8, 2), (3,), (3,), (3,))), np.eye(3))
+    metric.update(Sample(0, (Path("a.png"),), truth), nothing)
+    assert f"{counts} objects" in metric.report()
