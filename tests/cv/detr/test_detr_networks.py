@@ -123,9 +123,13 @@ def test_num_select_decides_in_both_actions(tmp_path: Path, shell: Shell) -> Non
     assert len(lines) == 3
 
 
-@pytest.mark.parametrize(("network", "first"), [("deformable_detr", 1), ("dino", 1), ("rtdetr", 0)])
-def test_labels_and_pictures(network: str, first: int, tmp_path: Path, shell: Shell) -> None:
+@pytest.mark.parametrize(
+    ("network", "more", "first"),
+    [("deformable_detr", {}, 1), ("dino", {}, 1), ("dino", {"contiguous_labels": True}, 0), ("rtdetr", {}, 0)],
+)
+def test_labels_and_pictures(network: str, more: dict[str, Any], first: int, tmp_path: Path, shell: Shell) -> None:
     case = Case(tmp_path, network)
+    case.spec["dataset"] |= more
     assert shell(*case.words("inference")) == 0, shell.err
     folder = tmp_path / "results" / "trt_inference"
     names = {first + i: f"name_{i}" for i in range(CHANNELS)}

@@ -192,6 +192,18 @@ def test_no_target_from_one_half_on(logit: float, count: int, encoder: PromptEnc
     assert len(found.detections) == count
 
 
+@pytest.mark.parametrize(("least", "count"), [(0.49, 12), (0.5, 12), (0.51, 0)])
+def test_a_score_equal_to_the_threshold_counts(least: float, count: int, encoder: PromptEncoder) -> None:
+    raw = random_outputs(3, 1)
+    raw["pred_logits"][:] = 0  # one half
+    raw["no_targets"][:] = -1
+    geometry = PromptGeometry((40, 30), (32, 24), (0.8, 0.8), prompt=encoder.expression("the red car"))
+    (found,) = decode_expressions(
+        raw, [geometry], 12, least=least, text_threshold=0.5, inside_threshold=-1, nms_threshold=0
+    )
+    assert len(found.detections) == count
+
+
 class Case:
     """Images, expressions in both formats, and a model that finds them but for the one without target."""
 

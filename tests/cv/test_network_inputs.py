@@ -1,0 +1,63 @@
+"""What each network's page makes of a picture, against Pillow's filter and the arithmetic of its contract."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.network import Ports
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.spec.load import load_spec
+
+WIDE, HIGH = 40, 24
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FILTERS = Image.Resampling
+
+
+def stretched(picture: Image.Image, method: FILTERS, mean: Any, std: Any) -> np.ndarray:
+    pixels = np.asarray(picture.resize((WIDE, HIGH), method), np.float64)
+    return (pixels / 255 - mean) / std
+
+
+def enlarged(picture: Image.Image, mean: Any, std: Any) -> np.ndarray:
+    wide, high = int(WIDE * 1.14), int(HIGH * 1.14)
+    left, top = round((wide - WIDE) / 2), round((high - HIGH) / 2)
+    pixels = np.asarray(picture.resize((wide, high), FILTERS.BILINEAR), np.float64)
+    return (pixels[top : top + HIGH, left : left + WIDE] / 255 - mean) / std
+
+
+CASES = {
+    "detectnet_v2": ({}, "input_1", lambda p: stretched(p, FILTERS.LANCZOS, 0, 1)),
+    "mask2former": ({}, "inputs", lambda p: stretched(p, FILTERS.BICUBIC, MEAN, STD)),
+    "oneformer": (
+        {"dataset": {"pixel_mean": [0.1, 0.2, 0.3]}},  # read by training only
+        "inputs",
+        lambda p: stretched(p, FILTERS.BICUBIC, MEAN, STD),
+    ),
+    "ml_recog": ({}, "input", lambda p: enlarged(p, MEAN, 0.226)),
+    "segformer": ({}, "input", lambda p: stretched(p, FILTERS.BILINEAR, 0.5, 0.5)),
+    "ocrnet": ({}, "input", lambda p: stretched(p, FILTERS.BICUBIC, 0.5, 0.5)),
+    "mae": ({}, "input", lambda p: stretched(p, FILTERS.BILINEAR, MEAN, STD)),
+    "nvdinov2": ({}, "input", lambda p: stretched(p, FILTERS.BILINEAR, MEAN, STD)),
+}
+
+
+@pytest.mark.parametrize("network", CASES)
+def test_a_picture_becomes_the_contracts_numbers(network: str, tmp_path: Path) -> None:
+    values, role, plain = CASES[network]
+    page = import_module(f"nvidia_tao_deploy.cv.{network}").NETWORK
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
+    picture.save(tmp_path / "a.png")
+    inputs = {role: TensorInfo(role, (None, 3, HIGH, WIDE), np.dtype(np.float32))}
+    out = {role: np.zeros((3, HIGH, WIDE), np.float32)}
+    if network == "oneformer":
+        inputs["tokens"] = TensorInfo("tokens", (None, 77), np.dtype(np.int64))
+        out["tokens"] = np.zeros(77, np.int64)
+    page.transform(load_spec(page.spec, values), Ports(inputs, {}))(Sample("a", (tmp_path / "a.png",)), out)
+    np.testing.assert_allclose(out[role], plain(picture).transpose(2, 0, 1), atol=2e-6)
