@@ -6,44 +6,33 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nvidia_tao_deploy.actions.bench import Bench
-from nvidia_tao_deploy.actions.run import started
+from nvidia_tao_deploy.actions.run import Run, action
 from nvidia_tao_deploy.errors import BuildError, DataError, SpecError
 from nvidia_tao_deploy.files import plain, write_json, write_text
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import progress, say
 from nvidia_tao_deploy.report.html import percent
 
-if TYPE_CHECKING:
-    from nvidia_tao_deploy.spec.sections import NetworkSpec
-
 # Shares of the time after which each kind of measurement ends; the search for the mix has the rest.
 METHODS_SHARE, ERRORS_SHARE, RANKING_SHARE = 0.2, 0.35, 0.7
 
 
-def diagnose(
-    network: Network,
-    source: Path | str | Mapping[str, Any] | NetworkSpec,
-    overrides: Sequence[str] = (),
-    *,
-    flags: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+@action
+def diagnose(run: Run) -> dict[str, Any]:
     """Rank blocks and layers by what quantizing each alone costs, and find the mix that keeps the metric.
 
     Everything is run with ONNX Runtime on a part of the evaluation set. ``diagnose.json`` and ``diagnose.html`` stand
     in the results folder. A run that its budget or an interrupt ended goes on from ``diagnose_state.json``.
 
-    Args are gen_trt_engine's. Returns what diagnose.json holds; its ``layers_precision`` is ready for a build's spec.
-
-    Raises:
-        TaoDeployError: anything the user can mend.
+    Returns:
+        What diagnose.json holds; its ``layers_precision`` is ready for a build's spec.
     """
-    with started(network, "diagnose", source, overrides, flags) as run:
-        return mixed_precision(network, run.spec, run.folder, run.spec.diagnose.max_metric_drop)
+    return mixed_precision(run.network, run.spec, run.folder, run.spec.diagnose.max_metric_drop)
 
 
 def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: float) -> dict[str, Any]:

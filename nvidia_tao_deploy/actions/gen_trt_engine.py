@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nvidia_tao_deploy.actions.calibrate import QUANTIZED, is_shared
 from nvidia_tao_deploy.actions.model import wanted_ranks
 from nvidia_tao_deploy.actions.prepare import PARITY_BATCHES, Prepared, prepare
-from nvidia_tao_deploy.actions.rank_process import job
-from nvidia_tao_deploy.actions.run import started
+from nvidia_tao_deploy.actions.run import Run, action
 from nvidia_tao_deploy.errors import BuildError, SpecError
 from nvidia_tao_deploy.files import atomic_write, copy_beside, plain, write_bytes
 from nvidia_tao_deploy.network import Network
@@ -32,110 +30,94 @@ if TYPE_CHECKING:
 MIB = 2**20
 
 
-def gen_trt_engine(
-    network: Network,
-    source: Path | str | Mapping[str, Any] | NetworkSpec,
-    overrides: Sequence[str] = (),
-    *,
-    flags: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+@action
+def gen_trt_engine(run: Run) -> dict[str, Any]:
     """Build an engine; it stands at ``gen_trt_engine.trt_engine``, the prepared ONNX and the manifest beside it.
 
     Of several ranks, rank 0 builds and writes; the others calibrate on their share of the images, or leave at once.
 
-    Args:
-        network: which network.
-        source: spec file, mapping, or typed spec.
-        overrides: ``key=value`` entries over the spec.
-        flags: values of the established command-line flags, by spec key.
-
     Returns:
         Paths (``engine``, ``prepared_onnx``, ``manifest``), ``precision`` and its ``counts``, the builder's name and
         version, ``engine_bytes`` and ``build_seconds``. {} on other ranks than rank 0.
-
-    Raises:
-        TaoDeployError: anything the user can mend.
     """
-    with started(network, "gen_trt_engine", source, overrides, flags) as run:
-        from nvidia_tao_deploy.actions.shapes import check_shapes, choose_profiles
-        from nvidia_tao_deploy.engine.backend import choose_runtime
-        from nvidia_tao_deploy.engine.build import build
-        from nvidia_tao_deploy.engine.manifest import Manifest, prepared_onnx_path
-        from nvidia_tao_deploy.graph.verify import describe_precision, verify_precision
+    from nvidia_tao_deploy.actions.shapes import check_shapes, choose_profiles
+    from nvidia_tao_deploy.engine.backend import choose_runtime
+    from nvidia_tao_deploy.engine.build import build
+    from nvidia_tao_deploy.engine.manifest import Manifest, prepared_onnx_path
+    from nvidia_tao_deploy.graph.verify import describe_precision, verify_precision
 
-        spec, options = run.spec, run.spec.gen_trt_engine.tensorrt
-        leads, shared = current().leads, is_shared(run.spec)
-        if not leads and not shared:
-            return {}
-        onnx_path = Path(spec.require("gen_trt_engine.onnx_file"))
-        engine_path = _engine_path(spec) if leads else Path()
-        backend = choose_runtime(options.runtime)
-        if options.calibration.max_metric_drop is not None and options.data_type in QUANTIZED:
-            from nvidia_tao_deploy.actions.diagnose import keep_within
+    network, spec, options = run.network, run.spec, run.spec.gen_trt_engine.tensorrt
+    leads, shared = current().leads, is_shared(run.spec)
+    if not leads and not shared:
+        return {}
+    onnx_path = Path(spec.require("gen_trt_engine.onnx_file"))
+    engine_path = _engine_path(spec) if leads else Path()
+    backend = choose_runtime(options.runtime)
+    if options.calibration.max_metric_drop is not None and options.data_type in QUANTIZED:
+        from nvidia_tao_deploy.actions.diagnose import keep_within
 
-            options.layers_precision = keep_within(network, spec, run.folder)
-        elif options.calibration.max_metric_drop is not None:
-            say(f"note: calibration.max_metric_drop is for int8 and fp8 and does nothing in {options.data_type}")
-        say(f"Preparing {onnx_path} in {options.data_type} for {backend.title}")
-        call = partial(job, network.name, "gen_trt_engine", source, overrides, flags)
-        ranks = joined(wanted_ranks(spec, "gen_trt_engine"), call) if shared else nullcontext(Team())
-        with ranks as team, suppress(Given):
-            prepared = prepare(network, spec, backend, team)
-            if not leads and team.link is not None:
-                team.link.send(("done", None))  # there was nothing to calibrate
-        if not leads:
-            return {}
-        for note in prepared.notes:
-            say(f"note: {note}")
-        implicit = options.data_type == "int8" and options.calibration.mode == "implicit"
-        counts = verify_precision(prepared.model, "fp32" if implicit else options.data_type)
-        say("int8 by TensorRT's own calibrator" if implicit else describe_precision(counts))
-        parity = _parity(spec, prepared)
-        profiles = choose_profiles(network, spec, prepared)
-        check_shapes(prepared, profiles, onnx_path)
-        onnx_beside = prepared_onnx_path(engine_path)
-        with atomic_write(onnx_beside) as temporary:
-            temporary.write_bytes(prepared.model.SerializeToString())
-            build_options = _build_options(spec, prepared, profiles, weak=backend.features.typing == "weak")
-            built = build(temporary, build_options, say, backend=backend, shown_as=onnx_path)
-            verified = _verified(options.data_type, built.info, counts, implicit=implicit, where=onnx_path)
-        write_bytes(engine_path, built.plan)
-        manifest = Manifest.describe(
-            built,
-            profiles,
-            source_onnx=onnx_path,
-            prepared_onnx=onnx_beside,
-            precision=options.data_type,
-            calibration=prepared.calibration,
-            transform=prepared.transform.describe(),
-            labels=list(network.labels(spec)),
-            classes=prepared.classes,
-            spec=plain(spec.model_dump(exclude={"encryption_key"})),
-            parity=parity,
-            verified_precision=verified,
-            network=network.name,
-            command=_command(network, spec, onnx_path, engine_path),
+        options.layers_precision = keep_within(network, spec, run.folder)
+    elif options.calibration.max_metric_drop is not None:
+        say(f"note: calibration.max_metric_drop is for int8 and fp8 and does nothing in {options.data_type}")
+    say(f"Preparing {onnx_path} in {options.data_type} for {backend.title}")
+    ranks = joined(wanted_ranks(spec, "gen_trt_engine"), run.job) if shared else nullcontext(Team())
+    with ranks as team, suppress(Given):
+        prepared = prepare(network, spec, backend, team)
+        if not leads and team.link is not None:
+            team.link.send(("done", None))  # there was nothing to calibrate
+    if not leads:
+        return {}
+    for note in prepared.notes:
+        say(f"note: {note}")
+    implicit = options.data_type == "int8" and options.calibration.mode == "implicit"
+    counts = verify_precision(prepared.model, "fp32" if implicit else options.data_type)
+    say("int8 by TensorRT's own calibrator" if implicit else describe_precision(counts))
+    parity = _parity(spec, prepared)
+    profiles = choose_profiles(network, spec, prepared)
+    check_shapes(prepared, profiles, onnx_path)
+    onnx_beside = prepared_onnx_path(engine_path)
+    with atomic_write(onnx_beside) as temporary:
+        temporary.write_bytes(prepared.model.SerializeToString())
+        build_options = _build_options(spec, prepared, profiles, weak=backend.features.typing == "weak")
+        built = build(temporary, build_options, say, backend=backend, shown_as=onnx_path)
+        verified = _verified(options.data_type, built.info, counts, implicit=implicit, where=onnx_path)
+    write_bytes(engine_path, built.plan)
+    manifest = Manifest.describe(
+        built,
+        profiles,
+        source_onnx=onnx_path,
+        prepared_onnx=onnx_beside,
+        precision=options.data_type,
+        calibration=prepared.calibration,
+        transform=prepared.transform.describe(),
+        labels=list(network.labels(spec)),
+        classes=prepared.classes,
+        spec=plain(spec.model_dump(exclude={"encryption_key"})),
+        parity=parity,
+        verified_precision=verified,
+        network=network.name,
+        command=_command(network, spec, onnx_path, engine_path),
+    )
+    manifest_file = manifest.save(engine_path)
+    for sidecar in network.sidecars(onnx_path):
+        copy_beside(sidecar, engine_path.parent)
+    for label, path in (("Engine", engine_path), ("Prepared ONNX", onnx_beside), ("Manifest", manifest_file)):
+        say(f"{label}: {path} ({path.stat().st_size / 1024:.0f} KiB)")
+    return dict(
+        plain(
+            {
+                "engine": engine_path,
+                "prepared_onnx": onnx_beside,
+                "manifest": manifest_file,
+                "precision": options.data_type,
+                "counts": counts,
+                "runtime": backend.title,
+                "engine_bytes": len(built.plan),
+                "build_seconds": built.info.seconds,
+                "parity": parity,
+            }
         )
-        manifest_file = manifest.save(engine_path)
-        for sidecar in network.sidecars(onnx_path):
-            copy_beside(sidecar, engine_path.parent)
-        for label, path in (("Engine", engine_path), ("Prepared ONNX", onnx_beside), ("Manifest", manifest_file)):
-            say(f"{label}: {path} ({path.stat().st_size / 1024:.0f} KiB)")
-        return dict(
-            plain(
-                {
-                    "engine": engine_path,
-                    "prepared_onnx": onnx_beside,
-                    "manifest": manifest_file,
-                    "precision": options.data_type,
-                    "counts": counts,
-                    "runtime": backend.title,
-                    "engine_bytes": len(built.plan),
-                    "build_seconds": built.info.seconds,
-                    "parity": parity,
-                }
-            )
-        )
+    )
 
 
 def _command(network: Network, spec: NetworkSpec, onnx_path: Path, engine_path: Path) -> str:

@@ -12,8 +12,10 @@ from typing import Any, get_args
 import numpy as np
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample
-from nvidia_tao_deploy.errors import SpecError
+from nvidia_tao_deploy.errors import DataError, SpecError
+from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.network import Network
+from nvidia_tao_deploy.pipeline.tally import Tally
 
 # Keys of metrics that sum a task up, in order of preference; a metric with none of them has its first number first.
 MAIN = ("mAP", "mIoU", "Mean IOU", "miou", "PQ", "F-measure", "t2i_mAP", "zero_shot_top_1", "top_1_accuracy",
@@ -43,6 +45,23 @@ class Headline:
         """How the number itself changes at such a loss, e.g. "mAP -0.40 %", "abs_rel +2.00 %"."""
         percent = -loss if self.higher_is_better else loss
         return f"{self.key} {round(percent, 2) + 0.0:+.2f} %" if isfinite(loss) else f"{self.key} undefined"
+
+
+def taken(metric: Metric, sample: Sample, prediction: Any, tally: Tally, *, strict: bool) -> bool:
+    """Update ``metric``; False where the sample's label cannot be used, which skips it as a corrupt image is skipped.
+
+    Raises:
+        DataError: the same, and ``strict``.
+    """
+    try:
+        metric.update(sample, prediction)
+    except DataError as error:
+        if strict:
+            raise
+        tally.images -= 1
+        tally.skipped.append((str(sample.path), f"{error.where}: {error.what}" if error.where else error.what))
+        return False
+    return True
 
 
 def headline(numbers: Mapping[str, Any], section: Any, where: str) -> Headline:

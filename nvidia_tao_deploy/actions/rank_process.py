@@ -15,11 +15,6 @@ from typing import Any
 from nvidia_tao_deploy.pipeline.ranks import ChildLink, Stopped, Team, adopt
 
 
-def job(network: str, action: str, source: Any, overrides: Any, flags: Any) -> dict[str, Any]:
-    """What rank 0 sends: the call it was itself started with."""
-    return {"network": network, "action": action, "source": source, "overrides": list(overrides), "flags": flags}
-
-
 def main(fd: int, index: int, count: int) -> int:
     """Run the job as rank ``index``; the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 gets it too and ends the others

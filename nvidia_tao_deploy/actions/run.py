@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import SpecError, TaoDeployError
 from nvidia_tao_deploy.files import write_text
 from nvidia_tao_deploy.network import Network
@@ -30,22 +32,57 @@ TASKS = {**RESULT_FOLDERS, "compare": "compare", "diagnose": "diagnose"}
 
 @dataclass
 class Run:
-    """One action under way: its typed spec, its results folder and its status log."""
+    """One action under way: its network, typed spec, results folder, status log, and the job of a further rank."""
 
+    network: Network
     spec: Any
     folder: Path
     status: StatusLog
+    job: Callable[[], dict[str, Any]]
+
+
+class Action(Protocol):
+    """A verb: ``evaluate(network, source) -> results``."""
+
+    def __call__(
+        self,
+        network: Network,
+        source: Path | str | Mapping[str, Any] | NetworkSpec,
+        overrides: Sequence[str] = (),
+        *,
+        flags: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Run it.
+
+        Args:
+            network: which network.
+            source: spec file, mapping, or typed spec.
+            overrides: ``key=value`` entries over the spec.
+            flags: values of the established command-line flags, by spec key.
+
+        Raises:
+            TaoDeployError: anything the user can mend.
+        """
+
+
+def action(body: Callable[[Run], dict[str, Any]]) -> Action:
+    """``body``, called like its name, as a verb."""
+
+    @wraps(body)
+    def verb(network: Network, source: Any, overrides: Sequence[str] = (), *, flags: Any = None) -> dict[str, Any]:
+        with started(network, body.__name__, source, overrides, flags) as run:
+            return body(run)
+
+    return verb
 
 
 @contextmanager
 def started(
-    network: Network,
-    action: str,
-    source: Path | str | Mapping[str, Any] | NetworkSpec,
-    overrides: Sequence[str] = (),
-    flags: Mapping[str, Any] | None = None,
+    network: Network, action: str, source: Any, overrides: Sequence[str], flags: Mapping[str, Any] | None
 ) -> Iterator[Run]:
     """Load the spec, open the results folder, and record STARTED and then SUCCESS or FAILURE.
+
+    Args are an `Action`'s.
 
     Raises:
         SpecError: the spec is wrong; recorded too where the results folder is known.
@@ -64,8 +101,10 @@ def started(
             write_text(folder / "experiment.yaml", spec.to_yaml())
         for note in spec.notes:
             say(f"note: {note}")
+        _check_gpus(spec, action)
         status.record("STARTED", f"Starting {network.name} {task}.")
-        yield Run(spec, folder, status)
+        job = {"network": network.name, "action": action, "source": source, "overrides": overrides, "flags": flags}
+        yield Run(network, spec, folder, status, lambda: job)
     except BaseException as error:
         if isinstance(error, TaoDeployError):
             _name_key(spec, action, error)
@@ -90,6 +129,27 @@ def results_folder(spec: NetworkSpec, action: str) -> Path:
         where=spec.where("results_dir"),
         remedy=f"{'Give -r, or set' if flag_of(spec.network, f'{action}.results_dir') else 'Set'} results_dir.",
     )
+
+
+def _check_gpus(spec: Any, action: str) -> None:
+    """SpecError where GPUs are here, and not the one that is asked for; where none is, that is told."""
+    asked = {} if action in ("evaluate", "inference") else {"gen_trt_engine.gpu_id": [spec.gen_trt_engine.gpu_id]}
+    if action != "gen_trt_engine":
+        section = action if action == "inference" else "evaluate"
+        asked[f"{section}.gpu_ids"] = getattr(spec, section).gpu_ids
+    for key, ids in asked.items():
+        if not any(ids):  # 0 is the default
+            continue
+        from nvidia_tao_deploy.runtime.cuda import gpus
+
+        here = len(gpus())
+        if not here:
+            say(f"note: {key} is {some(ids)}, and no GPU is here")
+        elif max(ids[:here]) >= here:  # of more than there are, the first are taken
+            there = "GPU 0" if here == 1 else f"GPUs 0 to {here - 1}"
+            raise SpecError(
+                f"there is no GPU {max(ids[:here])}", where=spec.where(key), remedy=f"This machine shows {there}."
+            )
 
 
 def failure_message(error: BaseException, action: str) -> str:
