@@ -22,7 +22,7 @@ from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.ranks import Team, current, joined
 
 if TYPE_CHECKING:
-    from nvidia_tao_deploy.engine.build import BuildInfo
+    from nvidia_tao_deploy.engine.build import BuiltEngine
     from nvidia_tao_deploy.engine.options import BuildOptions
     from nvidia_tao_deploy.engine.profiles import Profile
     from nvidia_tao_deploy.spec.sections import NetworkSpec
@@ -80,7 +80,7 @@ def gen_trt_engine(run: Run) -> dict[str, Any]:
         temporary.write_bytes(prepared.model.SerializeToString())
         build_options = _build_options(spec, prepared, profiles, weak=backend.features.typing == "weak")
         built = build(temporary, build_options, say, backend=backend, shown_as=onnx_path)
-        verified = _verified(options.data_type, built.info, counts, implicit=implicit, where=onnx_path)
+        verified = _verified(options.data_type, built, counts, implicit=implicit, where=onnx_path)
     write_bytes(engine_path, built.plan)
     manifest = Manifest.describe(
         built,
@@ -113,7 +113,7 @@ def gen_trt_engine(run: Run) -> dict[str, Any]:
                 "counts": counts,
                 "runtime": backend.title,
                 "engine_bytes": len(built.plan),
-                "build_seconds": built.info.seconds,
+                "build_seconds": built.seconds,
                 "parity": parity,
             }
         )
@@ -156,7 +156,9 @@ def _engine_path(spec: NetworkSpec) -> Path:
     return path
 
 
-def _verified(asked: str, info: BuildInfo, counts: Mapping[str, int], *, implicit: bool, where: Path) -> dict[str, Any]:
+def _verified(
+    asked: str, built: BuiltEngine, counts: Mapping[str, int], *, implicit: bool, where: Path
+) -> dict[str, Any]:
     """What the engine holds: read back where the builder can, else what stands in the graph it was built from.
 
     Raises:
@@ -164,22 +166,22 @@ def _verified(asked: str, info: BuildInfo, counts: Mapping[str, int], *, implici
     """
     from nvidia_tao_deploy.graph.verify import describe_precision
 
-    held = {name: count for name, count in (info.layer_precisions or {}).items() if count and name != "other"}
+    held = {name: count for name, count in (built.layer_precisions or {}).items() if count and name != "other"}
     if not held:
         if not implicit:
             say(f"{describe_precision(counts)} (in the prepared graph; the engine does not tell)")
         return {"source": "prepared graph", **counts}
     found = {**held, "total": sum(held.values())}
-    hidden = f"; {info.opaque_layers} compiled layers do not tell" if info.opaque_layers else ""
+    hidden = f"; {built.opaque_layers} compiled layers do not tell" if built.opaque_layers else ""
     say(f"In the engine: {describe_precision(found)}{hidden}")
-    if asked != "fp32" and asked not in held and not info.opaque_layers:
+    if asked != "fp32" and asked not in held and not built.opaque_layers:
         raise BuildError(
             f"{asked} was asked for, and the engine holds {describe_precision(found)}",
             where=str(where),
             remedy="This GPU has no kernels for these layers in that precision, or they were slower: ask for another "
             "data_type, or set strict_types.",
         )
-    return {"source": "engine", **found, "compiled_layers": info.opaque_layers}
+    return {"source": "engine", **found, "compiled_layers": built.opaque_layers}
 
 
 def _build_options(spec: Any, prepared: Prepared, profiles: Mapping[str, Profile], *, weak: bool) -> BuildOptions:

@@ -38,9 +38,11 @@ _START = (
 
 
 @dataclass(frozen=True)
-class BuildInfo:
-    """What is known about a finished build; goes into the manifest."""
+class BuiltEngine:
+    """A plain serialized plan, as trtexec, Triton and DeepStream read it, and what is known about its build."""
 
+    plan: bytes
+    facts: GraphFacts
     runtime: str
     version: str
     targets: tuple[tuple[int, int], ...]  # RTX targets, or the GPU's compute capability
@@ -53,15 +55,6 @@ class BuildInfo:
     warnings: tuple[str, ...]
     layer_precisions: Mapping[str, int] | None  # read back from the engine: convolutions and products per precision
     opaque_layers: int = 0  # layers of the engine that hold many operators and do not tell their precisions
-
-
-@dataclass(frozen=True)
-class BuiltEngine:
-    """A plain serialized plan, as trtexec, Triton and DeepStream read it, and how it came about."""
-
-    plan: bytes
-    info: BuildInfo
-    facts: GraphFacts
 
 
 def build(
@@ -98,7 +91,9 @@ def build(
     progress(f"Built {len(data) / 2**20:.1f} MiB in {seconds:.1f} s")
     capability = cuda.compute_capability(options.device)
     own = (capability,) if capability is not None else ()
-    info = BuildInfo(
+    return BuiltEngine(
+        plan=data,
+        facts=facts,
         runtime=backend.name,
         version=backend.version,
         targets=plan.targets or own,
@@ -112,7 +107,6 @@ def build(
         layer_precisions=talk.layers,
         opaque_layers=talk.opaque,
     )
-    return BuiltEngine(data, info, facts)
 
 
 def _for_targets(plan: BuildPlan, options: BuildOptions) -> str:
@@ -203,7 +197,7 @@ class _Conversation:
         return self._options.verbose
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._connection.send_bytes(json.dumps(message).encode())
+        self._connection.send_bytes(json.dumps(message, default=str).encode())  # paths
 
     def _send_batch(self) -> None:
         batch = next(self._batches, None) if self._batches is not None else None

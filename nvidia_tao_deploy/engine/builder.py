@@ -6,6 +6,7 @@ once per process by an environment variable, and clears TF32 on its own. Its Cal
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -24,35 +25,27 @@ _PRECISION_TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "IN
 _PROGRESS_INTERVAL = 0.5  # seconds between progress events of one phase
 
 
-class BuildLog:
-    """Keeps what a build reported: warnings and errors in order, without the harmless ones."""
+def make_logger(trt: Any, emit: Emit, *, gpu: bool, verbose: bool) -> Any:
+    """A TensorRT logger that sends events and keeps ``errors``, without the harmless ones, in order.
 
-    def __init__(self, emit: Emit, *, gpu: bool, verbose: bool) -> None:
-        self.errors: list[str] = []
-        self._emit, self._gpu, self._verbose = emit, gpu, verbose
-
-    def add(self, severity: str, message: str) -> None:
-        """Take one message of the library; ``severity`` is the name in ``ILogger.Severity``."""
-        message = message.strip()
-        if severity in ("ERROR", "INTERNAL_ERROR"):
-            if is_harmless(message, gpu=self._gpu):
-                return
-            self.errors.append(message)
-        if severity != "VERBOSE" or self._verbose:
-            self._emit({"event": "log", "severity": severity, "text": message})
-
-
-def make_logger(trt: Any, log: BuildLog, *, verbose: bool) -> Any:
-    """A TensorRT logger feeding ``log``. One per process: TensorRT ignores a second one."""
+    One per process: TensorRT ignores a second one.
+    """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             # VERBOSE lines are by the ten thousand: drop them before anything is done with them.
-            if verbose or severity != trt.ILogger.VERBOSE:
-                log.add(severity.name, message)
+            if severity == trt.ILogger.VERBOSE and not verbose:
+                return
+            message = message.strip()
+            if severity.name in ("ERROR", "INTERNAL_ERROR"):
+                if is_harmless(message, gpu=gpu):
+                    return
+                self.errors.append(message)
+            emit({"event": "log", "severity": severity.name, "text": message})
 
     return Logger()
 
@@ -69,21 +62,24 @@ def build_plan(plan: BuildPlan, backend: Backend, emit: Emit, batches: implicit.
 
     trt = backend.module
     gpu = cuda.gpu_available()
-    log = BuildLog(emit, gpu=gpu, verbose=plan.verbose)
-    logger = make_logger(trt, log, verbose=plan.verbose)
-    if gpu and plan.device:
-        cuda.set_device(plan.device)
+    logger = make_logger(trt, emit, gpu=gpu, verbose=plan.options.verbose)
+    errors: list[str] = logger.errors
+    if gpu and plan.options.device:
+        cuda.set_device(plan.options.device)
     if backend.features.plugins:
         trt.init_libnvinfer_plugins(logger, "")
     try:
         builder = trt.Builder(logger)
     except TypeError as error:  # what the binding makes of a factory that returned nothing
-        what = f"{backend.title} could not start: {_reason(log.errors)}"
-        raise BuildError(what, remedy=_advice(log.errors)) from error
+        what = f"{backend.title} could not start: {_reason(errors)}"
+        raise BuildError(what, remedy=_advice(errors)) from error
     network = builder.create_network(network_flags(backend, strongly_typed=plan.strongly_typed))
     parser = trt.OnnxParser(network, logger)
-    parse(trt, parser, plan)
-    config = configure(backend, builder, network, plan, log, emit)
+    if plan.options.version_compatible and backend.features.native_instance_norm_flag:
+        parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
+    if not parser.parse_from_file(plan.model):  # from its file: external weights are found beside it
+        raise _parser_failure(trt, parser, plan)
+    config = configure(backend, builder, network, plan, errors, emit)
     pin_layers(trt, network, plan, emit)
     cache = attach_timing_cache(config, plan, emit)
     calibrator = None
@@ -93,13 +89,13 @@ def build_plan(plan: BuildPlan, backend: Backend, emit: Emit, batches: implicit.
         if note is not None:
             emit({"event": "warning", "text": note})
     serialized = builder.build_serialized_network(network, config)
-    if serialized is None and _relax_constraints(trt, config, log, emit):
+    if serialized is None and _relax_constraints(trt, config, errors, emit):
         serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        what = f"{backend.title} could not build the engine: {_reason(log.errors)}"
-        raise BuildError(what, where=plan.shown_as, remedy=_advice(log.errors))
+        what = f"{backend.title} could not build the engine: {_reason(errors)}"
+        raise BuildError(what, where=plan.shown_as, remedy=_advice(errors))
     if cache is not None:
-        _save_timing_cache(config, Path(plan.timing_cache or ""), emit)
+        _save_timing_cache(config, Path(plan.options.timing_cache or ""), emit)
     if calibrator is not None:
         implicit.save_cache(calibrator, plan)
     data = bytes(memoryview(serialized))
@@ -128,31 +124,19 @@ def verify(trt: Any, logger: Any, data: bytes, plan: BuildPlan, emit: Emit) -> N
         )
 
 
-def _relax_constraints(trt: Any, config: Any, log: BuildLog, emit: Emit) -> bool:
+def _relax_constraints(trt: Any, config: Any, errors: list[str], emit: Emit) -> bool:
     """After a build that failed for want of a kernel, turn "obey" layer precisions into "prefer"; whether it did."""
     obey = getattr(trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS", None)
     if obey is None or not config.get_flag(obey):
         return False
-    if not any("Could not find any implementation" in line for line in log.errors):
+    if not any("Could not find any implementation" in line for line in errors):
         return False
     config.clear_flag(obey)
     config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
     text = "a layer has no kernel in the precision given to it: building again with precisions preferred, not obeyed"
     emit({"event": "warning", "text": text})
-    log.errors.clear()
+    errors.clear()
     return True
-
-
-def parse(trt: Any, parser: Any, plan: BuildPlan) -> None:
-    """Parse the model from its file, so that external weights beside it are found.
-
-    Raises:
-        BuildError: every error of the parser with operator, node and reason.
-    """
-    if plan.native_instance_norm:
-        parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
-    if not parser.parse_from_file(plan.model):
-        raise _parser_failure(trt, parser, plan)
 
 
 def _parser_failure(trt: Any, parser: Any, plan: BuildPlan) -> BuildError:
@@ -196,32 +180,33 @@ def _parser_line(error: Any, nodes: Sequence[Any]) -> str:
     return f"{shown(operator, name)}: {reason}"
 
 
-def configure(backend: Backend, builder: Any, network: Any, plan: BuildPlan, log: BuildLog, emit: Emit) -> Any:
+def configure(backend: Backend, builder: Any, network: Any, plan: BuildPlan, errors: list[str], emit: Emit) -> Any:
     """The builder configuration for ``plan``.
 
     Raises:
         BuildError: a profile is refused, a shape input has no values, the GPU or DLA cannot do what is asked.
     """
-    trt = backend.module
+    trt, options = backend.module, plan.options
     config = builder.create_builder_config()
     _check_platform(builder, plan)
     for name in plan.set_flags:
         config.set_flag(getattr(trt.BuilderFlag, name))
     for name in plan.clear_flags:
         config.clear_flag(getattr(trt.BuilderFlag, name))
-    if plan.workspace_bytes:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, plan.workspace_bytes)
+    if options.workspace_bytes:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if plan.optimization_level is not None:
-        config.builder_optimization_level = plan.optimization_level
-    if plan.max_aux_streams is not None:
-        config.max_aux_streams = plan.max_aux_streams
-    if plan.hardware_compatibility:
-        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, plan.hardware_compatibility)
-    if plan.dla_core is not None:
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.max_aux_streams is not None:
+        config.max_aux_streams = options.max_aux_streams
+    if options.hardware_compatibility:
+        level = getattr(trt.HardwareCompatibilityLevel, options.hardware_compatibility.upper())
+        config.hardware_compatibility_level = level
+    if options.dla_core is not None:
         config.default_device_type = trt.DeviceType.DLA
-        config.DLA_core = plan.dla_core
-    if plan.no_external_tactics:
+        config.DLA_core = options.dla_core
+    if os.environ.get("TRT_NO_EXTERNAL_TACTICS") == "1" and backend.name == "tensorrt":
         config.set_tactic_sources(0)
     if plan.targets:
         config.num_compute_capabilities = len(plan.targets)
@@ -229,7 +214,7 @@ def configure(backend: Backend, builder: Any, network: Any, plan: BuildPlan, log
             config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{major}{minor}"), index)
     if backend.features.progress_monitor:
         config.progress_monitor = _monitor(trt, emit)
-    _add_profile(builder, network, config, plan, log)
+    _add_profile(builder, network, config, plan, errors)
     return config
 
 
@@ -237,30 +222,31 @@ def _check_platform(builder: Any, plan: BuildPlan) -> None:
     for precision in ("fp16", "int8"):
         if precision.upper() in plan.set_flags and not getattr(builder, f"platform_has_fast_{precision}", True):
             raise BuildError(f"this GPU has no fast {precision}", remedy="Choose another data_type.")
-    if plan.dla_core is not None and plan.dla_core >= builder.num_DLA_cores:
-        what = f"DLA core {plan.dla_core} was asked for and this device has {builder.num_DLA_cores}"
+    core = plan.options.dla_core
+    if core is not None and core >= builder.num_DLA_cores:
+        what = f"DLA core {core} was asked for and this device has {builder.num_DLA_cores}"
         raise BuildError(what, remedy="DLA cores exist on Jetson boards only; leave dla_core empty.")
 
 
-def _add_profile(builder: Any, network: Any, config: Any, plan: BuildPlan, log: BuildLog) -> None:
+def _add_profile(builder: Any, network: Any, config: Any, plan: BuildPlan, errors: list[str]) -> None:
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
     if not any(tensor.is_shape_tensor or -1 in tuple(tensor.shape) for tensor in tensors):
         return
     profile = builder.create_optimization_profile()
     for tensor in tensors:
         if tensor.is_shape_tensor:
-            values = plan.shape_values.get(tensor.name)
+            values = plan.options.shape_values.get(tensor.name)
             if values is None:
                 raise BuildError(
                     f"input {tensor.name!r} is a shape tensor: its values decide shapes",
                     remedy="Give its min, opt and max values, or export the model with that shape fixed.",
                 )
             profile.set_shape_input(tensor.name, *values)
-        elif tensor.name in plan.profiles:
-            profile.set_shape(tensor.name, *(tuple(shape) for shape in plan.profiles[tensor.name]))
+        elif tensor.name in plan.options.profiles:
+            profile.set_shape(tensor.name, *(tuple(shape) for shape in plan.options.profiles[tensor.name]))
     # set_shape reports nothing: a bad profile shows only here, as -1.
     if config.add_optimization_profile(profile) < 0:
-        raise BuildError("the builder refused the shape profile", remedy=_advice(log.errors))
+        raise BuildError("the builder refused the shape profile", remedy=_advice(errors))
     if plan.calibrator is not None:
         config.set_calibration_profile(profile)
 
@@ -345,9 +331,9 @@ def _monitor(trt: Any, emit: Emit) -> Any:
 
 def attach_timing_cache(config: Any, plan: BuildPlan, emit: Emit) -> Any:
     """Attach the timing cache of the plan; one of another GPU or version is replaced, which is said."""
-    if plan.timing_cache is None:
+    if plan.options.timing_cache is None:
         return None
-    path = Path(plan.timing_cache)
+    path = Path(plan.options.timing_cache)
     blob = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(blob)
     # TensorRT 8.5 takes a damaged file for an empty cache without a word.

@@ -115,10 +115,10 @@ class Manifest:
         **more: Any,
     ) -> Manifest:
         """The manifest of a build; ``more`` are further fields by name (calibration, transform, labels, spec ...)."""
-        info, facts = built.info, built.facts
+        facts = built.facts
         return cls(
-            runtime=info.runtime,
-            runtime_version=info.version,
+            runtime=built.runtime,
+            runtime_version=built.version,
             precision=more.pop("precision", facts.precision),
             inputs=[_tensor(item) for item in facts.inputs],
             outputs=[_tensor(item) for item in facts.outputs],
@@ -129,8 +129,8 @@ class Manifest:
                 "quantized_layers": facts.quantized_layers,
                 "weighted_layers": facts.weighted_layers,
             },
-            targets=[list(target) for target in info.targets],
-            gpu=info.gpu,
+            targets=[list(target) for target in built.targets],
+            gpu=built.gpu,
             operating_system=f"{platform.system()} {platform.machine()}",
             driver=cuda.driver_version(),
             engine_sha256=hashlib.sha256(built.plan).hexdigest(),
@@ -140,13 +140,13 @@ class Manifest:
             prepared_onnx=prepared_onnx.name if prepared_onnx else None,
             prepared_sha256=file_sha256(prepared_onnx) if prepared_onnx else None,
             build_options={
-                "strongly_typed": info.strongly_typed,
-                "flags": list(info.flags),
-                "hardware_compatibility": info.hardware_compatibility,
+                "strongly_typed": built.strongly_typed,
+                "flags": list(built.flags),
+                "hardware_compatibility": built.hardware_compatibility,
             },
-            notes=[*info.notes, *info.warnings[:20]],
-            layer_precisions=dict(info.layer_precisions) if info.layer_precisions else None,
-            build_seconds=info.seconds,
+            notes=[*built.notes, *built.warnings[:20]],
+            layer_precisions=dict(built.layer_precisions) if built.layer_precisions else None,
+            build_seconds=built.seconds,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **more,
         )

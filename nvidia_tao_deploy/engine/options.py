@@ -5,9 +5,8 @@ Every option is either carried out or refused with the reason: `plan_build` is t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,31 +75,20 @@ class BuildOptions:
 class BuildPlan:
     """What the builder process is told: plain data, no decisions left. Flags are names in ``BuilderFlag``."""
 
+    options: BuildOptions  # but for the implicit calibration
     runtime: str
     model: str
     shown_as: str
     strongly_typed: bool
     set_flags: tuple[str, ...]
     clear_flags: tuple[str, ...]
-    profiles: Mapping[str, Any]
-    shape_values: Mapping[str, Any]
     pinned_nodes: Mapping[str, str]  # node name -> precision; weakly typed builds only
     pinned_tensors: tuple[str, ...]  # computed in float32
-    workspace_bytes: int | None
-    timing_cache: str | None
     targets: tuple[tuple[int, int], ...]
-    optimization_level: int | None
-    max_aux_streams: int | None
-    hardware_compatibility: str | None
-    dla_core: int | None
-    native_instance_norm: bool
     quantized_to: str | None  # the type of the graph's Q/DQ pairs
     calibrator: str | None
     calibration_cache: str | None
     calibration_inputs: Mapping[str, Any]  # input name -> (opt shape, dtype name)
-    no_external_tactics: bool
-    device: int
-    verbose: bool
     notes: tuple[str, ...] = ()
 
 
@@ -140,24 +128,16 @@ def plan_build(
     if pinned_nodes or pinned_tensors:
         set_flags.append("OBEY_PRECISION_CONSTRAINTS")
     return BuildPlan(
+        options=replace(options, implicit=None),
         runtime=backend.name,
         model=str(Path(model_path).resolve()),
         shown_as=str(shown_as or model_path),
         strongly_typed=not weak,
         set_flags=tuple(dict.fromkeys(set_flags)),
         clear_flags=tuple(clear_flags),
-        profiles={name: [list(shape) for shape in profile] for name, profile in options.profiles.items()},
-        shape_values={name: [list(value) for value in values] for name, values in options.shape_values.items()},
         pinned_nodes=pinned_nodes,
         pinned_tensors=pinned_tensors,
-        workspace_bytes=options.workspace_bytes or None,
-        timing_cache=str(options.timing_cache) if options.timing_cache else None,
         targets=targets,
-        optimization_level=options.optimization_level,
-        max_aux_streams=options.max_aux_streams,
-        hardware_compatibility=options.hardware_compatibility and options.hardware_compatibility.upper(),
-        dla_core=options.dla_core,
-        native_instance_norm=options.version_compatible and backend.features.native_instance_norm_flag,
         quantized_to=facts.precision if facts.quantized_layers else None,
         calibrator=implicit.calibrator if implicit else None,
         calibration_cache=str(implicit.cache_file) if implicit and implicit.cache_file else None,
@@ -165,9 +145,6 @@ def plan_build(
             info.name: [list(options.profiles[info.name].opt), info.dtype.name]
             for info in (facts.inputs if implicit else ())
         },
-        no_external_tactics=os.environ.get("TRT_NO_EXTERNAL_TACTICS") == "1" and backend.name == "tensorrt",
-        device=options.device,
-        verbose=options.verbose,
         notes=tuple(notes),
     )
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.engine import backend as backends
 from nvidia_tao_deploy.engine.builder import build_plan
-from nvidia_tao_deploy.engine.options import BuildPlan
+from nvidia_tao_deploy.engine.options import BuildOptions, BuildPlan
 from nvidia_tao_deploy.errors import TaoDeployError
 
 
@@ -39,10 +39,9 @@ class Channel:
         with self._lock:
             self._connection.send_bytes(plan)
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self) -> Any:
         """The parent's next message."""
-        message: dict[str, Any] = json.loads(self._connection.recv_bytes())
-        return message
+        return json.loads(self._connection.recv_bytes())
 
     def next_batch(self) -> Mapping[str, NDArray[Any]] | None:
         """Ask the parent for a calibration batch; None at the end."""
@@ -61,7 +60,7 @@ def main(descriptor: int) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     channel = Channel(Connection(descriptor))
     message = channel.receive()
-    plan = BuildPlan(**message["plan"])
+    plan = BuildPlan(**{**message["plan"], "options": BuildOptions(**message["plan"]["options"])})
     try:
         backend = backends.load(plan.runtime)
         source = channel.next_batch if message["has_batches"] else None

@@ -10,7 +10,7 @@ import engine_models as models
 import pytest
 
 from nvidia_tao_deploy.engine import manifest as manifests
-from nvidia_tao_deploy.engine.build import BuildInfo, BuiltEngine
+from nvidia_tao_deploy.engine.build import BuiltEngine
 from nvidia_tao_deploy.engine.facts import read
 from nvidia_tao_deploy.engine.manifest import Manifest, engine_runtime, file_sha256, preflight, prepared_onnx_path
 from nvidia_tao_deploy.engine.profiles import propose
@@ -42,7 +42,7 @@ def saved(tmp_path: Path, *, with_onnx: bool = True, **changed: Any) -> Path:
         **changed,
     }
     facts = read(source)
-    built = BuiltEngine(b"ptrt" + bytes(100), BuildInfo(**build), facts)
+    built = BuiltEngine(b"ptrt" + bytes(100), facts, **build)
     write_bytes(engine, built.plan)
     Manifest.describe(
         built,

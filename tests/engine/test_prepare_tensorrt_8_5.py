@@ -16,7 +16,7 @@ from nvidia_tao_deploy.actions.prepare import Prepared, prepare
 from nvidia_tao_deploy.actions.shapes import choose_profiles
 from nvidia_tao_deploy.cv.rtdetr import NETWORK
 from nvidia_tao_deploy.engine.backend import Backend, describe
-from nvidia_tao_deploy.engine.build import BuildInfo
+from nvidia_tao_deploy.engine.build import BuiltEngine
 from nvidia_tao_deploy.engine.facts import read
 from nvidia_tao_deploy.engine.operators import TENSORRT_8_5, known_operators
 from nvidia_tao_deploy.engine.options import plan_build
@@ -140,8 +140,11 @@ def test_a_plugin_of_the_users_own_is_left_to_tensorrt(tmp_path: Path) -> None:
         prepare(NETWORK, spec_of("fp32", None, odd_model(tmp_path / "n.onnx", "Own"), simplify=False), OLD)
 
 
-def engine_info(layers: dict[str, int] | None, opaque: int = 0) -> BuildInfo:
-    return BuildInfo("tensorrt", "8.5.3.1", ((9, 0),), "H200", 1.0, False, (), None, (), (), layers, opaque)
+def engine_info(layers: dict[str, int] | None, opaque: int = 0) -> BuiltEngine:
+    facts: Any = None
+    return BuiltEngine(
+        b"", facts, "tensorrt", "8.5.3.1", ((9, 0),), "H200", 1.0, False, (), None, (), (), layers, opaque
+    )
 
 
 def test_what_the_engine_holds_is_told_and_kept(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,10 +56,10 @@ def test_each_precision_builds(tmp_path: Path, precision: str, targets: tuple[tu
 
     assert built.plan[:4] == b"vtrt"
     assert built.facts.precision == precision
-    assert built.info.strongly_typed
-    assert built.info.targets == (targets or ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1)))
+    assert built.strongly_typed
+    assert built.targets == (targets or ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1)))
     # The plan carries the library version that built it.
-    major, minor = version_tuple(built.info.version)[:2]
+    major, minor = version_tuple(built.version)[:2]
     assert bytes([major, minor]) in built.plan[:64]
 
 
