@@ -34,10 +34,9 @@ def make_calibrator(trt: Any, plan: BuildPlan, batches: BatchSource | None) -> t
     # In a cache IInt8EntropyCalibrator2 is called EntropyCalibration2.
     algorithm = calibrator_class.removeprefix("IInt8").replace("Calibrator", "Calibration")
     contents, note = None, None
-    path = Path(plan.calibration_cache) if plan.calibration_cache else None
-    if path is not None and path.is_file():
-        can_calibrate = batches is not None
-        contents, note = usable_cache(path.read_bytes(), str(trt.__version__), algorithm, can_calibrate=can_calibrate)
+    if plan.calibration_cache and (path := Path(plan.calibration_cache)).is_file():
+        version, found = str(trt.__version__), path.read_bytes()
+        contents, note = usable_cache(found, version, algorithm, can_calibrate=batches is not None)
     loader = _device_batches(batches) if batches is not None else ()
     calibrator = Calibrator(data_loader=loader, BaseClass=getattr(trt, calibrator_class))
     # Kept in memory rather than given as a path: Polygraphy would write the file in place.
@@ -75,10 +74,9 @@ def usable_cache(
     found = header.decode(errors="replace").strip()
     if found == wanted:
         return contents, None
-    match = re.fullmatch(r"TRT-\d+-(\w+)", found)
     if can_calibrate:
         return None, f"the calibration cache is {found[:60]!r}, this is {wanted}: calibrating again"
-    if match is None or match[1] != algorithm:
+    if not re.fullmatch(rf"TRT-\d+-{algorithm}", found):
         what = f"the calibration cache starts with {found[:60]!r}, {wanted} is needed"
         raise BuildError(what, remedy="Give calibration images (cal_image_dir), or a cache of the same algorithm.")
     return wanted.encode() + b"\n" + body, f"the calibration cache is of {found}: used as {wanted}"

@@ -51,24 +51,15 @@ def opaque_layers(text: str) -> int:
     return sum("ForeignNode" in name or "Myelin" in kind for name, kind in names)
 
 
-def mentions_int8(text: str) -> bool:
-    """Whether any tensor or weight of the engine is int8."""
-    return re.search(r"int8", text, re.IGNORECASE) is not None
-
-
 def _layers(text: str) -> list[Mapping[str, Any]]:
     return [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, Mapping)]
 
 
 def _is_weighted(layer: Mapping[str, Any]) -> bool:
-    kinds = (str(layer.get(key, "")) for key in ("ParameterType", "LayerType"))
-    return any(_WEIGHTED.search(kind) for kind in kinds)
+    return any(_WEIGHTED.search(str(layer.get(key, ""))) for key in ("ParameterType", "LayerType"))
 
 
 def _precision(layer: Mapping[str, Any]) -> str:
-    inputs = layer.get("Inputs") or [{}]
-    spelled = str(inputs[0].get("Format/Datatype", "") if isinstance(inputs[0], Mapping) else "")
-    for name, pattern in _SPELLINGS:
-        if re.search(pattern, spelled, re.IGNORECASE):
-            return name
-    return "other"
+    first = (layer.get("Inputs") or [{}])[0]
+    spelled = str(first.get("Format/Datatype", "") if isinstance(first, Mapping) else "")
+    return next((name for name, pattern in _SPELLINGS if re.search(pattern, spelled, re.IGNORECASE)), "other")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
@@ -172,15 +171,6 @@ def prepared_onnx_path(engine: Path) -> Path:
     return Path(f"{engine}.onnx")
 
 
-def rebuild_command(manifest: Manifest) -> str:
-    """The command that builds this engine again, as recorded or as far as the manifest tells."""
-    if manifest.command:
-        return manifest.command
-    if manifest.network and manifest.source_onnx:
-        return f"{manifest.network} gen_trt_engine -e SPEC gen_trt_engine.onnx_file={shlex.quote(manifest.source_onnx)}"
-    return "gen_trt_engine with the spec it was built from"
-
-
 def engine_runtime(engine: Path) -> str:
     """Which library reads this engine: from its manifest, else from the first bytes of the plan.
 
@@ -238,30 +228,33 @@ def _described(runtime: str, manifest: Manifest | None) -> str:
 
 
 def _machine_problems(runtime: str, manifest: Manifest | None, device: int) -> list[str]:
-    here = f"{platform.system()} {platform.machine()}"
+    here, title = f"{platform.system()} {platform.machine()}", TITLES[runtime]
     problems = []
     if manifest is not None and manifest.operating_system not in ("", here) and runtime == "tensorrt":
         problems.append(f"it was built on {manifest.operating_system}, this is {here}")
     if not cuda.gpu_available():
         return [*problems, "this machine has no NVIDIA GPU, or no driver for it"]
-    if cuda.gpu_name(device) is None:
+    name, capability = cuda.gpu_name(device), cuda.compute_capability(device)
+    if name is None:
         return [*problems, f"this machine has no GPU {device}, it has {len(cuda.gpus())}"]
-    problems += _version_problems(runtime, manifest)
-    return problems + _capability_problems(manifest, device)
-
-
-def _version_problems(runtime: str, manifest: Manifest | None) -> list[str]:
     installed = installed_version(runtime)
     if installed is None:
-        return [f"{TITLES[runtime]} is not installed ({INSTALL[runtime]})"]
-    if manifest is None:
-        return []
-    built, now = version_tuple(manifest.runtime_version), version_tuple(installed)
+        problems.append(f"{title} is not installed ({INSTALL[runtime]})")
+    elif manifest is not None and not _reads(version_tuple(installed), manifest):
+        problems.append(f"{title} {installed} is installed, which does not read it")
+    if manifest is not None and manifest.targets and capability is not None:
+        ampere_plus = manifest.build_options.get("hardware_compatibility") == "ampere_plus" and capability >= (8, 0)
+        if list(capability) not in manifest.targets and not ampere_plus:
+            problems.append(f"GPU {device} ({name}) has compute capability {capability[0]}.{capability[1]}")
+    return problems
+
+
+def _reads(now: tuple[int, ...], manifest: Manifest) -> bool:
+    """Whether that version of its library reads the engine."""
+    built = version_tuple(manifest.runtime_version)
     portable = "VERSION_COMPATIBLE" in manifest.build_options.get("flags", [])
     # A version compatible plan loads on its own and the next major release, never on an older one.
-    if built == now or (portable and built <= now and _generation(now) - _generation(built) in (0, 1)):
-        return []
-    return [f"{TITLES[runtime]} {installed} is installed, which does not read it"]
+    return built == now or (portable and built <= now and _generation(now) - _generation(built) in (0, 1))
 
 
 def _generation(version: tuple[int, ...]) -> int:
@@ -276,22 +269,11 @@ def installed_version(runtime: str) -> str | None:
         return None
 
 
-def _capability_problems(manifest: Manifest | None, device: int) -> list[str]:
-    here = cuda.compute_capability(device)
-    if manifest is None or not manifest.targets or here is None:
-        return []
-    targets = [tuple(target) for target in manifest.targets]
-    level = manifest.build_options.get("hardware_compatibility")
-    if here in targets or (level == "ampere_plus" and here >= (8, 0)):
-        return []
-    return [f"GPU {device} ({cuda.gpu_name(device)}) has compute capability {here[0]}.{here[1]}"]
-
-
 def _ways_out(engine: Path, manifest: Manifest | None) -> str:
-    way = "Run it where it was built" + (
-        ", or build it again here with gen_trt_engine." if cuda.gpu_available() else "."
-    )
-    if manifest is not None and cuda.gpu_available():
-        way = f"Build it for this machine: {rebuild_command(manifest)}"
+    way = "Run it where it was built."
+    if cuda.gpu_available():
+        way = "Run it where it was built, or build it again here with gen_trt_engine."
+        if manifest is not None:
+            way = f"Build it for this machine: {manifest.command or 'gen_trt_engine with the spec it was built from'}"
     onnx = engine.parent / manifest.prepared_onnx if manifest and manifest.prepared_onnx else prepared_onnx_path(engine)
     return f"Use the same graph with ONNX Runtime: {onnx}.\n  {way}" if onnx.is_file() else way
