@@ -237,7 +237,7 @@ def test_classes_by_texts(tmp_path, shell, spec):
     assert found["zero_shot_mean_class"] == pytest.approx((2 / 3 + 1 + 1) / 3)
     assert found["zero_shot_images"] == 6
     assert found["i2t_mAP"] == 1  # the pairs of dataset.val are measured too
-    assert "1 classes have no image: four" in shell.out
+    assert "1 class has no image: four" in shell.out
     del spec["dataset"]
     assert shell("clip", "evaluate", "-e", write_spec(tmp_path / "s.yaml", spec)) == 0, shell.err
     assert "i2t_mAP" not in results(spec)
@@ -314,7 +314,7 @@ def test_pairs_without_image_or_caption_are_counted(tmp_path, shell, spec, pairs
     file = write_spec(tmp_path / "s.yaml", spec)
     assert shell("clip", "evaluate", "-e", file) == 0, shell.err
     assert results(spec)["num_images"] == 6
-    assert "1 images left out, they have no image file: gone.png" in shell.out
+    assert "1 image left out, it has no image file: gone.png" in shell.out
     assert "they have no caption file: p0.png" in shell.out
     assert "they have no text in their caption file: p1.png" in shell.out
     for path in pairs.glob("*.txt"):
@@ -368,3 +368,18 @@ def test_a_classifier_is_no_clip_model(tmp_path, shell, spec):
 def test_a_typo_is_refused_with_its_key(tmp_path, shell, spec):
     spec["dataset"]["val"]["datasets"][0]["captions_dir"] = "x"
     assert "captions_dir" in refusal(shell, tmp_path, spec, "evaluate")
+
+
+def test_answers_say_whether_the_nearest_text_is_right():
+    """Both kinds of question, each with the cosine of the nearest text."""
+    metric = ImageTextMetric(("ant", "bee"))
+    unit = np.eye(4, dtype=np.float32)
+    for index in range(2):
+        metric.update(Sample("t", (Path("x"),), meta={"class": index}), Embeddings(None, unit[index]))
+    for label, row in ((0, unit[0]), (1, unit[1]), (0, unit[1]), (1, 3 * unit[1] + 4 * unit[2])):
+        metric.update(Sample("i", (Path("x"),), label), Embeddings(np.float32(row), None))
+    for image, text in ((unit[0], unit[0]), (unit[2], unit[3]), (unit[3], unit[2])):
+        metric.update(Sample("p", (Path("x"),), meta={"text": "t"}), Embeddings(image, text))
+    scores, right = zip(*metric.answers(), strict=True)
+    assert right == (True, False, False, True, True, False, True)
+    assert scores == pytest.approx((1, 1, 1, 1, 1, 1, 0.6))

@@ -70,7 +70,7 @@ class Spec(NetworkSpec):
 def _model_of(path: str | None, key: str) -> str | None:
     if not path or not Path(path).is_dir():
         return path
-    found = sorted(Path(path).glob("*.onnx"))
+    found = list(Path(path).glob("*.onnx"))
     if len(found) != 1:
         raise ValueError(f"{key} is a folder with {len(found)} ONNX files, and an export holds one")
     return str(found[0])

@@ -537,7 +537,7 @@ def test_a_command_without_a_model_or_images_asks_for_its_flag(shell: Shell, cla
 
 def test_other_models_are_told_from_exports(shell: Shell, classes: Classes) -> None:
     for form, message in (
-        (exports.grid(np.zeros((11, 24, 2, 2), np.float32)), "no grid of 5 anchors"),
+        *((exports.grid(np.zeros((11, n, 2, 2), np.float32)), "no grid of 5 anchors") for n in (24, 25, 31)),
         (exports.Form({"a": classes.scores, "b": classes.scores}, {"a": (3,), "b": (3,)}), "detected_boxes"),
     ):
         model = classes.zip(form=form)

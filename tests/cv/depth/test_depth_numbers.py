@@ -74,7 +74,7 @@ def test_stereo_figures_are_per_image_at_the_sources_size(tmp_path: Path) -> Non
     assert found["epe"] == pytest.approx(2, abs=1e-5)
     assert found["abs_rel"] == pytest.approx(0.1, abs=1e-6)  # a mean, not a sum over pixels
     assert (found["bp1"], found["bp3"], found["d1"]) == (1, 0, 0)
-    assert "1 images have no valid ground truth" in metric.report()
+    assert "1 image has no valid ground truth" in metric.report()
     assert [row["orig_hw"] for row in metric.per_sample] == [[30, 80]] * 3
     assert math.isnan(metric.per_sample[2]["epe"])
     assert all(math.isnan(value) for value in depth.StereoMetric(10).compute().values())
@@ -130,6 +130,9 @@ def test_relative_predictions_are_aligned(kind: str, tmp_path: Path) -> None:
     assert found[0]["abs_rel"] == pytest.approx(0, abs=1e-4)
     assert found[0]["d1"] == 1
     assert found[1]["abs_rel"] > 0.1
+    other = (truth * 2 + 1 if kind == "depth" else 1 / truth).ravel().astype(np.float64)
+    aligned = np.maximum(np.polyval(np.polyfit(other, inverse.ravel().astype(np.float64), 1), other), 1e-8)
+    assert found[1]["rmse"] == pytest.approx(np.sqrt(np.mean((aligned - inverse.ravel()) ** 2)), rel=1e-4)
     a, b = np.polyfit(inverse.ravel() * 3 + 1, inverse.ravel(), 1)
     np.testing.assert_allclose(depth.align(inverse.ravel() * 3 + 1, inverse.ravel()), (inverse.ravel() * 3 + 1) * a + b)
 

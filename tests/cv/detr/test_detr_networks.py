@@ -21,6 +21,8 @@ from detr_replay import (
 )
 from PIL import Image
 
+from nvidia_tao_deploy.cv.efficientdet_tf2.label_map import BUILT_IN
+from nvidia_tao_deploy.cv.rtdetr import COCO_80_IDS
 from nvidia_tao_deploy.metrics.coco import KEYS
 
 NETWORKS = ("deformable_detr", "dino", "rtdetr")
@@ -156,6 +158,11 @@ def test_a_background_line_is_read_the_established_way_by_rtdetr(tmp_path: Path,
     (tmp_path / "classmap.txt").write_text("".join(f"name_{i}\n" for i in range(CHANNELS)))
     assert shell(*case.words("inference")) == 0
     assert (tmp_path / "results/trt_inference/labels/image_0.txt").read_text() == shifted != ""
+
+
+def test_the_80_categories_are_those_that_have_a_name() -> None:
+    assert sorted(BUILT_IN["coco"]) == COCO_80_IDS
+    assert len(COCO_80_IDS) == 80
 
 
 def test_remapped_and_contiguous_labels(tmp_path: Path, shell: Shell) -> None:

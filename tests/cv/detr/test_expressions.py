@@ -202,6 +202,14 @@ def test_a_score_equal_to_the_threshold_counts(least: float, count: int, encoder
         raw, [geometry], 12, least=least, text_threshold=0.5, inside_threshold=-1, nms_threshold=0
     )
     assert len(found.detections) == count
+    assert found.detections.masks is not None
+    assert bool(found.detections.masks.any()) == bool(count)
+    raw["pred_masks"][:] = 0  # one half is not over one half
+    (found,) = decode_expressions(
+        raw, [geometry], 12, least=least, text_threshold=0.5, inside_threshold=-1, nms_threshold=0
+    )
+    assert found.detections.masks is not None
+    assert not found.detections.masks.any()
 
 
 class Case:
@@ -315,7 +323,7 @@ def test_evaluate(kind: str, tmp_path: Path, shell: Shell) -> None:
         assert "2 lines name images that are not below" in shell.out
         assert "gone.png (line 6), away.png (line 7) (skipped)" in shell.out
         assert "3 lines skipped, they are no JSON object with file_name, sentence, annotations: 8, 9, 11" in shell.out
-        assert "1 expressions skipped, an annotation has no segmentation: line 10 (ball)" in shell.out
+        assert "1 expression skipped, an annotation has no segmentation: line 10 (ball)" in shell.out
         assert shell.out.count("note: ") == 3
         assert "not below" in shell.refused(1, *case.words("evaluate"), "strict=true")
     else:

@@ -106,8 +106,14 @@ def test_labels_of_0_and_1_read_as_0_and_255_are_told(shell: Shell, tmp_path: Pa
     spec = write_spec(tmp_path / "s.yaml", scenes.tree(scenes.model()))
     assert shell("visual_changenet", "evaluate", "-e", spec, "dataset.segment.label_transform=norm") == 0, shell.err
     assert "no label pixel is of class 1: check label_transform" in shell.out
+    assert "label_transform norm leaves" not in shell.out
     assert shell("visual_changenet", "evaluate", "-e", spec, "dataset.segment.label_transform=none") == 0, shell.err
     assert "no label pixel" not in shell.out
+    three = Scenes(tmp_path / "three", 3)
+    spec = write_spec(tmp_path / "s.yaml", three.tree(three.model()))
+    for how, told in (("norm", True), ("none", False)):
+        assert shell("visual_changenet", "evaluate", "-e", spec, f"dataset.segment.label_transform={how}") == 0
+        assert ("label_transform norm leaves the classes 0 and 1 of 3" in shell.out) == told
 
 
 def test_absent_classes_count_as_zero_and_figures_follow_the_formula() -> None:
@@ -156,7 +162,8 @@ def test_pictures(shell: Shell, tmp_path: Path, action: str) -> None:
 
 def test_palettes() -> None:
     assert palette(2, "LandSCD", [[1, 2, 3], [4, 5, 6]]).tolist() == [[0, 0, 0], [255, 255, 255]]
-    assert palette(10, "LandSCD", None)[9].tolist() == [218, 165, 32]
+    land = "255 255 255 255 165 0 230 30 100 70 140 0 218 112 214 0 170 240 127 235 170 230 80 0 205 220 57 218 165 32"
+    assert palette(10, "LandSCD", None).ravel().tolist() == [int(level) for level in land.split()]
     assert palette(3, "x", [[1, 2, 3], [4, 5, 6], [7, 8, 9]]).tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     fixed = palette(40, "x", None)
     assert fixed[0].tolist() == [255, 255, 255]
@@ -237,13 +244,21 @@ def test_bad_input_of_task_segment(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "B/2.png").write_bytes(b"no picture")
     assert shell(*base) == 0, shell.err
     assert (scenes.results()["images_evaluated"], scenes.results()["images_skipped"]) == (3, 1)
-    assert "1 pairs skipped, they have no label file" in shell.out
+    assert "1 pair skipped, it has no label file" in shell.out
     assert f"{tmp_path}/B/2.png: cannot decode" in shell.out
     assert "no label file" in shell.refused(1, *base, "strict=true")
+    Image.new("L", (SIDE, SIDE)).save(tmp_path / "label/0.png")
+    Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "B/2.png")
+    (tmp_path / "label/1.png").write_bytes(b"no picture")
+    for visualize in ("true", "false"):
+        assert shell(*base, f"evaluate.visualize={visualize}") == 0, shell.err
+        assert (scenes.results()["images_evaluated"], scenes.results()["images_skipped"]) == (4, 1)
+        assert f"skipped: {tmp_path}/A/1.jpg: {tmp_path}/label/1.png: cannot decode mask" in shell.out
+    assert "cannot decode mask" in shell.refused(1, *base, "strict=true")
     # labels that are no class: told, and an error where nothing is left
     for name in scenes.names:
         Image.new("L", (SIDE, SIDE), 9).save((tmp_path / "label" / name).with_suffix(".png"))
-    assert "not one of 2304 label pixels is a class" in shell.refused(1, *base, f"{prefix}label_transform=null")
+    assert "not one of 2880 label pixels is a class" in shell.refused(1, *base, f"{prefix}label_transform=null")
 
 
 def build(tmp_path: Path, tree: dict[str, Any], **calibration: Any) -> Path:

@@ -229,14 +229,14 @@ def test_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "gt" / f"gt_{name.split('.')[0]}.txt").write_text(text)
     data = TextRegionLabels([str(tmp_path)])
     assert [data[i].path.name for i in range(len(data))] == ["a.jpg", "b.x.png"]
-    assert any("1 images without any text region are left out: c.png" in issue for issue in data.issues)
+    assert any("1 image without any text region is left out: c.png" in issue for issue in data.issues)
     assert len(TextRegionLabels([str(tmp_path)], keep_empty=True)) == 3
     with pytest.raises(DataError, match=r"c\.png"):
         TextRegionLabels([str(tmp_path)], strict=True)
     with pytest.raises(DataError, match="3 of 3 images have no label file"):
         TextRegionLabels([str(tmp_path)], "UberDataset")
     listed = tmp_path / "list.txt"
-    listed.write_text("img/a.jpg gt/gt_a.txt\nimg/b.x.png\tgt/gt_b.txt\nimg/c.png\tgt/gt_c.txt\ngone.jpg\tx\n")
+    listed.write_text("img/a.jpg gt/gt_a.txt\nimg/b.x.png\tgt/gt_b.txt\tmore\nimg/c.png\tgt/gt_c.txt\ngone.jpg\tx\n")
     data = TextRegionLabels([str(listed)])
     assert len(data) == 2
     assert "2 lines" in data.issues[0]

@@ -123,6 +123,25 @@ def test_decode() -> None:
         decoded(rows, counts)
 
 
+HALF = np.array([[0, 0, 0, 2, 1, 1, 0], [0.5, 0, 0, 1, 1, 1, 0]], float)  # the second is half of the first
+
+
+def test_what_equals_a_threshold() -> None:
+    """A score counts, an overlap suppresses, and does not match."""
+    np.testing.assert_array_equal(cuboid_overlaps(HALF[:1], HALF[1:])[:2].ravel(), [0.5, 0.5])
+    rows = np.column_stack([HALF, [0, 0], [0.75, 0.5]])[None].astype(np.float32)
+    assert [len(decoded(rows, [2], score_threshold=0.5, iou_threshold=iou)[0]) for iou in (0.5, 0.51)] == [1, 2]
+    assert len(decoded(rows, [2], score_threshold=0.51, iou_threshold=0.51)[0]) == 1
+    for shrunk, wanted in ((0, 0), (0.01, 100)):
+        metric = Kitti3dMetric(["Car"])
+        truth = HALF[:1] + np.array([shrunk / 2, 0, 0, -shrunk, 0, 0, 0])  # from the left
+        target = CloudTarget(truth, np.zeros(1, np.int64))
+        found = CloudBoxes(HALF[1:], np.array([0.9]), np.zeros(1, np.int64), NOWHERE)
+        metric.update(Sample("a", (Path("a.bin"),), target), found)
+        # one right score is one threshold of 41, of which every 4th counts
+        assert metric.compute()["bev mAP"] == pytest.approx(wanted / 11)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_average_precision(seed: int) -> None:
     """Equals the plain form with shapely, all three kinds, with frames that miss truth, detections or both."""
@@ -275,9 +294,9 @@ def test_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data[0].target.boxes, boxes)
     assert data[0].target.class_ids.tolist() == [0, 2, 1]
     assert [len(data[i].target.boxes) for i in range(3)] == [3, 0, 1]
-    assert data.issues[0].startswith("1 clouds skipped, they have no label file")
+    assert data.issues[0].startswith("1 cloud skipped, it has no label file")
     assert data.issues[1].startswith(f"3 label lines skipped: {label / 'c.txt'}:2")
-    assert data.issues[2] == "1 labels left out, they are of other classes: DontCare (1)"
+    assert data.issues[2] == "1 label left out, it is of other classes: DontCare (1)"
     with pytest.raises(DataError, match="no label file"):
         PointClouds(tmp_path, NAMES, labelled=True, strict=True)
     with pytest.raises(DataError, match=r"labels name .*Car .*; wanted Truck"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from cv.points import plain_3d as plain
 from cv.points.cloud_replay import AREA, NAMES, label_lines, random_boxes, write_cloud, write_replay
 from PIL import Image
 
-from nvidia_tao_deploy.cv.pointpillars import point_format, voxel_caps
+from nvidia_tao_deploy.cv.pointpillars import point_format, transform, voxel_caps
 from nvidia_tao_deploy.cv.pointpillars.spec import MASK, Spec
-from nvidia_tao_deploy.errors import SpecError
+from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.cloud_writer import BACKGROUND, FOUND, SIDE, TRUTH, birds_eye
+from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.spec.load import load_spec
 
 COUNT = 5
@@ -110,9 +113,30 @@ def test_inference(shell: Shell, tmp_path: Path) -> None:
         assert picture.shape == (SIDE, SIDE, 3)
         assert (picture == FOUND).all(2).any()
         assert (picture == TRUTH).all(2).any() == (number not in (0, 3))
+    best = max((rows[0][8], number) for number, rows in enumerate(data.expected()) if rows)  # is drawn still
+    for least, drawn in ((best[0], True), (np.nextafter(best[0], 9), False)):
+        words = ("-e", spec, f"inference.viz_conf_thresh={float(least)!r}", f"results_dir={tmp_path / 'best'}")
+        assert shell("pointpillars", "inference", *words) == 0, shell.err
+        picture = np.asarray(Image.open(tmp_path / f"best/trt_inference/detected_boxes/{best[1]:06d}.png"))
+        assert (picture == FOUND).all(2).any() == drawn
     assert shell("pointpillars", "inference", "-e", spec, "inference.save_to_file=false",
                  f"results_dir={tmp_path / 'plain'}") == 0, shell.err  # fmt: skip
     assert [path.name for path in (tmp_path / "plain/trt_inference").iterdir() if path.is_dir()] == ["detected_labels"]
+
+
+def test_limits_of_suppression_and_pictures_are_the_specs(shell: Shell, tmp_path: Path) -> None:
+    """Before suppression the best rows take part, after it the best boxes are kept."""
+    data = Data(tmp_path)
+    spec = write_spec(tmp_path / "s.yaml", data.tree())
+    key = "model.post_processing.nms_config.nms_p"
+    counts = {}
+    for name, more in (("all", []), ("before", [f"{key}re_max_size=2"]), ("after", [f"{key}ost_max_size=1"])):
+        words = ("-e", spec, *more, f"results_dir={tmp_path / name}", "inference.save_to_file=false")
+        assert shell("pointpillars", "inference", *words) == 0, shell.err
+        files = sorted((tmp_path / name / "trt_inference/detected_labels").iterdir())
+        counts[name] = [len(path.read_text().splitlines()) for path in files]
+    assert counts["after"] == [min(count, 1) for count in counts["all"]]
+    assert max(counts["before"]) <= 2 < max(counts["all"])
 
 
 def test_picture() -> None:
@@ -128,6 +152,9 @@ def test_picture() -> None:
     assert at(6.5, 4) == FOUND  # heads along x
     assert at(3.5, 4) == BACKGROUND
     assert at(15, -5) != BACKGROUND
+    ends = np.array([[20, 10, 0, 0], [20, -10, 0, 0], [0, 0, 0, 0]], np.float32)  # the farthest that the area holds
+    picture = np.asarray(birds_eye(ends, box[:0], box[:0], area))
+    assert at(20, 10) == at(20, -10) == (253, 231, 37) != at(0, 0)  # where viridis ends
     assert (picture != BACKGROUND).any(2).mean() < 0.02
 
 
@@ -146,9 +173,9 @@ def test_bad_clouds(shell: Shell, tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "out/trt_inference/detected_boxes/000002.png"))
     assert {tuple(color) for color in np.unique(picture.reshape(-1, 3), axis=0)} <= {BACKGROUND, TRUTH, FOUND}
     assert shell("pointpillars", "evaluate", "-e", spec) == 0, shell.err
-    assert "4 points of 1 clouds left out: they are NaN or infinite" in shell.out
-    assert "132 points of 1 clouds left out: the model's input is full" in shell.out
-    assert "1 clouds hold no point at all" in shell.out
+    assert "4 points of 1 cloud left out: they are NaN or infinite" in shell.out
+    assert "132 points of 1 cloud left out: the model's input is full" in shell.out
+    assert "1 cloud holds no point at all" in shell.out
     assert "000004.bin: cannot read the point cloud: buffer size" in shell.out  # no whole number of floats
     found = data.results()
     assert (found["images_evaluated"], found["images_skipped"]) == (4, 1)
@@ -158,7 +185,7 @@ def test_bad_clouds(shell: Shell, tmp_path: Path) -> None:
     assert "class 2" in message
     (tmp_path / "val/label/000001.txt").unlink()
     assert shell("pointpillars", "evaluate", "-e", spec) == 0, shell.err
-    assert "1 clouds skipped, they have no label file" in shell.out
+    assert "1 cloud skipped, it has no label file" in shell.out
     assert data.results()["images_evaluated"] == 3
     message = shell.refused(1, "pointpillars", "evaluate", "-e", spec, "dataset.data_split={test: train}")
     assert "no point cloud" in message
@@ -198,6 +225,14 @@ def test_engine(shell: Shell, tmp_path: Path, precision: str) -> None:
     assert shell("pointpillars", "evaluate", "-e", spec, f"evaluate.trt_engine={prepared}") == 0, shell.err
     assert data.results()["images_evaluated"] == COUNT
     assert "fp32" in shell.refused(2, "pointpillars", "gen_trt_engine", "-e", spec, "gen_trt_engine.data_type=int8")
+
+
+@pytest.mark.parametrize(("shape", "fits"), [((None, 90, 4), True), ((None, 90, 5), False), ((None, None, 4), False)])
+def test_points_of_another_form_are_refused(shape: tuple[int | None, ...], fits: bool) -> None:
+    inputs = {"points": TensorInfo("points", shape, np.dtype(np.float32)),
+              "num_points": TensorInfo("num_points", (None,), np.dtype(np.int32))}  # fmt: skip
+    with nullcontext() if fits else pytest.raises(ModelError, match="a fixed number of points with 4 features"):
+        transform(load_spec(Spec, {}), Ports(inputs, {}))
 
 
 def test_spec(tmp_path: Path) -> None:

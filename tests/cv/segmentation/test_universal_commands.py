@@ -26,7 +26,8 @@ from nvidia_tao_deploy.predictions.queries import (
     panoptic_queries,
     semantic_map,
 )
-from nvidia_tao_deploy.predictions.segments import Region, draw_regions
+from nvidia_tao_deploy.predictions.segments import Region, SegmentClass, draw_regions, panoptic_regions
+from nvidia_tao_deploy.predictions.types import PanopticMap
 from nvidia_tao_deploy.spec.known import known_keys
 from nvidia_tao_deploy.spec.load import load_spec
 from nvidia_tao_deploy.transforms.transform import Geometry
@@ -629,15 +630,15 @@ def test_bad_data_is_refused(shell: Shell, tmp_path: Path) -> None:
     png = tmp_path / "panoptic" / "002.png"
     good = png.read_bytes()
     Image.new("RGB", (5, 5)).save(png)
-    assert "5 x 5 pixels, its image 96 x 64" in shell.refused(1, "oneformer", "evaluate", "-e", path)
+    assert "5 x 5 pixels, its image 96 x 64" in shell.refused(1, "oneformer", "evaluate", "-e", path, "strict=true")
     Image.new("L", replay.SIZES[2], 3).save(png)
-    assert "three channels" in shell.refused(1, "oneformer", "evaluate", "-e", path)
+    assert "three channels" in shell.refused(1, "oneformer", "evaluate", "-e", path, "strict=true")
     Image.new("RGB", replay.SIZES[2], (9, 9, 9)).save(png)
     assert shell("oneformer", "evaluate", "-e", path) == 0, shell.err
     assert results(tmp_path)["unmapped_pixels"] == 96 * 64
     assert f"segment {9 + 9 * 256 + 9 * 65536} ({96 * 64} pixels)" in shell.out
     png.unlink()
-    assert "1 segment PNGs do not exist" in shell.refused(1, "oneformer", "evaluate", "-e", path)
+    assert "1 segment PNG does not exist" in shell.refused(1, "oneformer", "evaluate", "-e", path)
     png.write_bytes(good)
     (tmp_path / "panoptic.json").write_text("{}")
     assert "not a COCO panoptic file" in shell.refused(1, "oneformer", "evaluate", "-e", path)
@@ -648,6 +649,16 @@ def test_bad_data_is_refused(shell: Shell, tmp_path: Path) -> None:
     model.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, tmp_path / "model.onnx")
     assert "its own row of tokens" in shell.refused(1, "oneformer", *spec)
+
+
+def test_a_map_of_one_channel_is_no_mask2former(shell: Shell, tmp_path: Path) -> None:
+    """ocdnet's model, an image in and one map of its size out, would be taken for a semantic model of one class."""
+    scene = Scene(tmp_path)
+    path = mask2former(scene, {"pred_masks": np.zeros((7, 4, HIGH, WIDE), np.float32)})
+    words = (f"gen_trt_engine.onnx_file={MODELS / 'ocdnet.onnx'}", f"gen_trt_engine.trt_engine={tmp_path / 'm.engine'}")
+    message = shell.refused(1, "mask2former", "gen_trt_engine", "-e", path, *words)
+    assert "ocdnet.onnx: output pred float32 ?x1x128x160 has one channel" in message
+    assert not (tmp_path / "m.engine").exists()
 
 
 def test_logits_of_a_quarter_of_the_size_are_no_mask2former(shell: Shell, tmp_path: Path) -> None:
@@ -678,3 +689,23 @@ def test_the_complete_tree_loads_and_a_typo_is_refused(network: str, spec: Any, 
     with pytest.raises(SpecError) as caught:
         load_spec(spec, path)
     assert f"{path}:3" in str(caught.value)
+
+
+def test_a_text_stands_in_the_largest_part_and_below_a_small_one() -> None:
+    image = np.full((200, 300, 3), 100, np.uint8)
+    for high, rows in ((100, slice(60, 160)), (20, slice(60 + 20, 100))):  # inside, below
+        mask = np.zeros((200, 300), bool)
+        mask[5:15, 5:15] = True  # the smaller part comes first
+        mask[60 : 60 + high, 150:280] = True
+        plain, named = (draw_regions(image, [Region(mask, (200, 0, 0), text)], 0.5) for text in ("", "thing"))
+        y, x = np.nonzero((plain != named).any(axis=2))
+        assert rows.start <= y.min() <= y.max() < rows.stop
+        assert 150 <= x.min() <= x.max() < 280
+
+
+def test_classes_beyond_the_list_are_things_with_their_number() -> None:
+    geometry = Geometry((4, 1), (4, 1), (1.0, 1.0))
+    found = PanopticMap(np.array([[1, 2, 2, 3]], np.int32), np.array([0, 1, 2]), geometry)
+    regions = panoptic_regions(found, [SegmentClass("sky", (1, 2, 3), isthing=False)])
+    assert [region.text for region in regions] == ["sky", "1", "2"]
+    assert [int(region.mask.sum()) for region in regions] == [1, 2, 1]

@@ -296,6 +296,22 @@ def test_ids_go_on_after_a_reset() -> None:
         assert tracker.finish(outputs).tolist() == list(range(scene * replay.Q, (scene + 1) * replay.Q))
 
 
+@pytest.mark.parametrize(("threshold", "ids"), [(0.5, 0), (0.51, -1)])
+@pytest.mark.parametrize(("seconds", "kept"), [(0.0, False), (0.25, True), (2.0, True), (2.25, False)])
+def test_what_equals_a_limit_counts(threshold: float, ids: int, seconds: float, kept: bool) -> None:
+    """Logits of 0 are confidences of one half."""
+    tracker = Tracker(Model(**replay.MODEL), Inference(tracking_threshold=threshold, max_time_interval=2.0))
+    outputs = {"classification2": np.zeros((1, replay.Q, replay.N), np.float32),
+               "quality2": np.zeros((1, replay.Q, 2), np.float32), "prediction6": replay.tables(1)["anchor"],
+               "output_cached_anchor": replay.tables(1)["anchor"],
+               "output_cached_feature": np.zeros((1, replay.Q, replay.E), np.float32)}  # fmt: skip
+    tracker.start(Frame(0, 1.0, np.eye(4)))
+    assert tracker.finish(outputs)[0] == ids
+    assert (tracker.start(Frame(0, 1.0 + seconds, np.eye(4))) is not None) == kept
+    found = objects(outputs, np.arange(replay.Q), Inference(num_output=25, score_threshold=threshold))
+    assert len(found.scores) == (25 if ids == 0 else 0)
+
+
 def test_bad_frames_are_skipped_and_named(shell: Shell, data: Path) -> None:
     breaks = {
         1: {"img": np.full((1, 2, 3, 32, 48), np.nan, np.float32)},
