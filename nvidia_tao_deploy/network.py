@@ -68,7 +68,8 @@ class Port:
         return not self.channels or tensor.shape[1] is None or tensor.shape[1] in self.channels
 
     def __str__(self) -> str:
-        channels = f" with {' or '.join(map(str, self.channels))} channels" if self.channels else ""
+        plural = "s" * (self.channels != (1,))
+        channels = f" with {' or '.join(map(str, self.channels))} channel{plural}" if self.channels else ""
         return f"'{self.role}' of rank {self.rank}{channels}{' of floats' if self.floats else ''}"
 
 
@@ -156,8 +157,7 @@ class Network:
     A network that only builds engines leaves out everything from ``dataset`` on.
 
     Attributes:
-        name: command name; also the name in status messages.
-        spec: its typed spec.
+        spec: its typed spec, which names the network.
         bind: model tensors -> roles; the check that a model fits the contract.
         transform: (spec, ports) -> transform; the same one for calibration, evaluate and inference.
         calibration: spec -> samples whose files feed INT8 calibration; raises as ``dataset``.
@@ -176,7 +176,6 @@ class Network:
         sources: ONNX file that compare is given -> ONNX files of the whole model, by the ending of the engine's stem.
     """
 
-    name: str
     spec: type[NetworkSpec]
     bind: Binder
     transform: Callable[[Any, Ports], Transform]
@@ -193,6 +192,11 @@ class Network:
     open: Callable[[Any, str, Callable[[Path], Session]], Session] = open_one
     sidecars: Callable[[Path], Sequence[Path]] = lambda _onnx_file: ()
     sources: Callable[[Path], Mapping[str, Path]] = lambda onnx_file: {"": onnx_file}
+
+    @property
+    def name(self) -> str:
+        """Command name; also the name in status messages."""
+        return self.spec.network
 
     def bound(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], path: Path) -> Ports:
         """The ports of the model file ``path``.

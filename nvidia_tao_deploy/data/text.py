@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,3 +37,16 @@ def some(items: Iterable[object], limit: int = 5) -> str:
     listed = [str(item) for item in items]
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return (", ".join(listed[:limit]) or "none") + more
+
+
+_FOR_ONE = {"are": "is", "were": "was", "have": "has", "do": "does", "hold": "holds", "show": "shows", "name": "names",
+            "count": "counts", "they": "it", "their": "its"}  # fmt: skip
+
+
+def counted(number: int, words: str) -> str:
+    """E.g. "3 images have" or, by the same words, "1 image has": ``words`` are for several, with a noun in s."""
+    if number != 1:
+        return f"{number} {words}"
+    head, noun, rest = re.split(r"(\w+s)\b", words, maxsplit=1)
+    one = re.sub("ie$", "y", noun[:-1]) if not noun.endswith(("sses", "xes")) else noun[:-2]
+    return f"1 {head}{one}" + re.sub(r"\b(?<!not )\w+", lambda word: _FOR_ONE.get(word[0], word[0]), rest)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.drift import Drift, gib_to_mib
-from nvidia_tao_deploy.spec.fields import field, section
+from nvidia_tao_deploy.spec.fields import field
 
 FloatPrecision = Annotated[Literal["fp32", "fp16", "bf16"], BeforeValidator(lambda value: str(value).lower())]
 """Precisions of networks without int8, in any case."""
@@ -22,22 +23,24 @@ class FloatTensorRT(sections.TensorRT):
     )
 
 
-class ProtoGenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
+class SensitiveTensorRT(sections.TensorRT):
+    """How the engine is built; ``sensitive`` holds globs on the names of nodes that 16 bits spoil."""
 
-    tensorrt: sections.ProtoTensorRT = section(sections.ProtoTensorRT, "How the engine is built.")
+    sensitive: ClassVar[Sequence[str]] = ()
+
+    @model_validator(mode="after")
+    def _sensitive_layers(self) -> SensitiveTensorRT:
+        """Sensitive parts of a 16-bit build stay in fp32; what the user asks for comes first."""
+        if self.data_type != "fp32":
+            wanted = [*self.layers_precision, *(f"{glob}:fp32" for glob in self.sensitive)]
+            # Through __dict__: an adapted default must not count as set by the user.
+            self.__dict__["layers_precision"] = list(dict.fromkeys(wanted))
+        return self
 
 
-class Tf2TensorRT(sections.TensorRT):
-    """How the engine is built."""
-
-    workspace_size: int = field(2048, "Builder workspace in MiB; 0 is TensorRT's default.", ge=0)
-
-
-class Tf2GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: Tf2TensorRT = section(Tf2TensorRT)
+TF2_BUILD = {"gen_trt_engine.tensorrt.workspace_size": 2048}
+PROTO_BUILD = {**TF2_BUILD, "gen_trt_engine.tensorrt.calibration.cal_batches": 10}
+"""Defaults of the flags that networks with protobuf specs also have."""
 
 
 # Known to the TensorFlow 2 trainers under this name, in GiB; only_if makes the rule count although it is a key.

@@ -15,11 +15,11 @@ import numpy as np
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
-from nvidia_tao_deploy.data.text import read_text, some
+from nvidia_tao_deploy.data.text import counted, read_text, some
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.images import calibration_images, image_network
 from nvidia_tao_deploy.metrics.topk import TopKMetric
-from nvidia_tao_deploy.network import Binder, Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.table import ClassificationWriter
 from nvidia_tao_deploy.predictions.types import Classification
@@ -52,7 +52,7 @@ class ClassNames:
         """Compare with the number of scores the model gives, None (dynamic) fits; ModelError where they differ."""
         if width is not None and width != len(self.names):
             raise ModelError(
-                f"the model has {width} classes and the data names {len(self.names)}: {some(self.names, 10)}",
+                f"the model has {counted(width, 'classes')}, the data names {len(self.names)}: {some(self.names, 10)}",
                 where=self.source,
                 remedy=self.remedy,
             )
@@ -149,30 +149,27 @@ def softmax(logits: Array) -> list[Classification]:
 
 
 def classifier(
-    name: str,
     spec: type[NetworkSpec],
     *,
-    bind: Binder,
     output: str,
     images: Callable[[Any, str], str],
     classes: Callable[[Any, str], ClassNames],
-    labels: Callable[[Any], Sequence[str]],
-    transform: Callable[[Any, Ports], ImageTransform],
     finish: Callable[[Array], list[Classification]],
     top_k: Callable[[Any], int],
-    batch_size: Callable[[Any, str], int],
+    **more: Any,
 ) -> Network:
     """A classifier of images in one folder per class: top-k accuracy, result.csv.
 
-    evaluate refuses a model with another number of classes, inference one where names were given. What is not said here
-    is as in :class:`Network`.
+    evaluate refuses a model with another number of classes, inference one where names were given.
 
     Args:
+        spec: of the network.
         output: role of the scores.
         images: (spec, action) -> folder of images.
         classes: (spec, action) -> class names.
         finish: scores (n, C) -> predictions.
         top_k: spec -> k.
+        more: as in :class:`Network`.
     """
 
     def dataset(spec: Any, action: str) -> Dataset:
@@ -184,27 +181,22 @@ def classifier(
             classes(spec, action).check_width(ports.outputs[output].shape[1])
         return lambda outputs, _geometries: finish(outputs[output])
 
-    return Network(
-        name=name,
+    def made_writer(spec: Any, folder: Path, _data: Dataset, ports: Ports) -> ClassificationWriter:
+        return writer(folder, classes(spec, "inference"), ports.outputs[output].shape[1])
+
+    return image_network(
         spec=spec,
-        bind=bind,
-        calibration=calibration_images,
-        transform=transform,
         dataset=dataset,
         decode=decode,
         metric=lambda spec, data: metric(data, top_k(spec)),
-        writer=lambda spec, folder, _data, ports: writer(
-            folder, classes(spec, "inference"), ports.outputs[output].shape[1]
-        ),
-        batch_size=batch_size,
-        labels=labels,
+        writer=made_writer,
+        **more,
     )
 
 
-def backbone(name: str, spec: type[NetworkSpec], transform: Callable[[Any, Ports], ImageTransform]) -> Network:
+def backbone(spec: type[NetworkSpec], transform: Callable[[Any, Ports], ImageTransform]) -> Network:
     """A network of one image input and any outputs, of which there are engines only."""
-    bind = partial(bind_image, role="input")
-    return Network(name=name, spec=spec, bind=bind, calibration=calibration_images, transform=transform)
+    return Network(spec, partial(bind_image, role="input"), transform, calibration_images)
 
 
 def bind_image(

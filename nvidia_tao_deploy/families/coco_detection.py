@@ -10,11 +10,11 @@ from typing import Any
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
-from nvidia_tao_deploy.data.text import read_lines, some
+from nvidia_tao_deploy.data.text import counted, read_lines, some
 from nvidia_tao_deploy.errors import DataError, SpecError
-from nvidia_tao_deploy.families.images import batch_size, calibration_images, image_transform
+from nvidia_tao_deploy.families.images import image_network, image_transform
 from nvidia_tao_deploy.metrics.coco import CocoMetric
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.predictions.detr import decode_detr
@@ -51,7 +51,7 @@ def decode(spec: Any, ports: Ports, _action: str) -> Decoder:
     """The best ``model.num_select`` (query, class) pairs of each image."""
     channels, named = ports.outputs["pred_logits"].shape[2], spec.dataset.num_classes
     if named is not None and channels is not None and named != channels:
-        say(f"note: the model has {channels} classes, dataset.num_classes says {named}; the model's count is used")
+        say(f"note: the model has {counted(channels, 'classes')}, dataset.num_classes is {named}; the model's is used")
     return lambda outputs, geometries: decode_detr(
         outputs["pred_logits"], outputs["pred_boxes"], geometries, spec.model.num_select
     )
@@ -148,14 +148,6 @@ def labels(spec: Any) -> list[str]:
 
 
 detr_network = partial(
-    Network,
-    bind=bind,
-    dataset=dataset,
-    calibration=calibration_images,
-    transform=transform,
-    decode=decode,
-    metric=metric,
-    batch_size=batch_size,
-    labels=labels,
+    image_network, bind=bind, dataset=dataset, transform=transform, decode=decode, metric=metric, labels=labels
 )
-"""A :class:`Network` of this family: it needs a name, a spec and a writer, and replaces what it has otherwise."""
+"""A :class:`Network` of this family: it needs a spec and a writer, and replaces what it has otherwise."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PrivateAttr, model_validator
+from typing import Annotated
 
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+
+from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.families.augmentation_spec import Mean, Std
+from nvidia_tao_deploy.predictions.drawing import parse_color
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
@@ -14,11 +18,19 @@ LARGE_VIT = ("vit_large_dinov2", "vit_large_nvdinov2")
 LARGE_VIT_WORKSPACE = 20480
 
 
+def _color(text: str) -> str:
+    try:
+        parse_color(text)
+    except SpecError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
 class Inference(sections.Inference):
     """Run a model on images."""
 
     conf_threshold: float = field(0.5, "Detections below this score are left out.", ge=0, le=1)
-    color_map: dict[str, str] | None = field(
+    color_map: dict[str, Annotated[str, AfterValidator(_color)]] | None = field(
         None, "Colour by class name; classes without one are not drawn. null draws all."
     )
 
@@ -51,7 +63,7 @@ class Dataset(Section):
     infer_data_sources: InferenceData = section(InferenceData, "Images for inference.")
     batch_size: sections.BatchSize = field(4, "Images per batch where the action sets none.")
     num_classes: int | None = field(
-        None, "Classes of the training; the model's own count is used, a difference is told."
+        None, "Classes of the training; the model's own count is used, a difference is told.", ge=1
     )
     eval_class_ids: sections.IntList | None = field(None, "Category ids to score; null is all.")
 

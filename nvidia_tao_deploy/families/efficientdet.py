@@ -11,12 +11,13 @@ import numpy as np
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families.classification import image_layout
 from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.images import image_network
 from nvidia_tao_deploy.families.kitti_detection import binder, require_finite, valid_counts
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
+from nvidia_tao_deploy.network import Decoder, Port, Ports
 from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
@@ -99,7 +100,7 @@ def class_check(key: str) -> Callable[[Any, int], None]:
         wanted = spec.get(key)
         if wanted and wanted != count:
             raise ModelError(
-                f"the model has {count} classes, the spec {wanted}",
+                f"the model has {counted(count, 'classes')}, the spec {wanted}",
                 where=spec.where(key),
                 remedy="Give the num_classes of the training.",
             )
@@ -113,5 +114,5 @@ def metric(_spec: Any, data: Dataset) -> MatchedCocoMetric:
     return MatchedCocoMetric(data)
 
 
-efficientdet = partial(Network, bind=bind, calibration=calibration_images, transform=transform, metric=metric)
+efficientdet = partial(image_network, bind=bind, transform=transform, metric=metric)
 """A :class:`Network` with what is the family's own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from nvidia_tao_deploy.data.sample import Dataset, Listed
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import coco_detection as family
-from nvidia_tao_deploy.families.images import calibration_images
+from nvidia_tao_deploy.families.images import calibration_images, image_network
 from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
@@ -165,3 +166,17 @@ def writer(spec: Any, folder: Path, data: Dataset, _ports: Ports) -> DetectionWr
 def labels(spec: Any) -> list[str]:
     """The captions, for the manifest."""
     return list(spec.dataset.infer_data_sources.captions)
+
+
+grounding_network = partial(
+    image_network,
+    bind=bind,
+    dataset=dataset,
+    calibration=calibration,
+    transform=transform,
+    decode=decode,
+    metric=metric,
+    writer=writer,
+    labels=labels,
+)
+"""A :class:`Network` of this family: it needs a spec, and replaces what it has otherwise."""

@@ -7,18 +7,7 @@ from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import Section, StrList
 
-
-class TensorRT(sections.TensorRT):
-    """How the engine is built."""
-
-    workspace_size: int = field(8192, "Builder workspace in MiB; 0 is TensorRT's default.", ge=0)
-    max_batch_size: int = field(4, "Largest batch of the profile.", ge=1)
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: TensorRT = section(TensorRT)
+BUILD = {"gen_trt_engine.tensorrt.workspace_size": 8192, "gen_trt_engine.tensorrt.max_batch_size": 4}
 
 
 class InferenceData(Section):

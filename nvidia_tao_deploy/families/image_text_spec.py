@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
-
-
-class TensorRT(sections.TensorRT):
-    """How the engine is built."""
-
-    max_batch_size: int = field(16, "Largest batch of the profile.", ge=1)
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: TensorRT = section(TensorRT)
 
 
 class Model(Section):
@@ -31,8 +18,7 @@ class Model(Section):
     )
 
 
-class ImageTextSpec(NetworkSpec):
+class ImageTextSpec(NetworkSpec, changes={"gen_trt_engine.tensorrt.max_batch_size": 16}):
     """What both networks share."""
 
     model: Model = section(Model, "The trained network.")
-    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)

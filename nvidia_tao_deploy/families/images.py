@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.network import Ports
+from nvidia_tao_deploy.network import Network, Ports
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
 
@@ -33,6 +34,10 @@ def batch_size_or(key: str, inference_key: str | None = None) -> Callable[[Any, 
 
 
 batch_size = batch_size_or("dataset.batch_size")
+
+
+image_network = partial(Network, calibration=calibration_images, batch_size=batch_size)
+"""A :class:`Network` of images: calibrated on a folder, in batches of ``dataset.batch_size``, unless it says else."""
 
 
 def image_transform(spec: Any, ports: Ports, role: str, **settings: Any) -> ImageTransform:

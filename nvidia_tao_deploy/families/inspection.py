@@ -9,6 +9,7 @@ from typing import Any
 
 from nvidia_tao_deploy.data.pairs import PairFiles, PairTable, together
 from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import DataError, SpecError
 from nvidia_tao_deploy.families.inspection_spec import PairData
 from nvidia_tao_deploy.metrics.inspection import InspectionMetric
@@ -68,7 +69,7 @@ def calibration_pairs(spec: Any, key: str, golden_count: int = 1) -> Listed:
     for refusal in refused:
         say(f"note: no calibration pair: {refusal.where}: {refusal.what}")
     left_out = sum(len(table.issues) for table in found)
-    note = f", {left_out} rows left out" if left_out else ""
+    note = f", {counted(left_out, 'rows left out')}" if left_out else ""
     say(f"Calibration pairs: {sum(map(len, found))} of {key}.{name}{note}")
     return together(found)
 

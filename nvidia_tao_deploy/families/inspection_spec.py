@@ -85,5 +85,8 @@ class PairData(Section):
             odd = "the trainer stacks an odd number of images, which is concat_type linear"
             return "concat_type", f"concat_type grid needs an even number of images, not {count}: {odd}"
         if self.grid_map.x * self.grid_map.y != count:
-            return "grid_map", f"grid_map of {self.grid_map.x} x {self.grid_map.y} does not hold {count} images"
+            return (
+                "grid_map",
+                f"grid_map of {self.grid_map.x} x {self.grid_map.y} does not hold {count} images",
+            )
         return None

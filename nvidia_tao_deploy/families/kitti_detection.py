@@ -18,7 +18,7 @@ from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.kitti import KittiDetection, KittiTarget, class_order
 from nvidia_tao_deploy.data.sample import Dataset, Sample
-from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families.images import batch_size_or, calibration_images, image_transform
 from nvidia_tao_deploy.metrics.kitti import KittiMetric
@@ -74,7 +74,7 @@ def check_classes(spec: Any, count: int) -> None:
     names = known_class_names(spec)
     if names and len(names) != count:
         raise ModelError(
-            f"the model has {count} classes, the spec {len(names)}: {some(names)}",
+            f"the model has {counted(count, 'classes')}, the spec {len(names)}: {some(names)}",
             where=spec.where(MAPPING),
             remedy="Give the mapping of the training; the number of its target classes must be the model's.",
         )
@@ -312,11 +312,11 @@ class CanvasMetric(KittiMetric):
         what = (
             "have no area in their image (kept: misses)" if self._keep else "left out, they have no area on the canvas"
         )
-        return f"{super().report()}\n{len(self._flat)} objects {what}: {some(dict.fromkeys(self._flat))}"
+        told = counted(len(self._flat), f"objects {what}")
+        return f"{super().report()}\n{told}: {some(dict.fromkeys(self._flat))}"
 
 
 def nms_network(
-    name: str,
     spec: type[NetworkSpec],
     *,
     outputs: Sequence[Port],
@@ -330,7 +330,7 @@ def nms_network(
     AP goes by ``eval_config``; files hold what reaches ``inference.threshold``, in the family's five colours.
 
     Args:
-        name, spec: of the network.
+        spec: of the network.
         outputs: of the plugin.
         first_class_id: id of the first class.
         resize: a name of :data:`nvidia_tao_deploy.transforms.resize.PLACEMENTS`.
@@ -353,7 +353,6 @@ def nms_network(
         return DetectionWriter(folder, names, spec.inference.threshold, PALETTE, data.root)
 
     return Network(
-        name=name,
         spec=spec,
         bind=binder(*outputs),
         dataset=partial(dataset, first_class_id=first_class_id),

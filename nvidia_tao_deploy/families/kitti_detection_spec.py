@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
+from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.flags import THRESHOLDS
@@ -105,7 +105,7 @@ class TrainingConfig(Section):
     enable_qat: bool = field(False, "The model was trained with QAT.")
 
 
-class KittiDetectionSpec(NetworkSpec):
+class KittiDetectionSpec(NetworkSpec, changes=PROTO_BUILD):
     """Spec of a network of this family."""
 
     dataset_config: DatasetConfig = section(DatasetConfig)
@@ -113,6 +113,5 @@ class KittiDetectionSpec(NetworkSpec):
     training_config: TrainingConfig = section(TrainingConfig)
     eval_config: EvalConfig = section(EvalConfig)
     nms_config: NmsConfig = section(NmsConfig, "Which detections count.")
-    gen_trt_engine: ProtoGenTrtEngine = section(ProtoGenTrtEngine)
     evaluate: Evaluate = section(Evaluate)
     inference: Inference = section(Inference)

@@ -70,4 +70,4 @@ ssd_network = partial(
     ),
     places=(truth_on_canvas, boxes_on_canvas),
 )
-"""(name, spec) -> an SSD-like detector."""
+"""spec -> an SSD-like detector."""

@@ -14,14 +14,15 @@ from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.masks import IGNORE, Truth
 from nvidia_tao_deploy.data.panoptic import Category, CocoPanoptic, class_indices
 from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
-from nvidia_tao_deploy.errors import DataError
+from nvidia_tao_deploy.data.text import counted
+from nvidia_tao_deploy.errors import DataError, SpecError
 from nvidia_tao_deploy.families.classification import read_json
-from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
+from nvidia_tao_deploy.families.images import batch_size_or, image_network
 from nvidia_tao_deploy.metrics.coco_masks import CocoMaskMetric, encode_segmentation
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.metrics.panoptic import PanopticMetric
 from nvidia_tao_deploy.metrics.segmentation import IouMetric
-from nvidia_tao_deploy.network import Network, Ports
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.drawing import parse_color
 from nvidia_tao_deploy.predictions.queries import instances, panoptic_map
 from nvidia_tao_deploy.predictions.segmentation_writer import seeded_color
@@ -60,7 +61,10 @@ def read_label_map(path: Path | str, classes: int, *, contiguous: bool, first_id
             )
         if index in found:
             raise DataError(f"id {row['id']} stands twice", where=where)
-        color = parse_color(row["color"]) if row.get("color") else seeded_color(index)
+        try:
+            color = parse_color(row["color"]) if row.get("color") else seeded_color(index)
+        except SpecError as error:
+            raise DataError(f"'{row['name']}': {error.what}", where=where, remedy=error.remedy) from error
         found[index] = SegmentClass(str(row["name"]), color, bool(row.get("isthing", 1)))
     return [found.get(index, UNNAMED) for index in range(max(found) + 1)]
 
@@ -149,11 +153,7 @@ def metric(spec: Any, data: Dataset) -> ByPrediction:
 
 
 batch_size = batch_size_or("dataset.val.batch_size", "dataset.test.batch_size")
-
-
-universal_network = partial(
-    Network, calibration=calibration_images, writer=writer, batch_size=batch_size, labels=labels
-)
+universal_network = partial(image_network, writer=writer, batch_size=batch_size, labels=labels)
 """A :class:`Network` with what is the family's own."""
 
 
@@ -220,7 +220,7 @@ class InstanceMasks(Listed):
         if not self.class_of:
             raise DataError("no category of the file is a class of the model", where=str(coco.json_file))
         empty = [a["id"] for a in coco.raw["annotations"] if not a.get("segmentation")]
-        told = [f"{len(empty)} annotations have no segmentation and are not drawn"] if empty else []
+        told = [counted(len(empty), "annotations have no segmentation and are not drawn")] if empty else []
         where, samples = str(coco.json_file), (coco[i] for i in range(len(coco)))
         super().__init__(
             (replace(s, target=InstanceTruth(s.target.annotations, self.class_of, where)) for s in samples),

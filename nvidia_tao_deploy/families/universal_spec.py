@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from collections.abc import Sequence
+from typing import ClassVar
 
-from nvidia_tao_deploy.families.build_spec import FloatPrecision, FloatTensorRT
-from nvidia_tao_deploy.spec import sections
-from nvidia_tao_deploy.spec.fields import field, section
+from nvidia_tao_deploy.families.build_spec import FloatTensorRT, SensitiveTensorRT
+from nvidia_tao_deploy.spec.fields import field
+from nvidia_tao_deploy.spec.sections import Section
 
 # Parts whose sums and softmax 16 bits spoil; globs on node names.
 SENSITIVE = (
@@ -17,38 +18,18 @@ SENSITIVE = (
 )
 
 
-class TensorRT(FloatTensorRT):
+class TensorRT(FloatTensorRT, SensitiveTensorRT):
     """How the engine is built."""
 
-    @model_validator(mode="after")
-    def _sensitive_layers(self) -> TensorRT:
-        """Sensitive parts of a 16-bit build stay in fp32; what the user asks for comes first."""
-        if self.data_type != "fp32":
-            wanted = [*self.layers_precision, *(f"{glob}:fp32" for glob in SENSITIVE)]
-            # Through __dict__: an adapted default must not count as set by the user.
-            self.__dict__["layers_precision"] = list(dict.fromkeys(wanted))
-        return self
+    sensitive: ClassVar[Sequence[str]] = SENSITIVE
 
 
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: TensorRT = section(TensorRT)
-
-
-class HalfTensorRT(TensorRT):
-    """How the engine is built; fp16 unless told."""
-
-    data_type: FloatPrecision = field("fp16", "Precision of the engine, in any case.")
+BUILD = {"gen_trt_engine.tensorrt": TensorRT}
+HALF_BUILD = {**BUILD, "gen_trt_engine.tensorrt.data_type": field("fp16", "Precision of the engine, in any case.")}
+"""fp16 unless told."""
 
 
-class HalfGenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: HalfTensorRT = section(HalfTensorRT, "How the engine is built.")
-
-
-class Limits(sections.Section):
+class Limits(Section):
     """What becomes an object or segment."""
 
     object_mask_threshold: float = field(0.4, "Least score of an object or segment.", ge=0, le=1)

@@ -77,4 +77,4 @@ yolo_network = partial(
     ),
     places=(truth_on_canvas, boxes_on_canvas),
 )
-"""(name, spec) -> a YOLO detector; ``augmentation_config.output_depth`` counts where the spec has it."""
+"""spec -> a YOLO detector; ``augmentation_config.output_depth`` counts where the spec has it."""

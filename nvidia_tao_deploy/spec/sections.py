@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.spec.drift import Drift
-from nvidia_tao_deploy.spec.fields import field, section
+from nvidia_tao_deploy.spec.fields import changed_fields, field, section
 from nvidia_tao_deploy.spec.flags import flag_of
 from nvidia_tao_deploy.spec.trees import at
 
@@ -53,6 +53,7 @@ def _compute_capability(value: Any) -> str:
 StrList = Annotated[list[str], BeforeValidator(_one_or_list)]
 """A list of strings; one string is accepted too."""
 IntList = Annotated[list[int], BeforeValidator(_one_or_list)]
+PositiveInts = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_one_or_list)]
 GpuIds = Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_one_or_list)]
 BatchSize = Annotated[int, Field(ge=-1), AfterValidator(lambda value: -1 if value == 0 else value)]
 
@@ -186,19 +187,6 @@ class GenTrtEngine(Section):
         return self
 
 
-class ProtoCalibration(Calibration):
-    """Calibration of the networks that also have flags: their flags' defaults."""
-
-    cal_batches: int = field(10, "Number of calibration batches.", ge=1)
-
-
-class ProtoTensorRT(TensorRT):
-    """Build settings of the networks that also have flags: their flags' defaults."""
-
-    workspace_size: int = field(2048, "Builder workspace in MiB; 0 is TensorRT's default.", ge=0)
-    calibration: ProtoCalibration = section(ProtoCalibration, "Where INT8 ranges come from.")
-
-
 class Evaluate(Section):
     """Measure a model on annotated data."""
 
@@ -296,6 +284,8 @@ class NetworkSpec(Section):
         network: the network's name, which selects the known keys and the table of older key names.
         known_as: name of the known-keys file when it differs from ``network``.
         drift: older key names of this network besides those in ``spec/drift.py``.
+
+    The class keyword ``changes`` says in what its sections differ from these, by dotted key, see ``spec/fields.py``.
     """
 
     network: ClassVar[str] = ""
@@ -317,6 +307,12 @@ class NetworkSpec(Section):
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
     _source: str = PrivateAttr(default="spec")
     _tree: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def __init_subclass__(cls, changes: Mapping[str, Any] | None = None, **config: Any) -> None:
+        super().__init_subclass__(**config)
+        for name, (kind, field_of_it) in changed_fields(cls, changes or {}).items():
+            cls.__annotations__[name] = kind
+            setattr(cls, name, field_of_it)
 
     @property
     def notes(self) -> list[str]:

@@ -14,9 +14,9 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.poses import PoseFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.families.images import batch_size, calibration_images, check_size
+from nvidia_tao_deploy.families.images import check_size, image_network
 from nvidia_tao_deploy.metrics.poses import PoseMetric
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.predictions.cuboid_writer import CuboidWriter
 
 OUTPUTS = ("bboxes", "scores", "obj_scale", "kps_displacement_mean", "kps_heatmap_mean")
@@ -85,16 +85,13 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> CuboidWrit
     )
 
 
-NETWORK = Network(
-    name="centerpose",
+NETWORK = image_network(
     spec=Spec,
     bind=expect(inputs=(Port("input", channels=(3,)),), outputs=tuple(Port(name, rank=3) for name in OUTPUTS)),
-    calibration=calibration_images,
     transform=transform,
     dataset=dataset,
     decode=decode,
     metric=metric,
     writer=writer,
-    batch_size=batch_size,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

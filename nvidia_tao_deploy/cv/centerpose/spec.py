@@ -11,19 +11,6 @@ from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
 
-class TensorRT(sections.TensorRT):
-    """How the engine is built."""
-
-    opt_batch_size: int = field(4, "Batch the engine is tuned for.", ge=1)
-    max_batch_size: int = field(8, "Largest batch of the profile.", ge=1)
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: TensorRT = section(TensorRT)
-
-
 class Evaluate(sections.Evaluate):
     """Measure a model on annotated data."""
 
@@ -61,12 +48,13 @@ class Dataset(Section):
     use_absolute_scale: bool = field(False, "Predicted sizes are absolute, no ground plane needed.")
 
 
-class Spec(NetworkSpec):
+class Spec(
+    NetworkSpec, changes={"gen_trt_engine.tensorrt.opt_batch_size": 4, "gen_trt_engine.tensorrt.max_batch_size": 8}
+):
     """Spec of centerpose."""
 
     network: ClassVar[str] = "centerpose"
 
     dataset: Dataset = section(Dataset)
-    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
     evaluate: Evaluate = section(Evaluate)
     inference: Inference = section(Inference)

@@ -9,7 +9,6 @@ from nvidia_tao_deploy.cv.classification_pyt.spec import Spec
 from nvidia_tao_deploy.data.folder import read_classes
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.families import classification as family
-from nvidia_tao_deploy.families.images import batch_size
 from nvidia_tao_deploy.network import Port, Ports, expect
 from nvidia_tao_deploy.transforms.image import ImageTransform
 
@@ -42,7 +41,6 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
 
 
 NETWORK = family.classifier(
-    "classification_pyt",
     Spec,
     bind=expect(inputs=(Port("input", channels=(1, 3)),), outputs=(Port("output", rank=2),)),
     output="output",
@@ -52,6 +50,5 @@ NETWORK = family.classifier(
     transform=transform,
     finish=family.softmax,
     top_k=lambda spec: spec.model.head.topk[0],
-    batch_size=batch_size,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from nvidia_tao_deploy.families.augmentation_spec import Augmentation
 from nvidia_tao_deploy.spec.fields import field, section
-from nvidia_tao_deploy.spec.sections import BatchSize, IntList, NetworkSpec, Section
+from nvidia_tao_deploy.spec.sections import BatchSize, NetworkSpec, PositiveInts, Section
 
 
 class TestDataset(Section):
@@ -34,7 +34,7 @@ class Dataset(Section):
 class Head(Section):
     """The classification head."""
 
-    topk: Annotated[IntList, Field(min_length=1)] = field([1], "k of top-k; the first one counts.")
+    topk: Annotated[PositiveInts, Field(min_length=1)] = field([1], "k of top-k; the first one counts.")
 
 
 class Model(Section):

@@ -47,7 +47,6 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
 batch_size = batch_size_or("eval_config.batch_size")
 
 NETWORK = family.classifier(
-    "classification_tf1",
     Spec,
     bind=partial(family.bind_image, role="input_1", scores=(Port("predictions", rank=2),)),
     output="predictions",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
+from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.known import enum_name
@@ -74,7 +74,7 @@ class Training(Section):
     )
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=PROTO_BUILD):
     """Spec of classification_tf1; ``model_config`` of the file is the attribute ``model``."""
 
     network: ClassVar[str] = "classification_tf1"
@@ -82,6 +82,5 @@ class Spec(NetworkSpec):
     eval_config: EvalConfig = section(EvalConfig)
     model: Model = section(Model, alias="model_config")
     train_config: Training = section(Training)
-    gen_trt_engine: ProtoGenTrtEngine = section(ProtoGenTrtEngine)
     evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")
     inference: Inference = section(Inference)

@@ -38,7 +38,6 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
 batch_size = batch_size_or("evaluate.batch_size")
 
 NETWORK = family.classifier(
-    "classification_tf2",
     Spec,
     bind=partial(family.bind_image, role="input_1", scores=(Port("predictions", rank=2),)),
     output="predictions",

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from nvidia_tao_deploy.families.build_spec import TF2_WORKSPACE, Tf2GenTrtEngine
+from nvidia_tao_deploy.families.build_spec import TF2_BUILD, TF2_WORKSPACE
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, lower
@@ -18,7 +18,7 @@ def _one_or_three(value: list[float]) -> list[float]:
     return value
 
 
-class GenTrtEngine(Tf2GenTrtEngine):
+class GenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
     # The key gen_trt_engine.batch_size of this network's files means calibration (spec/drift.py moves it there).
@@ -73,7 +73,7 @@ class Model(Section):
     input_image_depth: Literal[8, 16] = field(8, "Bits of a grey level; 16 for one channel only.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes={"gen_trt_engine": GenTrtEngine, **TF2_BUILD}):
     """Spec of classification_tf2."""
 
     network: ClassVar[str] = "classification_tf2"
@@ -84,6 +84,5 @@ class Spec(NetworkSpec):
     )
     dataset: Dataset = section(Dataset)
     model: Model = section(Model)
-    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
     evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")
     inference: Inference = section(Inference)

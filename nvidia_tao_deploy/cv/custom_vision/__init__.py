@@ -18,10 +18,10 @@ from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.families import classification as family
-from nvidia_tao_deploy.families.images import batch_size, calibration_images
+from nvidia_tao_deploy.families.images import image_network
 from nvidia_tao_deploy.metrics.coco import CocoMetric
 from nvidia_tao_deploy.metrics.metric import Metric
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, Writer, expect
+from nvidia_tao_deploy.network import Decoder, Port, Ports, Writer, expect
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.predictions.drawing import PALETTE
@@ -196,17 +196,14 @@ def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> Writer:
     return DetectionWriter(folder, dict(enumerate(names.names)) or None, spec.inference.threshold, PALETTE, data.root)
 
 
-NETWORK = Network(
-    name="custom_vision",
+NETWORK = image_network(
     spec=Spec,
     bind=bind,
-    calibration=calibration_images,
     transform=transform,
     dataset=dataset,
     decode=decode,
     metric=metric,
     writer=writer,
-    batch_size=batch_size,
     labels=labels,
     graph=graph,
 )

@@ -9,5 +9,5 @@ from nvidia_tao_deploy.cv.deformable_detr.spec import Spec
 from nvidia_tao_deploy.families import coco_detection as family
 
 # channel 0 is unused: category ids start at 1
-NETWORK = family.detr_network(name="deformable_detr", spec=Spec, writer=partial(family.classmap_writer, first=1))
+NETWORK = family.detr_network(spec=Spec, writer=partial(family.classmap_writer, first=1))
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

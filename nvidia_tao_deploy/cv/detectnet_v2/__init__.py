@@ -15,6 +15,7 @@ from nvidia_tao_deploy.cv.detectnet_v2.spec import Clustering, Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.kitti import KittiDetection
 from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families.images import batch_size_or, image_transform
 from nvidia_tao_deploy.families.kitti_detection import CanvasMetric, calibration
@@ -97,7 +98,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     channels = ports.outputs["output_cov"].shape[1]
     if channels != len(names):
         raise ModelError(
-            f"the model has {channels} classes and the spec names {len(names)}: {', '.join(names[:10])}",
+            f"the model has {counted(channels, 'classes and the spec names')} {len(names)}: {', '.join(names[:10])}",
             where=spec.source,
             remedy="List the classes of the training, in its order.",
         )
@@ -160,7 +161,6 @@ def _color(entry: Any) -> tuple[int, int, int]:
 
 
 NETWORK = Network(
-    name="detectnet_v2",
     spec=Spec,
     bind=bind,
     dataset=dataset,

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
+from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.messages import enum_of, zero_means
@@ -165,7 +165,7 @@ class Training(Section):
     enable_qat: bool = field(False, "The model was trained with QAT.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=PROTO_BUILD):
     """Spec of detectnet_v2; ``model_config`` of the file is the attribute ``model``, as pydantic keeps that name."""
 
     network: ClassVar[str] = "detectnet_v2"
@@ -178,6 +178,5 @@ class Spec(NetworkSpec):
     evaluation_config: Evaluation = section(Evaluation)
     inferencer_config: Inferencer = section(Inferencer)
     bbox_handler_config: BboxHandler = section(BboxHandler)
-    gen_trt_engine: ProtoGenTrtEngine = section(ProtoGenTrtEngine)
     evaluate: Evaluate = section(Evaluate)
     inference: Inference = section(Inference)

@@ -24,5 +24,5 @@ def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> DetectionWr
     return family.classmap_writer(spec, folder, data, ports, first=0 if spec.dataset.contiguous_labels else 1)
 
 
-NETWORK = family.detr_network(name="dino", spec=Spec, writer=writer, metric=metric)
+NETWORK = family.detr_network(spec=Spec, writer=writer, metric=metric)
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -40,7 +40,6 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> DetectionW
 
 
 NETWORK = family.efficientdet(
-    name="efficientdet_tf1",
     spec=Spec,
     dataset=dataset,
     decode=decode,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
+from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.flags import THRESHOLDS
@@ -42,13 +42,12 @@ class EvalConfig(Section):
     max_detections_per_image: int = field(0, "Detections kept per image; 0 means 100.", ge=0)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=PROTO_BUILD):
     """Spec of efficientdet_tf1."""
 
     network: ClassVar[str] = "efficientdet_tf1"
 
     dataset_config: DatasetConfig = section(DatasetConfig)
     eval_config: EvalConfig = section(EvalConfig)
-    gen_trt_engine: ProtoGenTrtEngine = section(ProtoGenTrtEngine)
     evaluate: Evaluate = section(Evaluate)
     inference: Inference = section(Inference)

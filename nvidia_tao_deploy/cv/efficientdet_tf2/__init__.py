@@ -13,7 +13,6 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import efficientdet as family
 from nvidia_tao_deploy.families.class_map import labels
-from nvidia_tao_deploy.families.images import batch_size
 from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.predictions.drawing import PALETTE
@@ -35,12 +34,10 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> DetectionW
 
 
 NETWORK = family.efficientdet(
-    name="efficientdet_tf2",
     spec=Spec,
     dataset=dataset,
     decode=lambda spec, _ports, _action: family.decoder(spec.evaluate.max_detections_per_image, clip=False),
     writer=writer,
-    batch_size=batch_size,
     labels=partial(labels, key="label_map", read=read_label_map),
     check_classes=family.class_check("dataset.num_classes"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from nvidia_tao_deploy.families.build_spec import TF2_WORKSPACE, Tf2GenTrtEngine
+from nvidia_tao_deploy.families.build_spec import TF2_BUILD, TF2_WORKSPACE
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
@@ -39,13 +39,12 @@ class Dataset(Section):
     val_dirs: StrList = field([], "Folders that its file names are relative to, tried in order.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=TF2_BUILD):
     """Spec of efficientdet_tf2."""
 
     network: ClassVar[str] = "efficientdet_tf2"
     drift = (TF2_WORKSPACE,)
 
     dataset: Dataset = section(Dataset)
-    gen_trt_engine: Tf2GenTrtEngine = section(Tf2GenTrtEngine)
     evaluate: Evaluate = section(Evaluate)
     inference: Inference = section(Inference)

@@ -94,7 +94,6 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> DetectionW
 
 
 NETWORK = Network(
-    name="faster_rcnn",
     spec=Spec,
     bind=family.binder(
         Port("nms_out", ("NMS",)), Port("nms_out_1", ("NMS_1",)), image=Port("input_image", (), 4, (1, 3))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
+from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.families.kitti_detection_spec import ImageMean, TrainingConfig
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
@@ -130,7 +130,7 @@ class InferenceConfig(Section):
     labels_dump_dir: str = field("", "Folder of label files.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=PROTO_BUILD):
     """Spec of faster_rcnn; ``model_config`` of the file is the attribute ``model``."""
 
     network: ClassVar[str] = "faster_rcnn"
@@ -144,6 +144,5 @@ class Spec(NetworkSpec):
     training_config: TrainingConfig = section(TrainingConfig)
     evaluation_config: EvaluationConfig = section(EvaluationConfig)
     inference_config: InferenceConfig = section(InferenceConfig)
-    gen_trt_engine: ProtoGenTrtEngine = section(ProtoGenTrtEngine)
     evaluate: Evaluate = section(Evaluate)
     inference: Inference = section(Inference)

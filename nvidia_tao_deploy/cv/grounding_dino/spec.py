@@ -9,12 +9,11 @@ from nvidia_tao_deploy.spec.fields import section
 from nvidia_tao_deploy.spec.sections import NetworkSpec
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=grounding_spec.BUILD):
     """Spec of grounding_dino."""
 
     network: ClassVar[str] = "grounding_dino"
 
     model: grounding_spec.Model = section(grounding_spec.Model)
     dataset: grounding_spec.Dataset = section(grounding_spec.Dataset)
-    gen_trt_engine: grounding_spec.GenTrtEngine = section(grounding_spec.GenTrtEngine)
     inference: detr_spec.Inference = section(detr_spec.Inference)

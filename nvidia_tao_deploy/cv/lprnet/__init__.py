@@ -9,8 +9,8 @@ from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.families import text_recognition as family
-from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
+from nvidia_tao_deploy.families.images import batch_size_or, image_network
+from nvidia_tao_deploy.network import Decoder, Port, Ports
 from nvidia_tao_deploy.predictions.text import decode_ctc
 from nvidia_tao_deploy.predictions.text_writer import TextWriter
 from nvidia_tao_deploy.transforms.upright import UprightTransform
@@ -56,11 +56,9 @@ def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:
     )
 
 
-NETWORK = Network(
-    name="lprnet",
+NETWORK = image_network(
     spec=Spec,
     bind=family.binder("lprnet", Port("image_input", ("image_input:0",), channels=(1, 3))),
-    calibration=calibration_images,
     transform=transform,
     dataset=dataset,
     decode=decode,

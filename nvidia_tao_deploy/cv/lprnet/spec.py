@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from nvidia_tao_deploy.families.build_spec import FloatPrecision
+from nvidia_tao_deploy.families.build_spec import PROTO_BUILD, FloatPrecision
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
-from nvidia_tao_deploy.spec.sections import NetworkSpec, ProtoTensorRT, Section, StrList
+from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 
-class TensorRT(ProtoTensorRT):
+class TensorRT(sections.TensorRT):
     """How the engine is built."""
 
     data_type: FloatPrecision = field("fp32", "Precision of the engine; this network has no int8.")  # type: ignore[assignment]
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: TensorRT = section(TensorRT)
 
 
 class Inference(sections.Inference):
@@ -48,12 +42,11 @@ class EvalConfig(Section):
     batch_size: int = field(0, "Images per batch where the action sets none; 0 means 1.", ge=0)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes={"gen_trt_engine.tensorrt": TensorRT, **PROTO_BUILD}):
     """Spec of lprnet."""
 
     network: ClassVar[str] = "lprnet"
 
     dataset_config: DatasetConfig = section(DatasetConfig)
     eval_config: EvalConfig = section(EvalConfig)
-    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
     inference: Inference = section(Inference)

@@ -16,5 +16,5 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
     return family.rgb_transform(spec, ports, "input", augmentation.mean, augmentation.std)
 
 
-NETWORK = family.backbone("mae", Spec, transform)
+NETWORK = family.backbone(Spec, transform)
 gen_trt_engine = verbs(NETWORK)[0]

@@ -11,6 +11,7 @@ from nvidia_tao_deploy.cv.mask2former.ade import AdeMasks
 from nvidia_tao_deploy.cv.mask2former.spec import Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import universal_segmentation as family
 from nvidia_tao_deploy.families.images import check_map, image_transform
@@ -38,6 +39,12 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
         )
     ports = expect((Port("inputs", channels=(3,)),), MODES[len(outputs)][1])(inputs, outputs)
     check_map(ports, "inputs", "pred_masks")
+    if len(outputs) == 1 and ports.outputs["pred_masks"].shape[1] == 1:
+        raise ModelError(
+            f"output {outputs[0]} has one channel, and a semantic model has one per class: with one class alone every "
+            "pixel would be of it",
+            remedy="Check that the file was exported for mask2former; ocdnet's models, for one, look like this.",
+        )
     return ports
 
 
@@ -75,7 +82,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     channels, classes = ports.outputs["pred_masks"].shape[1], spec.model.sem_seg_head.num_classes
     if mode == "semantic" and channels is not None and channels > classes:
         raise ModelError(
-            f"the model has {channels} classes, model.sem_seg_head.num_classes is {classes}",
+            f"the model has {counted(channels, 'classes')}, model.sem_seg_head.num_classes is {classes}",
             where=spec.where("model.sem_seg_head.num_classes"),
         )
     if action == "evaluate" and data_type(spec) not in DATA[mode]:
@@ -107,6 +114,6 @@ def metric(spec: Spec, data: Dataset) -> family.ByPrediction:
 
 
 NETWORK = family.universal_network(
-    name="mask2former", spec=Spec, bind=bind, transform=transform, dataset=dataset, decode=decode, metric=metric
+    spec=Spec, bind=bind, transform=transform, dataset=dataset, decode=decode, metric=metric
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from nvidia_tao_deploy.families.augmentation_spec import Mean, Std
-from nvidia_tao_deploy.families.universal_spec import GenTrtEngine, Limits
+from nvidia_tao_deploy.families.universal_spec import BUILD, Limits
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 
@@ -55,7 +55,7 @@ class Dataset(Section):
     contiguous_id: bool = field(False, "Class k is the k-th category of the file, else the category with id k + 1.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=BUILD):
     """Spec of mask2former."""
 
     network: ClassVar[str] = "mask2former"
@@ -64,4 +64,3 @@ class Spec(NetworkSpec):
 
     model: Model = section(Model)
     dataset: Dataset = section(Dataset)
-    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)

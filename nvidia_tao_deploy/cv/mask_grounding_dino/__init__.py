@@ -15,9 +15,9 @@ from nvidia_tao_deploy.cv.mask_grounding_dino.writer import PhraseWriter
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import grounding as family
-from nvidia_tao_deploy.families.images import batch_size, calibration_images
+from nvidia_tao_deploy.families.images import calibration_images
 from nvidia_tao_deploy.metrics.coco_masks import BoxesAndMasks, CocoMaskMetric, has_masks
-from nvidia_tao_deploy.network import Decoder, Network, Ports, Writer
+from nvidia_tao_deploy.network import Decoder, Ports, Writer
 
 SOURCES = {"evaluate": "dataset.test_data_sources", "inference": "dataset.infer_data_sources"}
 
@@ -98,17 +98,14 @@ def labels(spec: Spec) -> list[str]:
     return family.labels(spec) if task(spec, "inference") == "OD" else []
 
 
-NETWORK = Network(
-    name="mask_grounding_dino",
+NETWORK = family.grounding_network(
     spec=Spec,
     bind=bind,
     dataset=dataset,
     calibration=calibration,
-    transform=family.transform,
     decode=decode,
     metric=metric,
     writer=writer,
-    batch_size=batch_size,
     labels=labels,
 )
 gen_trt_engine, _evaluate, inference = verbs(NETWORK)

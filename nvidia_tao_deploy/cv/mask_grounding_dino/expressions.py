@@ -11,7 +11,7 @@ from typing import Any
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import common_root
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import read_lines, some
+from nvidia_tao_deploy.data.text import counted, read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
 UNNAMED = "object"
@@ -122,7 +122,7 @@ class _Read:
     def finished(self, root: Path, where: Path | str) -> Expressions:
         """All of them."""
         if self._unusable:
-            what = f"{len(self._unusable)} expressions skipped, an annotation has no segmentation"
+            what = f"{counted(len(self._unusable), 'expressions skipped')}, an annotation has no segmentation"
             self.issues.append(f"{what}: {some(self._unusable)}")
         return Expressions(self._samples, root, str(where), self.issues)
 
@@ -150,9 +150,11 @@ def _lines(
         else:
             yield number, path, row
     if broken:
-        issues.append(f"{len(broken)} lines skipped, they are no JSON object with {', '.join(keys)}: {some(broken)}")
+        issues.append(
+            f"{counted(len(broken), 'lines skipped, they are no JSON object')} with {', '.join(keys)}: {some(broken)}"
+        )
     if gone:
-        what = f"{len(gone)} lines name images that are not below {folder}: {some(gone)}"
+        what = f"{counted(len(gone), 'lines name images that are not below')} {folder}: {some(gone)}"
         if strict:
             raise DataError(what, where=str(file))
         issues.append(f"{what} (skipped)")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
 from nvidia_tao_deploy.families import detr_spec, grounding_spec
 from nvidia_tao_deploy.spec import sections
+from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, StrList
 
 Task = Literal["OD", "VG"]
@@ -20,59 +19,49 @@ INSIDE = "Share of a mask that must lie in the model's union mask (VG)."
 class TestData(detr_spec.TestData):
     """Annotated images."""
 
-    data_type: Task = Field(default="OD", description=TASK)
-    json_file: str | None = Field(
-        default=None, description="COCO annotation file; for VG also .jsonl, one expression per line."
-    )
+    data_type: Task = field("OD", TASK)
+    json_file: str | None = field(None, "COCO annotation file; for VG also .jsonl, one expression per line.")
 
 
 class InferenceData(grounding_spec.InferenceData):
     """Images without annotations, and what to look for."""
 
-    data_type: Task = Field(default="OD", description=TASK)
-    captions: StrList = Field(
-        default=[],
-        description="OD: names of the classes to look for. VG: a JSON-lines file of image_path and expression.",
+    data_type: Task = field("OD", TASK)
+    captions: StrList = field(
+        [], "OD: names of the classes to look for. VG: a JSON-lines file of image_path and expression."
     )
 
 
 class Dataset(grounding_spec.Dataset):
     """Images and labels."""
 
-    test_data_sources: TestData = Field(default_factory=TestData, description="Annotated images for evaluate.")
-    infer_data_sources: InferenceData = Field(
-        default_factory=InferenceData, description="Images for inference, and what to look for."
-    )
+    test_data_sources: TestData = section(TestData, "Annotated images for evaluate.")
+    infer_data_sources: InferenceData = section(InferenceData, "Images for inference, and what to look for.")
 
 
 class Evaluate(sections.Evaluate):
     """Measure a model on annotated data."""
 
-    conf_threshold: float = Field(default=0.0, ge=0, le=1, description="Detections below this score are left out (VG).")
-    nms_threshold: float = Field(default=0.2, ge=0, le=1, description=NMS)
-    text_threshold: float = Field(default=0.3, ge=0, le=1, description=TEXT)
-    ioi_threshold: float = Field(default=0.5, ge=0, le=1, description=INSIDE)
+    conf_threshold: float = field(0.0, "Detections below this score are left out (VG).", ge=0, le=1)
+    nms_threshold: float = field(0.2, NMS, ge=0, le=1)
+    text_threshold: float = field(0.3, TEXT, ge=0, le=1)
+    ioi_threshold: float = field(0.5, INSIDE, ge=0, le=1)
 
 
 class Inference(detr_spec.Inference):
     """Run a model on images."""
 
-    nms_threshold: float = Field(default=0.2, ge=0, le=1, description=NMS)
-    text_threshold: float = Field(default=0.3, ge=0, le=1, description=TEXT)
-    ioi_threshold: float = Field(default=0.5, ge=0, le=1, description=INSIDE)
+    nms_threshold: float = field(0.2, NMS, ge=0, le=1)
+    text_threshold: float = field(0.3, TEXT, ge=0, le=1)
+    ioi_threshold: float = field(0.5, INSIDE, ge=0, le=1)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=grounding_spec.BUILD):
     """Spec of mask_grounding_dino."""
 
     network: ClassVar[str] = "mask_grounding_dino"
 
-    model: grounding_spec.Model = Field(
-        default_factory=grounding_spec.Model, description="Facts about the trained network."
-    )
-    dataset: Dataset = Field(default_factory=Dataset, description="Images and labels.")
-    gen_trt_engine: grounding_spec.GenTrtEngine = Field(
-        default_factory=grounding_spec.GenTrtEngine, description="ONNX file in, engine file out."
-    )
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="Measure a model on annotated data.")
-    inference: Inference = Field(default_factory=Inference, description="Run a model on images.")
+    model: grounding_spec.Model = section(grounding_spec.Model)
+    dataset: Dataset = section(Dataset)
+    evaluate: Evaluate = section(Evaluate)
+    inference: Inference = section(Inference)

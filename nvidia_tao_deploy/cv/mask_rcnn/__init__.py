@@ -11,14 +11,14 @@ from nvidia_tao_deploy.cv.mask_rcnn.writer import MaskWriter
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
-from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families.class_map import labels, read_class_map
 from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric, checked_names
-from nvidia_tao_deploy.families.images import batch_size_or, calibration_images
+from nvidia_tao_deploy.families.images import batch_size_or, image_network
 from nvidia_tao_deploy.families.kitti_detection import binder
 from nvidia_tao_deploy.metrics.coco_masks import BoxesAndMasks, CocoMaskMetric
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
+from nvidia_tao_deploy.network import Decoder, Port, Ports
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN
@@ -55,7 +55,7 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
     count, wanted = masks.shape[2], spec.data_config.num_classes
     if wanted and count is not None and count != wanted:
         raise ModelError(
-            f"the model has {count} classes with the background, the spec {wanted}",
+            f"the model has {counted(count, 'classes with the background')}, the spec {wanted}",
             where=spec.where("data_config.num_classes"),
             remedy="Give the num_classes of the training.",
         )
@@ -95,14 +95,12 @@ def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> MaskWriter:
     return MaskWriter(folder, names, spec.inference.threshold, data.root)
 
 
-NETWORK = Network(
-    name="mask_rcnn",
+NETWORK = image_network(
     spec=Spec,
     bind=binder(
         Port("generate_detections", rank=3),
         Port("mask_fcn_logits/BiasAdd", ("mask_head/mask_fcn_logits/BiasAdd",), rank=5),
     ),
-    calibration=calibration_images,
     transform=transform,
     dataset=dataset,
     decode=decode,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
+from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.flags import THRESHOLDS
@@ -43,7 +43,7 @@ class DataConfig(Section):
     num_classes: int = field(0, "Classes with the background; 0 is the model's own number.", ge=0)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=PROTO_BUILD):
     """Spec of mask_rcnn."""
 
     network: ClassVar[str] = "mask_rcnn"
@@ -51,6 +51,5 @@ class Spec(NetworkSpec):
     maskrcnn_config: MaskRcnnConfig = section(MaskRcnnConfig)
     data_config: DataConfig = section(DataConfig)
     eval_batch_size: int = field(0, "Images per batch where the action sets none.", ge=0)
-    gen_trt_engine: ProtoGenTrtEngine = section(ProtoGenTrtEngine)
     evaluate: Evaluate = section(Evaluate)
     inference: Inference = section(Inference)

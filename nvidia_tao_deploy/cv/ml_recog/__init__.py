@@ -13,9 +13,9 @@ from nvidia_tao_deploy.cv.ml_recog.spec import Spec
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
-from nvidia_tao_deploy.families.images import batch_size, calibration_images, image_transform
+from nvidia_tao_deploy.families.images import image_network, image_transform
 from nvidia_tao_deploy.metrics.retrieval import RetrievalMetric
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.transforms.image import ImageTransform
 
 
@@ -93,17 +93,14 @@ def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> Neighbour
     return NeighbourWriter(folder, classes(spec).shown, spec.inference.topk)
 
 
-NETWORK = Network(
-    name="ml_recog",
+NETWORK = image_network(
     spec=Spec,
     bind=expect(inputs=(Port("input", channels=(1, 3)),), outputs=(Port("fc_pred", rank=2),)),
-    calibration=calibration_images,
     transform=transform,
     dataset=dataset,
     decode=decode,
     metric=lambda spec, _data: RetrievalMetric(classes(spec).shown, spec.evaluate.topk),
     writer=writer,
-    batch_size=batch_size,
     labels=labels,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

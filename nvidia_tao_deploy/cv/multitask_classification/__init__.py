@@ -14,8 +14,8 @@ from nvidia_tao_deploy.cv.multitask_classification.table import TaskTable, read_
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families import classification as family
-from nvidia_tao_deploy.families.images import batch_size, calibration_images
-from nvidia_tao_deploy.network import Decoder, Network, Ports
+from nvidia_tao_deploy.families.images import image_network
+from nvidia_tao_deploy.network import Decoder, Ports
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.image import ImageTransform
@@ -34,7 +34,7 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
 def mapping(spec: Spec, action: str) -> dict[str, list[str]]:
     """Class names by task from the training's mapping file; {} where there is none."""
     own = spec.inference.class_map if action == "inference" else None
-    path = own or spec.evaluate.class_map or spec.gen_trt_engine.class_map
+    path = own or spec.evaluate.class_map or spec.get("gen_trt_engine.class_map")
     return read_class_mapping(path) if path else {}
 
 
@@ -65,7 +65,7 @@ def match_heads(tasks: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
     """
     if len(tasks) != len(outputs):
         raise ModelError(
-            f"the model has {len(outputs)} outputs ({', '.join(outputs)}) for {len(tasks)} tasks ({', '.join(tasks)})",
+            f"the model's outputs are {', '.join(outputs)}, and the tasks {', '.join(tasks)}",
             remedy="Check that model, CSV and class mapping belong together.",
         )
     named = {task: [output for output in outputs if _names(output, task)] for task in tasks}
@@ -116,16 +116,13 @@ def writer(_spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> TaskWrite
     return TaskWriter(folder, data.classes)
 
 
-NETWORK = Network(
-    name="multitask_classification",
+NETWORK = image_network(
     spec=Spec,
     bind=bind,
-    calibration=calibration_images,
     transform=transform,
     dataset=dataset,
     decode=decode,
     metric=metric,
     writer=writer,
-    batch_size=batch_size,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

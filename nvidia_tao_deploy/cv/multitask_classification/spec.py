@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
-from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
+from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.known import enum_name
@@ -15,7 +15,7 @@ from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
 METHODS = {"BILINEAR": 0, "BICUBIC": 1}
 
 
-class GenTrtEngine(ProtoGenTrtEngine):
+class GenTrtEngine(sections.GenTrtEngine):
     """ONNX file in, engine file out."""
 
     class_map: str | None = field(
@@ -58,13 +58,12 @@ class Model(Section):
     ] = field("BILINEAR", "How images are resized.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes={"gen_trt_engine": GenTrtEngine, **PROTO_BUILD}):
     """Spec of multitask_classification; ``model_config`` of the file is the attribute ``model``."""
 
     network: ClassVar[str] = "multitask_classification"
 
     dataset_config: DatasetConfig = section(DatasetConfig)
     model: Model = section(Model, alias="model_config")
-    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
     evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")
     inference: Inference = section(Inference, "Run a model on images.")

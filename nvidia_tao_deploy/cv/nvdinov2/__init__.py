@@ -17,5 +17,5 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
     return family.rgb_transform(spec, ports, "input", IMAGENET_MEAN, IMAGENET_STD)
 
 
-NETWORK = family.backbone("nvdinov2", Spec, transform)
+NETWORK = family.backbone(Spec, transform)
 gen_trt_engine = verbs(NETWORK)[0]

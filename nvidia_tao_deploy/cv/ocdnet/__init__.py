@@ -17,16 +17,9 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
 from nvidia_tao_deploy.data.text_regions import TextRegionLabels
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.families.images import (
-    OpenInputs,
-    batch_size,
-    calibration_images,
-    check_map,
-    check_size,
-    set_size,
-)
+from nvidia_tao_deploy.families.images import OpenInputs, check_map, check_size, image_network, set_size
 from nvidia_tao_deploy.metrics.text_regions import RegionMetric
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.predictions.polygon_writer import PolygonWriter
 from nvidia_tao_deploy.predictions.polygons import TextRegions, find_regions, require_polygon_libraries
 from nvidia_tao_deploy.runtime.session import TensorInfo
@@ -174,17 +167,14 @@ def _check_steps(spec: Spec, ports: Ports) -> None:
             )
 
 
-NETWORK = Network(
-    name="ocdnet",
+NETWORK = image_network(
     spec=Spec,
     bind=bind,
-    calibration=calibration_images,
     transform=transform,
     dataset=dataset,
     decode=decode,
     metric=lambda spec, _data: RegionMetric(spec.evaluate.post_processing.args.box_thresh),
     writer=lambda _spec, folder, data, _ports: PolygonWriter(folder, data.root),
-    batch_size=batch_size,
     graph=graph,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -110,6 +110,6 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
 
 
 NETWORK = family.universal_network(
-    name="oneformer", spec=Spec, bind=bind, transform=transform, dataset=dataset, decode=decode, metric=family.metric
+    spec=Spec, bind=bind, transform=transform, dataset=dataset, decode=decode, metric=family.metric
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

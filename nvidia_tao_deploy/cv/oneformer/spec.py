@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from nvidia_tao_deploy.families.universal_spec import HalfGenTrtEngine, Limits
+from nvidia_tao_deploy.families.universal_spec import HALF_BUILD, Limits
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
@@ -60,7 +60,7 @@ class Export(Section):
     task: Literal["semantic", "instance", "panoptic"] = field("semantic", "The task the model is asked for.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=HALF_BUILD):
     """Spec of oneformer."""
 
     network: ClassVar[str] = "oneformer"
@@ -70,4 +70,3 @@ class Spec(NetworkSpec):
     model: Model = section(Model)
     dataset: Dataset = section(Dataset)
     export: Export = section(Export)
-    gen_trt_engine: HalfGenTrtEngine = section(HalfGenTrtEngine)

@@ -12,8 +12,8 @@ from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.cv.optical_inspection.spec import Spec
 from nvidia_tao_deploy.families import inspection as family
-from nvidia_tao_deploy.families.images import batch_size
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.families.images import image_network
+from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.transforms.tiled import TiledTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -35,8 +35,7 @@ def distances(outputs: Mapping[str, Array], _geometries: Sequence[Geometry]) -> 
     return list(np.sqrt(np.square(unit - golden).sum(axis=1)))
 
 
-NETWORK = Network(
-    name="optical_inspection",
+NETWORK = image_network(
     spec=Spec,
     bind=expect(
         inputs=(Port("input_1", channels=(3,)), Port("input_2", channels=(3,))),
@@ -48,6 +47,5 @@ NETWORK = Network(
     decode=decode,
     metric=lambda spec, data: family.metric(spec.model.margin, results_folder(spec, "evaluate"), data),
     writer=lambda _spec, folder, data, _ports: family.writer(folder, data),
-    batch_size=batch_size,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -19,7 +19,7 @@ class Inference(sections.Inference):
 class Model(Section):
     """Facts about the trained network."""
 
-    margin: float = field(2.0, "A unit is defective where its distance is over this.")
+    margin: float = field(2.0, "A unit is defective where its distance is over this.", ge=0)
 
 
 class Spec(NetworkSpec):

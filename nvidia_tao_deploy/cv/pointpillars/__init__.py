@@ -130,7 +130,6 @@ def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> CloudWrit
 
 
 NETWORK = Network(
-    name="pointpillars",
     spec=Spec,
     bind=expect(
         (Port("points", rank=3), Port("num_points", rank=1)), (Port("output_boxes", rank=3), Port("num_boxes", rank=1))

@@ -35,5 +35,5 @@ def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> DetectionWr
     return family.classmap_writer(spec, folder, data, ports, first=-1 if shifted else 0)
 
 
-NETWORK = family.detr_network(name="rtdetr", spec=Spec, transform=transform, metric=metric, writer=writer)
+NETWORK = family.detr_network(spec=Spec, transform=transform, metric=metric, writer=writer)
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -7,21 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from nvidia_tao_deploy.families import detr_spec
-from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import Section
-
-
-class TensorRT(sections.TensorRT):
-    """How the engine is built."""
-
-    max_batch_size: int = field(4, "Largest batch of the profile.", ge=1)
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: TensorRT = section(TensorRT)
 
 
 class Augmentation(Section):
@@ -42,12 +29,11 @@ class Dataset(detr_spec.Dataset):
     augmentation: Augmentation = section(Augmentation)
 
 
-class Spec(detr_spec.LargeBackboneSpec):
+class Spec(detr_spec.LargeBackboneSpec, changes={"gen_trt_engine.tensorrt.max_batch_size": 4}):
     """Spec of rtdetr."""
 
     network: ClassVar[str] = "rtdetr"
 
     model: detr_spec.BackboneModel = section(detr_spec.BackboneModel)
     dataset: Dataset = section(Dataset)
-    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
     inference: detr_spec.Inference = section(detr_spec.Inference)

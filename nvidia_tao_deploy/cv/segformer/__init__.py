@@ -10,11 +10,12 @@ from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.segformer.spec import PaletteEntry, Spec
 from nvidia_tao_deploy.data.masks import IGNORE, ListedImages, MaskCodes, MaskPairs, paired
 from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import ModelError, SpecError
-from nvidia_tao_deploy.families.images import batch_size_or, calibration_images, image_transform
+from nvidia_tao_deploy.families.images import batch_size_or, image_network, image_transform
 from nvidia_tao_deploy.families.segmentation import UNMAPPED, ClassMap, ListedClass, class_map
 from nvidia_tao_deploy.metrics.segmentation import SemSegMetric
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
+from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.predictions.drawing import Rgb
 from nvidia_tao_deploy.predictions.masks import resized_logits
 from nvidia_tao_deploy.predictions.segmentation import argmax_map
@@ -99,7 +100,7 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
     names, channels = classes(spec).names, ports.outputs["output"].shape[1]
     if channels is not None and channels != len(names):
         raise ModelError(
-            f"the model has {channels} classes and the palette {len(names)}: {', '.join(names[:10])}",
+            f"the model has {counted(channels, 'classes and the palette')} {len(names)}: {', '.join(names[:10])}",
             where=spec.where(PALETTE),
             remedy="List the classes of the training in dataset.segment.palette.",
         )
@@ -118,11 +119,9 @@ def colors(spec: Spec) -> list[Rgb]:
     return listed
 
 
-NETWORK = Network(
-    name="segformer",
+NETWORK = image_network(
     spec=Spec,
     bind=expect(inputs=(Port("input", channels=(3,)),), outputs=(Port("output", floats=True),)),
-    calibration=calibration_images,
     transform=transform,
     dataset=dataset,
     decode=decode,

@@ -139,7 +139,6 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> FrameWrite
 
 
 NETWORK = Network(
-    name="sparse4d",
     spec=Spec,
     bind=bind,
     transform=transform,

@@ -6,5 +6,5 @@ from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.ssd.spec import Spec
 from nvidia_tao_deploy.families.ssd import ssd_network
 
-NETWORK = ssd_network("ssd", Spec)
+NETWORK = ssd_network(Spec)
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

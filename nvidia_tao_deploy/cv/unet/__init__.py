@@ -169,7 +169,6 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> Segmentati
 
 
 NETWORK = Network(
-    name="unet",
     spec=Spec,
     bind=bind,
     calibration=calibration,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
-from nvidia_tao_deploy.families.build_spec import ProtoGenTrtEngine
+from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
@@ -108,7 +108,7 @@ class Training(Section):
     batch_size: int = field(0, "Images per batch if nothing else sets it; 0 is unset.", ge=0)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, changes=PROTO_BUILD):
     """Spec of unet; ``model_config`` of the file is the attribute ``model``."""
 
     network: ClassVar[str] = "unet"
@@ -116,6 +116,5 @@ class Spec(NetworkSpec):
     model: Model = section(Model, alias="model_config")
     dataset_config: DatasetConfig = section(DatasetConfig)
     training_config: Training = section(Training)
-    gen_trt_engine: ProtoGenTrtEngine = section(ProtoGenTrtEngine)
     evaluate: Evaluate = section(Evaluate)
     inference: Inference = section(Inference)

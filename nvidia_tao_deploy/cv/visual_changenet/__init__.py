@@ -65,7 +65,6 @@ def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
 
 
 NETWORK = Network(
-    name="visual_changenet",
     spec=Spec,
     bind=bind,
     calibration=lambda spec: task(spec).calibration(spec),

@@ -16,6 +16,7 @@ from nvidia_tao_deploy.cv.visual_changenet.pictures import ChangePictures, palet
 from nvidia_tao_deploy.cv.visual_changenet.spec import SegmentData, Spec
 from nvidia_tao_deploy.data.pairs import ChangeFolders, ChangeList, change_pairs_below, together
 from nvidia_tao_deploy.data.sample import Dataset, Listed
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families import inspection as family
 from nvidia_tao_deploy.metrics.change import ChangeMetric
@@ -93,7 +94,7 @@ def decode(spec: Spec, ports: Ports) -> Decoder:
     size = ports.image_size("before")
     if channels is not None and channels != data.num_classes:
         raise ModelError(
-            f"the model has {channels} classes, num_classes is {data.num_classes}",
+            f"the model has {counted(channels, 'classes')}, num_classes is {data.num_classes}",
             where=spec.where(f"{KEY}.num_classes"),
             remedy=f"Set {KEY}.num_classes to {channels}, or check the model.",
         )

@@ -16,18 +16,6 @@ from nvidia_tao_deploy.spec.sections import BatchSize, Section, lower
 Level = Annotated[int, Field(ge=0, le=255)]
 
 
-class TensorRT(sections.TensorRT):
-    """How the engine is built."""
-
-    max_batch_size: int = field(8, "Largest batch of the profile.", ge=1)
-
-
-class GenTrtEngine(sections.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: TensorRT = section(TensorRT)
-
-
 class Evaluate(sections.Evaluate):
     """Measure a model on annotated pairs."""
 
@@ -46,7 +34,9 @@ class Classify(Section):
     difference_module: Literal["euclidean", "learnable"] = field(
         "euclidean", "What the model gives: a distance, or two logits."
     )
-    eval_margin: float = field(2.0, "A unit is defective where its distance (learnable: its probability) is over this.", ge=0)
+    eval_margin: float = field(
+        2.0, "A unit is defective where its distance (learnable: its probability) is over this.", ge=0
+    )
 
 
 class Model(Section):
@@ -105,7 +95,7 @@ class Dataset(Section):
     classify: ClassifyData = section(ClassifyData, "Pairs of task classify.")
 
 
-class Spec(LargeBackboneSpec):
+class Spec(LargeBackboneSpec, changes={"gen_trt_engine.tensorrt.max_batch_size": 8}):
     """Spec of visual_changenet."""
 
     network: ClassVar[str] = "visual_changenet"
@@ -115,5 +105,4 @@ class Spec(LargeBackboneSpec):
     )
     model: Model = section(Model)
     dataset: Dataset = section(Dataset, "Images and labels.")
-    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
     evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")

@@ -6,5 +6,5 @@ from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.yolo_v4.spec import Spec
 from nvidia_tao_deploy.families.yolo import yolo_network
 
-NETWORK = yolo_network("yolo_v4", Spec)
+NETWORK = yolo_network(Spec)
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -157,7 +157,6 @@ def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> Embedding
 
 
 NETWORK = Network(
-    name="clip",
     spec=Spec,
     bind=family.binder(Port("image", channels=(3,))),
     calibration=calibration,

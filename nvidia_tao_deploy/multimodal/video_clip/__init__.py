@@ -68,7 +68,6 @@ def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> Embedding
 
 
 NETWORK = Network(
-    name="video_clip",
     spec=Spec,
     bind=family.binder(Port("video", rank=5)),
     calibration=lambda spec: gallery(spec, with_queries=False),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.captions import text_samples
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.families.classification import read_json
 from nvidia_tao_deploy.metrics.cross_retrieval import CUTS, query_figures
@@ -75,7 +75,11 @@ class Gallery(Listed):
             raise DataError(f"not a gallery with queries: {error!r}", where=str(gt_queries), remedy=remedy) from error
         unknown = [name for name in names if name not in clips]
         if unknown or not names:
-            what = f"{len(unknown)} clips are not in the metadata: {some(unknown, 3)}" if unknown else "no clip in it"
+            what = (
+                f"{counted(len(unknown), 'clips are not in the metadata')}: {some(unknown, 3)}"
+                if unknown
+                else "no clip in it"
+            )
             raise DataError(what, where=str(gt_queries), remedy="A clip is <dataset>/<video_id>#<chunk_index>.")
         samples = [
             Sample(name, (_path(clips[name][0], video_root, prefixes),), meta={"name": name, **clips[name][1]})
@@ -90,7 +94,9 @@ class Gallery(Listed):
             if len(idle) == len(queries):
                 raise DataError("no query has a relevant clip in the gallery", where=str(gt_queries))
             if idle:
-                self.issues.append(f"{len(idle)} queries have no relevant clip and do not count: {some(idle, 3)}")
+                self.issues.append(
+                    f"{counted(len(idle), 'queries have no relevant clip and do not count')}: {some(idle, 3)}"
+                )
             for text, relevant, group in queries:
                 if not text.strip():
                     raise DataError("a query without a text", where=str(gt_queries))

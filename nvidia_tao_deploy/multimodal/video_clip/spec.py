@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import model_validator
-
-from nvidia_tao_deploy.families import image_text_spec as family
+from nvidia_tao_deploy.families.build_spec import SensitiveTensorRT
+from nvidia_tao_deploy.families.image_text_spec import ImageTextSpec
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import BatchSize, Section
@@ -17,23 +17,11 @@ SENSITIVE = tuple(
 )
 
 
-class TensorRT(family.TensorRT):
+class TensorRT(SensitiveTensorRT):
     """How the engine is built."""
 
-    @model_validator(mode="after")
-    def _sensitive_layers(self) -> TensorRT:
-        """Sensitive parts of a 16-bit build stay in fp32; what the user asks for comes first."""
-        if self.data_type != "fp32":
-            wanted = [*self.layers_precision, *(f"{glob}:fp32" for glob in SENSITIVE)]
-            # Through __dict__: an adapted default must not count as set by the user.
-            self.__dict__["layers_precision"] = list(dict.fromkeys(wanted))
-        return self
-
-
-class GenTrtEngine(family.GenTrtEngine):
-    """ONNX file in, engine file out."""
-
-    tensorrt: TensorRT = section(TensorRT)
+    sensitive: ClassVar[Sequence[str]] = SENSITIVE
+    max_batch_size: int = field(16, "Largest batch of the profile.", ge=1)
 
 
 class Val(Section):
@@ -65,12 +53,11 @@ class Inference(sections.Inference):
     top_k: int = field(5, "Best matches written of each clip and text; 0: none.", ge=0)
 
 
-class Spec(family.ImageTextSpec):
+class Spec(ImageTextSpec, changes={"gen_trt_engine.tensorrt": TensorRT}):
     """Spec of video_clip."""
 
     network: ClassVar[str] = "video_clip"
 
     dataset: Dataset = section(Dataset)
-    gen_trt_engine: GenTrtEngine = section(GenTrtEngine)
     evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")
     inference: Inference = section(Inference, "Run a model on clips and texts.")
