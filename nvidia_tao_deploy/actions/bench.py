@@ -16,13 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.actions.calibrate import find_scales
-from nvidia_tao_deploy.actions.measure import Headline, Subset, headline, lacks, numbers_of, precisions_of, scalars_of
+from nvidia_tao_deploy.actions.measure import (
+    Headline,
+    Subset,
+    headline,
+    lacks,
+    numbers_of,
+    precisions_of,
+    scalars_of,
+    taken,
+)
 from nvidia_tao_deploy.actions.prepare import float_globs, images_of, prepare
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.files import write_json
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
-from nvidia_tao_deploy.pipeline.stream import run_stream
+from nvidia_tao_deploy.pipeline.stream import Tally, run_stream
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -70,8 +79,9 @@ class Bench:
         calibration = options.calibration
         if calibration.cal_cache_file and not Path(calibration.cal_cache_file).is_file():
             calibration.cal_cache_file = None  # read here, never written
-        self._keep = (*float_globs(), *(glob for glob, wish in wishes.items() if wish != self.precision))
-        self._tensors = quantizable_tensors(self._model, precision=self.precision, keep_nodes=self._keep)
+        own = [glob for glob, wish in wishes.items() if wish != self.precision]
+        self._keep = dict.fromkeys((*float_globs(), *own), "fp32")
+        self._tensors = quantizable_tensors(self._model, precision=self.precision, layers=self._keep)
         self._images = images_of(network, self._spec, self._prepared)
         self.methods = _methods(self._spec)
         self.method = self.methods[0]
@@ -85,9 +95,8 @@ class Bench:
         self._metrics: dict[str, dict[str, float]] = {}
         self._errors: dict[str, float] = {}
         self._resume()
-        self.names = quantize(
-            self._model, self._calibrated(), precision=self.precision, keep_nodes=self._keep
-        ).quantized_nodes
+        scales = self._calibrated()
+        self.names = quantize(self._model, scales, precision=self.precision, layers=self._keep).quantized_nodes
         if not self.names:
             place = str(self._spec.where("gen_trt_engine.onnx_file"))
             raise ModelError(f"no layer of the model can be {self.precision}", where=place)
@@ -158,7 +167,7 @@ class Bench:
             return self._model
         out = dict.fromkeys(set(self.names) - set(quantized), "fp32")
         scales = self._calibrated()
-        return quantize(self._model, scales, precision=self.precision, keep_nodes=self._keep, layers=out).model
+        return quantize(self._model, scales, precision=self.precision, layers=self._keep | out).model
 
     def _numbers(self, quantized: Sequence[str]) -> Mapping[str, float]:
         name = self._id(quantized)
@@ -181,7 +190,7 @@ class Bench:
             )
             try:
                 source = Path(spec.gen_trt_engine.onnx_file)
-                ports = network.bound(session.inputs, session.outputs, source)
+                ports, tally = network.bound(session.inputs, session.outputs, source), Tally()
                 for sample, prediction in run_stream(
                     self.dataset,
                     network.transform(spec, ports),
@@ -191,8 +200,9 @@ class Bench:
                     batch_size=max(1, network.batch_size(spec, "evaluate")),
                     workers=spec.runtime.workers,
                     strict=spec.strict,
+                    tally=tally,
                 ):
-                    metric.update(sample, prediction)
+                    taken(metric, sample, prediction, tally, strict=spec.strict)
             finally:
                 session.close()
             return scalars_of(numbers_of(metric))

@@ -101,21 +101,22 @@ def prepare(network: Network, spec: Any, backend: Backend, team: Team | None = N
     if wanted == "int8" and options.calibration.mode == "implicit":
         prepared.calibration = calibration_facts(spec, prepared.images, method="TensorRT's own")
         return prepared
-    layers = dict(entry.rsplit(":", 1) for entry in options.layers_precision)
+    wishes = dict(entry.rsplit(":", 1) for entry in options.layers_precision)
+    layers = {**dict.fromkeys(float_globs(), "fp32"), **wishes}
     half = wanted
     if wanted in QUANTIZED:
         half = "fp16" if backend.strongly_typed and not options.strict_types else "fp32"
-    ranges = _value_ranges(prepared) if half == "fp16" else None
+    ranges = _value_ranges(prepared) if half == "fp16" else {}
     unmatched: list[str] = []
     if wanted in QUANTIZED:
         unmatched += _quantize(spec, prepared, layers, backend)
     if half in ("fp16", "bf16"):
-        cast = precision.cast_float(prepared.model, half, layers=layers, keep_nodes=float_globs(), ranges=ranges)
+        cast = precision.cast_float(prepared.model, half, layers=layers, ranges=ranges)
         prepared.model = cast.model
         prepared.notes += [_kept_note(cast.kept, half)] if cast.kept else []
         unmatched += cast.unmatched
-    own = dict.fromkeys(glob for glob in unmatched if glob in layers)
-    prepared.notes += [f"layers_precision '{glob}' names no node" for glob in own]
+    named = dict.fromkeys(glob for glob in unmatched if glob in wishes)
+    prepared.notes += [f"layers_precision '{glob}' names no node" for glob in named]
     if backend.features.typing == "weak":
         _older_opset(prepared, backend)
     return prepared
@@ -244,10 +245,10 @@ def _quantize(spec: Any, prepared: Prepared, layers: Mapping[str, str], backend:
     from nvidia_tao_deploy.graph.runnable import runnable
 
     options = spec.gen_trt_engine.tensorrt
-    wanted, keep = options.data_type, float_globs()
+    wanted = options.data_type
     if options.calibration.quantizer == "modelopt":
         return _quantize_by_modelopt(spec, prepared, layers)
-    tensors = quantizable_tensors(prepared.model, precision=wanted, keep_nodes=keep, layers=layers)
+    tensors = quantizable_tensors(prepared.model, precision=wanted, layers=layers)
     # A cache is TensorRT's; what an RTX build writes is in the form of the last release that reads caches.
     version = version_tuple(backend.version) if backend.name == "tensorrt" else (10, 16, 1)
     major, minor, patch = (*version, 0, 0)[:3]
@@ -255,7 +256,7 @@ def _quantize(spec: Any, prepared: Prepared, layers: Mapping[str, str], backend:
         spec, runnable(prepared.model), tensors, prepared.ports, prepared.transform, prepared.images,
         (major, minor, patch),
     )  # fmt: skip
-    result = quantize(prepared.model, scales.by_tensor, precision=wanted, keep_nodes=keep, layers=layers)
+    result = quantize(prepared.model, scales.by_tensor, precision=wanted, layers=layers)
     prepared.model = result.model
     prepared.notes += [f"in float: {name}: {reason}" for name, reason in result.skipped]
     prepared.calibration = dict(scales.facts)
@@ -271,7 +272,7 @@ def _quantize_by_modelopt(spec: Any, prepared: Prepared, layers: Mapping[str, st
         spec.require("gen_trt_engine.tensorrt.calibration.cal_image_dir")
     assert prepared.images is not None
     nodes = prepared.model.graph.node
-    globs = [*float_globs(), *(glob for glob, wish in layers.items() if wish != options.data_type)]
+    globs = [glob for glob, wish in layers.items() if wish != options.data_type]
     exclude = [node.name for node in nodes if any(matches(node, glob) for glob in globs)]
     prepared.model, version = quantize_with_modelopt(
         prepared.model,
@@ -286,10 +287,10 @@ def _quantize_by_modelopt(spec: Any, prepared: Prepared, layers: Mapping[str, st
     return [glob for glob in layers if not any(matches(node, glob) for node in nodes)]
 
 
-def _value_ranges(prepared: Prepared) -> dict[str, tuple[float, float]] | None:
+def _value_ranges(prepared: Prepared) -> dict[str, tuple[float, float]]:
     """(min, max) of every float tensor on a few calibration images: what fp16 cannot hold stays fp32."""
     if prepared.images is None:
-        return None
+        return {}
     from nvidia_tao_deploy.calibration.ranges import collect_minmax, float_activations
     from nvidia_tao_deploy.graph.runnable import runnable
 

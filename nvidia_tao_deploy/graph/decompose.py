@@ -7,14 +7,12 @@ the squares overflow FP16 beyond |x| = 256.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 
-from nvidia_tao_deploy.arrays import Array
+from nvidia_tao_deploy.graph.lower.emit import FLOAT, Emitter, Tensor
 from nvidia_tao_deploy.graph.tensors import (
     STANDARD_DOMAINS,
     GraphIndex,
@@ -28,7 +26,6 @@ from nvidia_tao_deploy.graph.tensors import (
 
 NORMS = frozenset({"LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 SUFFIX = "written_out"
-REDUCE_AXES_INPUT = 18  # from this opset on ReduceMean takes its axes as an input
 
 
 @dataclass(frozen=True)
@@ -59,20 +56,22 @@ def decompose_norms(model: ModelProto, known_ops: Collection[str]) -> Decomposed
     result = copy_model(model)
     constants_to_initializers(result.graph)
     index = GraphIndex(result)
-    writer = _Writer(result, index)
-    norms, left = [], []
-    for node in list(result.graph.node):
-        reason = None
+    nodes, norms, left = [], [], []
+    for node in result.graph.node:
         if node.domain in STANDARD_DOMAINS and node.op_type in NORMS and not _known(index, node, known_ops):
-            reason = writer.write_out(node)
+            reason = _unwritable(index, node)
             if reason is None:
+                g = Emitter(f"{label(node)}/{SUFFIX}", opset(result), index.shapes, node.input[0])
+                _write_out(g, node, index.elem_types[node.input[0]], len(index.shapes[node.input[0]]))
+                nodes += g.nodes
+                result.graph.initializer.extend(g.constants)
                 norms.append((label(node), node.op_type))
                 continue
             left.append((label(node), node.op_type, reason))
-        writer.nodes.append(node)
+        nodes.append(node)
     if not norms:
         return Decomposed(model, [], left)
-    refill(result.graph.node, writer.nodes)
+    refill(result.graph.node, nodes)
     return Decomposed(result, norms, left)
 
 
@@ -84,106 +83,57 @@ def _known(index: GraphIndex, node: NodeProto, known_ops: Collection[str]) -> bo
     return constant and 3 <= rank <= 5
 
 
-class _Writer:
-    """Collects the nodes of the new graph; constants go into the model it is given."""
+def _unwritable(index: GraphIndex, node: NodeProto) -> str | None:
+    if node.input[0] not in index.elem_types:
+        return "the type of its input is not known"
+    if node.input[0] not in index.shapes:
+        return "the rank of its input is not known"
+    if node.op_type == "GroupNormalization" and attribute(node, "num_groups", 0) < 1:
+        return "it has no num_groups"
+    return None
 
-    def __init__(self, model: ModelProto, index: GraphIndex) -> None:
-        self.model, self.index = model, index
-        self.nodes: list[NodeProto] = []
-        self._written = 0
-        self._stem = ""
-        self._axes_as_input = opset(model) >= REDUCE_AXES_INPUT
 
-    def write_out(self, node: NodeProto) -> str | None:
-        """Append what ``node`` computes; the reason where that is not possible, with nothing appended."""
-        kind = self.index.elem_types.get(node.input[0])
-        shape = self.index.shapes.get(node.input[0])
-        if kind is None:
-            return "the type of its input is not known"
-        if shape is None:
-            return "the rank of its input is not known"
-        groups = attribute(node, "num_groups", 0)
-        if node.op_type == "GroupNormalization" and groups < 1:
-            return "it has no num_groups"
-        self._stem = f"{label(node)}/{SUFFIX}"
-        x = self._to_float(node.input[0], kind)
-        if node.op_type == "LayerNormalization":
-            self._layer(node, x, kind, len(shape))
-        elif node.op_type == "InstanceNormalization":
-            normal, _, _ = self._standardize(node, x, list(range(2, len(shape))))
-            self._finish(node.output[0], self._affine(normal, node, kind, len(shape)), kind)
-        else:
-            self._group(node, x, kind, len(shape), groups)
-        return None
+def _write_out(g: Emitter, node: NodeProto, kind: int, rank: int) -> None:
+    """Emit what ``node`` computes, of an input of element type ``kind``."""
 
-    def _layer(self, node: NodeProto, x: str, kind: int, rank: int) -> None:
-        axis = attribute(node, "axis", -1) % rank
-        normal, mean, deviation = self._standardize(node, x, list(range(axis, rank)))
-        if len(node.output) > 1 and node.output[1]:
-            self._node("Identity", [mean], node.output[1])
-        if len(node.output) > 2 and node.output[2]:
-            self._node("Reciprocal", [deviation], node.output[2])
-        for op, name in (("Mul", node.input[1]), ("Add", node.input[2] if len(node.input) > 2 else "")):
-            if name:
-                normal = self._node(op, [normal, self._to_float(name, kind)])
-        self._finish(node.output[0], normal, kind)
+    def to_float(name: str) -> Tensor:
+        return name if kind == FLOAT else g.cast(name, FLOAT)
 
-    def _group(self, node: NodeProto, x: str, kind: int, rank: int, groups: int) -> None:
-        """(N, C, ...) as (N, groups, everything else); opset 18 scales per group, opset 21 per channel."""
-        shape = self._node("Shape", [node.input[0]])
-        rows = self._node("Reshape", [x, self._ints("rows", [0, groups, -1])])
-        normal, _, _ = self._standardize(node, rows, [2])
-        per_group = opset(self.model) < 21
-        if per_group:
-            normal = self._affine(normal, node, kind, 3)
-        normal = self._node("Reshape", [normal, shape])
-        self._finish(node.output[0], normal if per_group else self._affine(normal, node, kind, rank), kind)
-
-    def _standardize(self, node: NodeProto, x: str, axes: list[int]) -> tuple[str, str, str]:
-        """(x - mean) / sqrt(var + epsilon), the mean and the root."""
-        epsilon = self._constant("epsilon", np.asarray(attribute(node, "epsilon", 1e-5), dtype=np.float32))
-        mean = self._mean(x, axes)
-        centred = self._node("Sub", [x, mean])
-        variance = self._mean(self._node("Mul", [centred, centred]), axes)
-        deviation = self._node("Sqrt", [self._node("Add", [variance, epsilon])])
-        return self._node("Div", [centred, deviation]), mean, deviation
-
-    def _affine(self, normal: str, node: NodeProto, kind: int, rank: int) -> str:
+    def affine(normal: Tensor, rank: int) -> Tensor:
         """Times scale plus bias, both (C,), along axis 1."""
         for op, name in (("Mul", node.input[1]), ("Add", node.input[2])):
-            column = self._ints("column", [-1, *([1] * (rank - 2))])
-            normal = self._node(op, [normal, self._node("Reshape", [self._to_float(name, kind), column])])
+            normal = g(op, normal, g.reshape(to_float(name), -1, *([1] * (rank - 2))))
         return normal
 
-    def _mean(self, x: str, axes: list[int]) -> str:
-        if self._axes_as_input:
-            return self._node("ReduceMean", [x, self._ints("axes", axes)], keepdims=1)
-        return self._node("ReduceMean", [x], axes=axes, keepdims=1)
+    epsilon = float(attribute(node, "epsilon", 1e-5))
+    x = to_float(node.input[0])
+    if node.op_type == "LayerNormalization":
+        normal, mean, deviation = _standardize(g, x, range(attribute(node, "axis", -1) % rank, rank), epsilon)
+        for op, value, target in zip(("Identity", "Reciprocal"), (mean, deviation), node.output[1:], strict=False):
+            if target:
+                g.nodes.append(helper.make_node(op, [value], [target], name=f"{g.prefix}/{target}"))
+        for op, name in zip(("Mul", "Add"), node.input[1:], strict=False):
+            if name:
+                normal = g(op, normal, to_float(name))
+    elif node.op_type == "InstanceNormalization":
+        normal = affine(_standardize(g, x, range(2, rank), epsilon)[0], rank)
+    else:
+        # (N, C, ...) as (N, groups, everything else); opset 18 scales per group, opset 21 per channel.
+        shape = g("Shape", node.input[0])
+        normal, _, _ = _standardize(g, g.reshape(x, 0, attribute(node, "num_groups"), -1), [2], epsilon)
+        normal = g("Reshape", affine(normal, 3) if g.opset < 21 else normal, shape)
+        normal = affine(normal, rank) if g.opset >= 21 else normal
+    if kind != FLOAT:
+        g.cast(normal, kind)
+    g.nodes[-1].output[0] = node.output[0]  # of the tensor that the norm computed
 
-    def _to_float(self, name: str, kind: int) -> str:
-        return name if kind == TensorProto.FLOAT else self._node("Cast", [name], to=TensorProto.FLOAT)
 
-    def _finish(self, target: str, value: str, kind: int) -> None:
-        """Give the last node the name of the tensor the norm computed."""
-        if kind != TensorProto.FLOAT:
-            self._node("Cast", [value], target, to=kind)
-        else:
-            self.nodes[-1].output[0] = target
-
-    def _node(self, op: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
-        # A letter at the end: TensorRT's parser numbers further layers of one node name_0, name_1.
-        name = f"{self._stem}/{self._written}{op}"
-        self.nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))
-        self._written += 1
-        return output or name
-
-    def _ints(self, what: str, values: list[int]) -> str:
-        return self._constant(what, np.asarray(values, dtype=np.int64))
-
-    def _constant(self, what: str, value: Array) -> str:
-        name = f"{self._stem}/{self._written}{what}"
-        self.model.graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
+def _standardize(g: Emitter, x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(x - mean) / sqrt(var + epsilon), the mean and the root."""
+    mean = g.reduce("ReduceMean", x, axes)
+    centred = g("Sub", x, mean)
+    deviation = g("Sqrt", g("Add", g.reduce("ReduceMean", g("Mul", centred, centred), axes), epsilon))
+    return g("Div", centred, deviation), mean, deviation
 
 
 def set_kernel_shapes(model: ModelProto) -> None:

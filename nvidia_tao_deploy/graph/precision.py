@@ -46,7 +46,7 @@ class CastResult:
     Attributes:
         model: the new model; inputs and outputs are FP32 as before.
         kept: (node, reason) of every node that stays FP32 and is not fed by Q/DQ pairs.
-        unmatched: globs of ``keep_nodes`` and ``layers`` that name no node.
+        unmatched: globs of ``layers`` that name no node.
     """
 
     model: ModelProto
@@ -58,9 +58,8 @@ def cast_float(
     model: ModelProto,
     precision: str,
     *,
-    keep_nodes: Sequence[str] = (),
-    layers: Mapping[str, str] | None = None,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
+    layers: Mapping[str, str] = {},
+    ranges: Mapping[str, tuple[float, float]] = {},
 ) -> CastResult:
     """Give every node that can take it ``precision``; the others, and all inputs and outputs, stay FP32.
 
@@ -70,10 +69,8 @@ def cast_float(
     Args:
         model: an FP32 model, with or without Q/DQ pairs.
         precision: "fp16" or "bf16".
-        keep_nodes: globs on node names that stay FP32.
         layers: node name or glob -> "fp32", "fp16" or "bf16"; an exact name, else the last matching glob, overrules
-            ``keep_nodes`` and the operators kept by default. Entries "int8"/"fp8"/"int32" are for the quantizer and
-            ignored here.
+            the operators kept by default. Entries "int8"/"fp8"/"int32" are for the quantizer and ignored here.
         ranges: tensor name -> (min, max) seen on calibration data; a tensor beyond 65504, the largest FP16 number,
             stays FP32. It does not bind bf16, whose range is that of FP32.
 
@@ -84,18 +81,11 @@ def cast_float(
     if precision not in LOW_TYPES:
         raise SpecError(f"precision {precision!r} is not one of {', '.join(LOW_TYPES)}")
     low_type = LOW_TYPES[precision]
-    result: ModelProto | None = copy_model(model)
-    if precision == "bf16" and opset(model) < BF16_OPSET:
-        result = convert_opset(model, BF16_OPSET)
-    if result is None:
-        raise BuildError(
-            f"bf16 needs ONNX opset {BF16_OPSET}, and the model (opset {opset(model)}) cannot be converted to it",
-            remedy=f"Export the model with opset {BF16_OPSET}, or ask for fp16.",
-        )
-    constants_to_initializers(result.graph)
+    remedy = f"Export the model with opset {BF16_OPSET}, or ask for fp16."
+    result = workable(model, precision, BF16_OPSET if precision == "bf16" else 0, remedy)
     index = GraphIndex(result)
-    pins, unmatched = _pins(index, keep_nodes, layers or {})
-    kept = _choose(index, opset(result), low_type, ranges or {}, pins)
+    pins, unmatched = _pins(index, layers)
+    kept = _choose(index, opset(result), low_type, ranges, pins)
     islands = [
         (label(node), kept[node_key(node)])
         for node in index.graph.node
@@ -106,22 +96,18 @@ def cast_float(
     return CastResult(result, islands, unmatched)
 
 
-def _pins(
-    index: GraphIndex, keep_nodes: Sequence[str], layers: Mapping[str, str]
-) -> tuple[dict[str, tuple[bool, str]], list[str]]:
+def _pins(index: GraphIndex, layers: Mapping[str, str]) -> tuple[dict[str, tuple[bool, str]], list[str]]:
     """User's wishes: node key -> (lower it?, reason), and the globs that match nothing."""
     pins: dict[str, tuple[bool, str]] = {}
     unmatched = []
-    wishes = [(glob, "fp32", f"keep_nodes {glob}") for glob in keep_nodes]
-    wishes += [(glob, wish.lower(), f"layers_precision {glob}:{wish}") for glob, wish in layers.items()]
     names = {node.name for node in index.graph.node}
-    wishes.sort(key=lambda wish: wish[0] in names)  # an exact name overrules a glob, otherwise the last one counts
-    for glob, wish, reason in wishes:
+    # An exact name overrules a glob, otherwise the last one counts.
+    for glob, wish in sorted(layers.items(), key=lambda entry: entry[0] in names):
         matched = [node for node in index.graph.node if matches(node, glob)]
         if not matched:
             unmatched.append(glob)
         if wish in {"fp32", *LOW_TYPES}:
-            pins.update({node_key(node): (wish != "fp32", reason) for node in matched})
+            pins.update({node_key(node): (wish != "fp32", f"{glob}:{wish}") for node in matched})
     return pins, unmatched
 
 
@@ -260,6 +246,21 @@ def _to_low(tensor: TensorProto, name: str, low_type: int) -> TensorProto:
 
     bits = value.astype(ml_dtypes.bfloat16)
     return TensorProto(name=name, data_type=low_type, dims=list(value.shape), raw_data=bits.tobytes())
+
+
+def workable(model: ModelProto, precision: str, least: int, remedy: str) -> ModelProto:
+    """A copy of the model for a pass to change: of opset ``least`` or newer, its constants all initializers.
+
+    Raises:
+        BuildError: it cannot be converted to that opset.
+    """
+    found = opset(model)
+    result = copy_model(model) if found >= least else convert_opset(model, least)
+    if result is None:
+        what = f"{precision} needs ONNX opset {least}, and the model (opset {found}) cannot be converted to it"
+        raise BuildError(what, remedy=remedy)
+    constants_to_initializers(result.graph)
+    return result
 
 
 def convert_opset(model: ModelProto, version: int) -> ModelProto | None:

@@ -8,7 +8,7 @@ small layers: the ones NVIDIA's Model Optimizer uses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from nvidia_tao_deploy.errors import BuildError, ModelError, SpecError
+from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.graph.decompose import set_kernel_shapes
 from nvidia_tao_deploy.graph.placement import plan_quantization
-from nvidia_tao_deploy.graph.precision import convert_opset
-from nvidia_tao_deploy.graph.tensors import attribute, constants_to_initializers, copy_model, label, opset, refill
+from nvidia_tao_deploy.graph.precision import workable
+from nvidia_tao_deploy.graph.tensors import attribute, label, refill
 from nvidia_tao_deploy.graph.verify import is_quantized
 
 QUANTIZED_MAX = {"int8": 127.0, "fp8": 448.0}
@@ -35,7 +35,7 @@ class QuantizeResult:
         model: the new model.
         quantized_nodes: names of the Conv/Gemm/MatMul that now run in the quantized type.
         skipped: (node, reason) for every other one.
-        unmatched: globs of ``keep_nodes`` and ``layers`` that name no node.
+        unmatched: globs of ``layers`` that name no node.
     """
 
     model: ModelProto
@@ -44,15 +44,9 @@ class QuantizeResult:
     unmatched: list[str]
 
 
-def quantizable_tensors(
-    model: ModelProto,
-    *,
-    precision: str = "int8",
-    keep_nodes: Sequence[str] = (),
-    layers: Mapping[str, str] | None = None,
-) -> list[str]:
+def quantizable_tensors(model: ModelProto, *, precision: str = "int8", layers: Mapping[str, str] = {}) -> list[str]:
     """Activations whose scale ``quantize`` will ask for, called with the same options. In graph order."""
-    return plan_quantization(_prepare(model, precision), precision, _float_globs(keep_nodes, layers or {})).tensors()
+    return plan_quantization(_prepare(model, precision), precision, layers).tensors()
 
 
 def quantize(
@@ -60,8 +54,7 @@ def quantize(
     scales: Mapping[str, float],
     *,
     precision: str = "int8",
-    keep_nodes: Sequence[str] = (),
-    layers: Mapping[str, str] | None = None,
+    layers: Mapping[str, str] = {},
 ) -> QuantizeResult:
     """Insert Q/DQ pairs.
 
@@ -70,7 +63,6 @@ def quantize(
         scales: activation tensor -> scale: amax / 127 for int8, amax / 448 for fp8. A node whose activation has no
             scale, or one that is not finite and positive, stays float.
         precision: "int8" or "fp8".
-        keep_nodes: globs on node names that stay float.
         layers: node name or glob -> precision (an exact name, else the last matching glob, counts). Any float
             precision keeps the node out; "int8"/"fp8" overrules the small-layer and last-layer rules.
 
@@ -78,7 +70,7 @@ def quantize(
         SpecError: unknown precision. ModelError: already quantized. BuildError: the opset cannot hold Q/DQ.
     """
     prepared = _prepare(model, precision)
-    plan = plan_quantization(prepared, precision, _float_globs(keep_nodes, layers or {}))
+    plan = plan_quantization(prepared, precision, layers)
     usable = {name: float(scale) for name, scale in scales.items() if np.isfinite(scale) and scale > 0}
     nodes = [node for node in plan.nodes if node.input[0] in usable]
     lacking = [node for node in plan.nodes if node.input[0] not in usable]
@@ -121,22 +113,7 @@ def _prepare(model: ModelProto, precision: str) -> ModelProto:
             "the model already carries quantization (Q/DQ or QLinear nodes)",
             remedy="Build it as it is, or export it without quantization-aware training.",
         )
-    prepared: ModelProto | None = copy_model(model)
-    if opset(model) < MIN_OPSET[precision]:
-        prepared = convert_opset(model, MIN_OPSET[precision])
-    if prepared is None:
-        raise BuildError(
-            f"{precision} needs ONNX opset {MIN_OPSET[precision]}, and the model (opset {opset(model)}) cannot be "
-            "converted to it",
-            remedy="Export the model with opset 17 or newer.",
-        )
-    constants_to_initializers(prepared.graph)
-    return prepared
-
-
-def _float_globs(keep_nodes: Sequence[str], layers: Mapping[str, str]) -> dict[str, str]:
-    """Glob -> wish; later entries overrule earlier ones."""
-    return dict.fromkeys(keep_nodes, "fp32") | {glob: wish.lower() for glob, wish in layers.items()}
+    return workable(model, precision, MIN_OPSET[precision], "Export the model with opset 17 or newer.")
 
 
 class _Inserter:

@@ -107,7 +107,7 @@ def test_what_the_target_knows_stays() -> None:
 def test_a_norm_written_out_stays_in_fp32_when_the_rest_is_cast() -> None:
     model = transformer_block()
     found = decompose_norms(model, TENSORRT_8_5)
-    cast = cast_float(found.model, "fp16", keep_nodes=[f"*/{SUFFIX}/*"])
+    cast = cast_float(found.model, "fp16", layers={f"*/{SUFFIX}/*": "fp32"})
     kept = {name for name, _ in cast.kept}
     written = {n.name for n in found.model.graph.node if f"/{SUFFIX}/" in n.name and n.op_type != "Shape"}
     assert written

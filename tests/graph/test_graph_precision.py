@@ -87,9 +87,10 @@ def test_constants_fp16_cannot_hold_keep_fp32():
     assert "too small" in names["e"]
 
 
-def test_layers_and_keep_nodes_by_name_and_glob():
+def test_layers_by_name_and_glob():
     model = residual_cnn()
-    result = cast_float(model, "fp16", keep_nodes=["block*", "nothing*"], layers={"block2": "fp16", "stem": "fp32"})
+    wishes = {"block*": "fp32", "nothing*": "fp32", "block2": "fp16", "stem": "fp32"}
+    result = cast_float(model, "fp16", layers=wishes)
     names = dict(result.kept)
     assert {"block1", "stem"} <= names.keys()
     assert "block2" not in names

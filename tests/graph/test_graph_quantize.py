@@ -189,7 +189,7 @@ def test_fp8_is_near_fp32():
 
 def test_users_choice_overrules():
     model = residual_cnn()
-    result = quantized(model, keep_nodes=["block*"], layers={"y": "int8", "block2": "int8", "typo": "fp16"})
+    result = quantized(model, layers={"block*": "fp32", "y": "int8", "block2": "int8", "typo": "fp16"})
     assert "y" in result.quantized_nodes
     assert "block2" in result.quantized_nodes
     assert "block1" not in result.quantized_nodes

@@ -1,4 +1,4 @@
-"""Write the standard ONNX nodes that replace one plugin node.
+"""Write the standard ONNX nodes that replace one plugin node, or one norm.
 
 An :class:`Emitter` collects nodes and constants under one name prefix and hides what differs between opsets, so that
 the lowering functions read as array code. It emits for opset 11 and later; what needs a newer one says so with
@@ -21,7 +21,6 @@ Tensor = str
 Operand = str | float | int | Array
 
 FLOAT, INT32, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL
-MIN_OPSET = 11
 MAX_TOP_K = 3840  # TensorRT refuses a larger K
 # Precision passes must leave the replaced arithmetic in FP32: every emitted node's name starts so.
 NAME_PREFIX = "lowered_"
@@ -42,8 +41,6 @@ class Emitter:
     """
 
     def __init__(self, prefix: str, opset: int, shapes: dict[str, tuple[Dim, ...]], batch_source: str) -> None:
-        if opset < MIN_OPSET:
-            raise CannotLowerError(f"the model has opset {opset}, at least {MIN_OPSET} is needed")
         self.prefix, self.opset, self.batch_source = prefix, opset, batch_source
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []

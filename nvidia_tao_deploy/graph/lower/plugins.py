@@ -38,6 +38,7 @@ from nvidia_tao_deploy.graph.tensors import (
     remove_unused_initializers,
 )
 
+MIN_OPSET = 11
 # Tensor name -> element type and shape, None where its rank is not known.
 Types = dict[str, tuple[int, tuple[Dim, ...] | None]]
 
@@ -142,6 +143,8 @@ def _lower(node: NodeProto, name: str, version: int, types: Types, constants: Ca
     inputs = [i for i in node.input if i]
     if not inputs:
         raise CannotLowerError("it has no inputs")
+    if version < MIN_OPSET:
+        raise CannotLowerError(f"the model has opset {version}, at least {MIN_OPSET} is needed")
     shapes = {tensor: shape for tensor, (_, shape) in types.items() if shape is not None}
     g = Emitter(f"{NAME_PREFIX}{node.op_type}/{name}", version, shapes, inputs[0])
     half = {i: g.cast(i, FLOAT) for i in inputs if i in types and types[i][0] == TensorProto.FLOAT16}
