@@ -14,7 +14,6 @@ from nvidia_tao_deploy.transforms.transform import Geometry
 
 MIN_SIDE = 3
 ARC_TOLERANCE = 0.25
-MITER_LIMIT = 2.0
 APPROXIMATION = 1e-4  # of the contour's length
 
 
@@ -136,7 +135,7 @@ def unclip(points: Array, ratio: float) -> list[Ints]:
     shape = shapely.Polygon(points)
     if not shape.length:
         return []
-    offset = pyclipper.PyclipperOffset(MITER_LIMIT, ARC_TOLERANCE)
+    offset = pyclipper.PyclipperOffset(arc_tolerance=ARC_TOLERANCE)
     offset.AddPath(points.astype(np.int64).tolist(), pyclipper.JT_ROUND, pyclipper.ET_CLOSEDPOLYGON)
     return [np.array(path, np.int64) for path in offset.Execute(shape.area * ratio / shape.length)]
 

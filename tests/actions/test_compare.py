@@ -311,6 +311,14 @@ def test_detections_are_matched_like_a_plain_loop_and_the_threshold_restores_rec
     assert thresholds([curve])[[0, -1]].tolist() == [0, 1]
     summed = replace(curve, scores=curve.scores * 7)  # coverage that is summed up is no probability
     assert thresholds([curve, summed])[-1] == summed.scores[0]
+    for one in (curve, summed):
+        kept = one.scores[one.scores >= 0.05]
+        lefts, shares = one.histogram()
+        step = (max(1.0, one.scores[0]) - 0.05) / 19
+        inside = [(kept >= left).sum() - (kept >= left + step).sum() for left in lefts[:-1]]
+        np.testing.assert_allclose(lefts, 0.05 + step * np.arange(19))
+        np.testing.assert_allclose(shares[:-1] * len(kept), inside)
+        assert shares.sum() == pytest.approx(1)
     assert scored([], {}).f1(np.array([0.5])).tolist() == [0.0]
 
 

@@ -121,7 +121,7 @@ def test_values_without_a_class_are_counted_and_named(tmp_path: Path) -> None:
     assert counting.matrix.tolist() == [[2, 2], [1, 1]]
     for metric in (ignoring, counting):
         assert metric.compute()["unmapped_pixels"] == 3
-        assert "3 pixels of 1 masks" in metric.report()
+        assert "3 pixels of 1 mask are of no class" in metric.report()
         assert "7 (2 pixels), 255 (1 pixels)" in metric.report()
     assert "count as class 0" in counting.report()
 
@@ -183,6 +183,19 @@ def plain_quality(
             fp[predicted[m]] += len(excused) <= 0.5 * len(mine)
     sizes = [t + 0.5 * (p + n) for t, p, n in zip(tp, fp, fn, strict=True)]
     return [i / s if s else float("nan") for i, s in zip(iou, sizes, strict=True)]
+
+
+@pytest.mark.parametrize(("void", "quality"), [(2, 2 / 3), (3, 1.0)])
+def test_a_found_segment_counts_as_wrong_unless_over_half_of_it_is_void(void: int, quality: float) -> None:
+    """One segment is found as it is; another of 4 pixels lies on void, the rest of it on a crowd of another class."""
+    truth = np.array([[1, 1, 1, 1, *[0] * void, *[2] * (4 - void)]], np.int32)
+    found = PanopticMap(
+        np.array([[1, 1, 1, 1, 2, 2, 2, 2]], np.int32), np.zeros(2, np.int64), stretched((8, 1), (8, 1))
+    )
+    segments = Segments(truth, np.array([0, 1]), np.array([False, True]), {})
+    metric = PanopticMetric(["a", "b"], [True, True])
+    metric.update(Sample("a", (Path("a"),), SimpleNamespace(load_segments=lambda _size: segments)), found)
+    assert metric.by_class()["PQ"][0] == pytest.approx(quality)  # 1 / (1 + 1/2), or 1
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -17,7 +17,9 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.video import VideoFrames, frame_window, spread
 from nvidia_tao_deploy.errors import DataError
+from nvidia_tao_deploy.multimodal.video_clip import sides
 from nvidia_tao_deploy.multimodal.video_clip.gallery import ClipMetric
+from nvidia_tao_deploy.multimodal.video_clip.spec import Spec
 from nvidia_tao_deploy.predictions.embeddings import Embeddings
 from nvidia_tao_deploy.transforms.video import VideoTransform
 
@@ -281,3 +283,9 @@ def test_figures_against_scikit_learn():
         assert found[f"ndcg@{k}"] == pytest.approx(
             np.mean([ndcg_score([row], [np.arange(30, 0, -1)], k=k) for row in ranked.astype(float)])
         )
+
+
+def test_evaluate_needs_both_towers_whatever_inference_asks_for():
+    spec = Spec.model_validate({"dataset": {"val": {"gt_queries": "q", "metadata": "m"}}})
+    assert set(sides(spec, "evaluate")) == {"image_embedding", "text_embedding"}
+    assert list(sides(spec, "inference")) == ["image_embedding"]

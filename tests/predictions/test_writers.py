@@ -11,9 +11,10 @@ from PIL import Image
 
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
+from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter, save_picture
 from nvidia_tao_deploy.predictions.drawing import PALETTE, draw_box, hashed_color
 from nvidia_tao_deploy.predictions.kitti_labels import kitti_line
+from nvidia_tao_deploy.predictions.segmentation_writer import seeded_color
 from nvidia_tao_deploy.predictions.table import ClassificationWriter
 from nvidia_tao_deploy.predictions.types import Classification, Detections
 
@@ -33,6 +34,24 @@ def test_label_line_has_sixteen_fields():
     line = kitti_line("car", (1, 2.00049, 3.5, 1000.12345), 0.98765)
     assert line == "car 0.00 0 0.00 1.000 2.000 3.500 1000.123 0.00 0.00 0.00 0.00 0.00 0.00 0.00 0.988"
     assert len(line.split()) == 16
+
+
+def test_jpeg_pictures_have_quality_90(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8))
+    tables = {}
+    for quality in (90, 89):
+        noise.save(tmp_path / f"{quality}.jpg", quality=quality)
+        with Image.open(tmp_path / f"{quality}.jpg") as picture:
+            tables[quality] = picture.quantization
+    for suffix in (".jpg", ".JPEG"):
+        save_picture(noise, tmp_path / f"a{suffix}")
+        with Image.open(tmp_path / f"a{suffix}") as picture:
+            assert picture.quantization == tables[90] != tables[89]
+
+
+def test_class_colours_are_the_three_established_draws():
+    """B, G, R; the draw ends below 255: a class whose generator gives 255 draws again."""
+    assert [seeded_color(i) for i in (0, 1, 43)] == [(117, 47, 172), (140, 235, 37), (49, 64, 68)]
 
 
 def test_labels_and_pictures(tmp_path, capsys):

@@ -137,6 +137,20 @@ def test_relative_predictions_are_aligned(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(depth.align(inverse.ravel() * 3 + 1, inverse.ravel()), (inverse.ravel() * 3 + 1) * a + b)
 
 
+@pytest.mark.parametrize(
+    ("relative", "kind", "last"), [(True, "disparity", 1000), (True, "depth", 10), (False, "depth", 10)]
+)
+def test_truth_up_to_the_greatest_counts(relative: bool, kind: str, last: float, tmp_path: Path) -> None:
+    """Four of five pixels are right, and one that counts up to the limit is not."""
+    for far, counts in ((0.99 * last, True), (last, False)):
+        truth = np.array([[1, 2, 3, 4, far]], np.float32)
+        p = np.array([[1, 2, 3, 4, 1.0]], np.float32)
+        p = 1 / p if relative and kind == "depth" else p
+        metric = depth.MonoMetric(relative=relative)
+        metric.update(sample_of(truth, tmp_path, kind=kind), DepthMap(p, geometry((5, 1), (5, 1))))
+        assert (metric.compute()["rmse"] > 0.01) == counts
+
+
 def test_pfm_files(tmp_path: Path) -> None:
     values = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
     path = tmp_path / "a.pfm"

@@ -177,7 +177,8 @@ def test_f_measure() -> None:
     truth = TextTruth(source, ["a", "b", "c", "###"], np.array([False, False, False, True]))
     polygons = [box(0, 0), box(0, 21), box(0, 40, h=5), box(0, 60)]
     metric = RegionMetric(0.5)
-    metric.update(Sample(1, (Path("x"),), truth), TextRegions(polygons, np.ones(4), geometry))
+    scores = np.array([1, 0.5, 1, 1, np.nextafter(0.5, 0)])  # what equals the threshold counts, the fifth does not
+    metric.update(Sample(1, (Path("x"),), truth), TextRegions([*polygons, box(50, 80)], scores, geometry))
     found = metric.compute()
     assert list(found) == ["Precision", "Recall", "F-measure"]
     assert found["Precision"] == pytest.approx(2 / 3)

@@ -152,9 +152,11 @@ def test_picture() -> None:
     assert at(6.5, 4) == FOUND  # heads along x
     assert at(3.5, 4) == BACKGROUND
     assert at(15, -5) != BACKGROUND
-    ends = np.array([[20, 10, 0, 0], [20, -10, 0, 0], [0, 0, 0, 0]], np.float32)  # the farthest that the area holds
+    # the farthest that the area holds, the nearest, and one that is nowhere
+    ends = np.array([[20, 10, 0, 0], [20, -10, 0, 0], [0, 0, 0, 0], [9, 0, np.nan, 0]], np.float32)
     picture = np.asarray(birds_eye(ends, box[:0], box[:0], area))
     assert at(20, 10) == at(20, -10) == (253, 231, 37) != at(0, 0)  # where viridis ends
+    assert at(9, 0) == BACKGROUND
     assert (picture != BACKGROUND).any(2).mean() < 0.02
 
 

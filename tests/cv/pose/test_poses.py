@@ -263,15 +263,17 @@ def test_six_points_are_enough_for_the_iterative_solver() -> None:
         np.testing.assert_allclose(found.locations[0], location[:, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("visible", [0.11, 1.0])
 @pytest.mark.parametrize(("centre", "counts"), [((0.5, 0.5), 1), ((-0.1, 0.5), 0), ((0.5, 1.1), 0), ((0, 0.5), 0)])
 def test_an_image_whose_only_object_has_its_centre_outside_counts_nowhere(
-    centre: tuple[float, float], counts: int
+    centre: tuple[float, float], counts: int, visible: float
 ) -> None:
     tree = replay.annotation(1)
     item = {
         key: np.array([tree["objects"][0][key]]) for key in ("projected_cuboid", "keypoints_3d", "scale", "visibility")
     }
     item["projected_cuboid"][0, 0] = np.array(centre) * replay.SIZES[1]
+    item["visibility"][0] = visible
     truth = PoseTruth(replay.SIZES[1], np.array(tree["camera_data"]["camera_projection_matrix"]), None, *item.values())
     metric = PoseMetric(absolute=True)
     nothing = Cuboids(*(np.zeros((0, *shape)) for shape in ((), (4,), (8, 2), (3,), (3,), (3,))), np.eye(3))

@@ -12,7 +12,7 @@ import pytest
 from actions.commands import Shell, write_spec
 from cv.segmentation import seg_replay as replay
 from cv.segmentation.test_segformer_commands import complete
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from repository import MODELS
 
 from nvidia_tao_deploy.cv.mask2former.spec import Spec as Mask2FormerSpec
@@ -701,6 +701,12 @@ def test_a_text_stands_in_the_largest_part_and_below_a_small_one() -> None:
         y, x = np.nonzero((plain != named).any(axis=2))
         assert rows.start <= y.min() <= y.max() < rows.stop
         assert 150 <= x.min() <= x.max() < 280
+        corner = np.s_[y.min(), x.min()]  # of the dark box, which is larger than the text by 2 pixels on every side
+        np.testing.assert_allclose(named[corner], 0.2 * plain[corner], atol=1)
+        left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (9, 9))).textbbox(
+            (0, 0), "thing", font=ImageFont.load_default(size=10)
+        )
+        assert (np.ptp(x) + 1, np.ptp(y) + 1) == (right - left + 4, bottom - top + 4)
 
 
 def test_classes_beyond_the_list_are_things_with_their_number() -> None:
