@@ -75,9 +75,8 @@ def prepare(network: Network, spec: Any, backend: Backend, team: Team | None = N
         network.check_classes(spec, count)
         prepared.classes = count
     if options.simplify:
-        report = simplify.simplify_report(prepared.model)
-        prepared.model = report.model
-        prepared.notes += [report.note] if report.note else []
+        prepared.model, note = simplify.simplify(prepared.model)
+        prepared.notes += [note] if note else []
     if options.plugins != "keep":
         # auto: a plugin that the builder has is faster and exact; the others become standard operators.
         keep = known_plugins(backend) if options.plugins == "auto" else frozenset[str]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto
 
-from nvidia_tao_deploy.graph.lower.plugins import infer_types
+from nvidia_tao_deploy.graph.lower.plugins import typed
 
 
 def class_count(model: ModelProto) -> int | None:
@@ -14,7 +14,6 @@ def class_count(model: ModelProto) -> int | None:
         if "numClasses" in numbers:
             return numbers["numClasses"] - (numbers.get("backgroundLabelId", -1) >= 0)
         if node.op_type == "EfficientNMS_TRT":
-            shape = infer_types(model).get(node.input[1], (0, None))[1]
-            columns = shape[-1] if shape else None
+            *_, columns = typed(model).shapes.get(node.input[1]) or (None,)
             return None if columns is None else columns - (numbers.get("background_class", -1) >= 0)
     return None

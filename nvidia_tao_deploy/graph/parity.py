@@ -45,11 +45,11 @@ class Parity:
 
     @property
     def worst_cosine(self) -> float:
-        return min((output.cosine for output in self.outputs.values()), default=1.0)
+        return min(output.cosine for output in self.outputs.values())
 
     @property
     def max_abs(self) -> float:
-        return max((output.max_abs for output in self.outputs.values()), default=0.0)
+        return max(output.max_abs for output in self.outputs.values())
 
     @property
     def nan_count(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -28,23 +27,11 @@ from nvidia_tao_deploy.graph.tensors import (
 )
 
 
-@dataclass(frozen=True)
-class Simplified:
-    """The simplified model, and a note when nothing could be done."""
+def simplify(model: ModelProto) -> tuple[ModelProto, str | None]:
+    """The same function with fewer nodes, and a note when nothing could be done.
 
-    model: ModelProto
-    note: str | None = None
-
-
-def simplify(model: ModelProto) -> ModelProto:
-    """The model of :func:`simplify_report`."""
-    return simplify_report(model).model
-
-
-def simplify_report(model: ModelProto) -> Simplified:
-    """The same function with fewer nodes: folded constants, fused BatchNormalization, no dead nodes.
-
-    Inputs, outputs and nodes of unknown operators (plugins) stay.
+    Constants and BatchNormalization are folded, dead nodes go. Inputs, outputs and nodes of unknown operators (plugins)
+    stay.
     """
     note = None
     result = model = onnx.inliner.inline_local_functions(model) if model.functions else copy_model(model)
@@ -58,7 +45,7 @@ def simplify_report(model: ModelProto) -> Simplified:
     constants_to_initializers(result.graph)
     fold_batch_norm(result)
     remove_unused_initializers(result.graph)
-    return Simplified(result, note)
+    return result, note
 
 
 def _slim(model: ModelProto) -> ModelProto:

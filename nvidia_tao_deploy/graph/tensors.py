@@ -159,7 +159,8 @@ class GraphIndex:
         outputs: names of the graph outputs.
     """
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, distrusted: Collection[str] = ()) -> None:
+        """Look at ``model``; what the file says of the ``distrusted`` tensors does not count."""
         graph = model.graph
         self.graph = graph
         self.producers: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output if name}
@@ -172,8 +173,9 @@ class GraphIndex:
         self.outputs = {value.name for value in graph.output}
         self.elem_types: dict[str, int] = {}
         self.shapes: dict[str, tuple[int | None, ...]] = {}
-        inferred = infer_shapes(model).graph
-        for value in (*inferred.value_info, *graph.value_info, *inferred.input, *inferred.output):
+        inferred = infer_shapes(model, distrusted).graph
+        stated = () if distrusted else graph.value_info
+        for value in (*inferred.value_info, *stated, *inferred.input, *inferred.output):
             tensor_type = value.type.tensor_type
             if tensor_type.elem_type:
                 self.elem_types[value.name] = tensor_type.elem_type

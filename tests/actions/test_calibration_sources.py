@@ -89,7 +89,7 @@ class Job:
 
     def tensors(self) -> list[str]:
         """The activations an int8 build asks scales for."""
-        return quantizable_tensors(simplify(load_model(self.model)))
+        return quantizable_tensors(simplify(load_model(self.model))[0])
 
     def scales(self) -> dict[str, float]:
         """Scales of the activations in the prepared graph."""
@@ -169,7 +169,7 @@ def test_a_cache_that_does_not_fit_is_calibrated_anew(job: Job, what: str, chang
 
 def test_a_cache_that_lacks_tensors_of_this_build_is_calibrated_anew(job: Job) -> None:
     everything = job.tensors()
-    name = next(node.name for node in simplify(load_model(job.model)).graph.node if node.op_type == "Conv")
+    name = next(node.name for node in simplify(load_model(job.model))[0].graph.node if node.op_type == "Conv")
     job.build(f'gen_trt_engine.tensorrt.layers_precision=["{name}:fp32"]')
     assert set(read_cache(job.cache).scales) < set(everything)
     job.build()
@@ -191,7 +191,7 @@ def test_a_cache_that_does_not_fit_is_refused_without_images(job: Job) -> None:
 def test_a_cache_of_tensorrt_8_becomes_scales(job: Job) -> None:
     tensors = job.tensors()
     table = {name: 0.01 * (i + 1) for i, name in enumerate(tensors)}
-    producers = {o: n for n in simplify(load_model(job.model)).graph.node for o in n.output}
+    producers = {o: n for n in simplify(load_model(job.model))[0].graph.node for o in n.output}
     moved = next(name for name in tensors if name in producers and producers[name].op_type == "Relu")
     dropped = [name for name in tensors if name not in producers or producers[name].op_type != "Relu"][-1]
     table[producers[moved].input[0]] = table.pop(moved)  # as where TensorRT kept only what goes into the ReLU
@@ -222,7 +222,7 @@ def test_an_fp8_build_uses_a_cache_by_its_ranges(job: Job) -> None:
     table = dict.fromkeys(job.tensors(), 0.03)
     write_foreign_cache(job.cache, table)
     job.build("gen_trt_engine.tensorrt.data_type=fp8", NO_IMAGES)
-    names = quantizable_tensors(simplify(load_model(job.model)), precision="fp8")
+    names = quantizable_tensors(simplify(load_model(job.model))[0], precision="fp8")
     scales = [job.scales()[name] for name in names]
     assert scales == pytest.approx([0.03 * 127 / 448] * len(scales))
     job.cache.unlink()
@@ -279,7 +279,7 @@ def test_a_tensorfile_is_written_and_then_replaces_the_images(job: Job) -> None:
 def test_a_model_that_carries_its_own_quantization(job: Job) -> None:
     job.build()
     quantized = job.folder / "qat.onnx"
-    model = simplify(load_model(job.model))
+    model = simplify(load_model(job.model))[0]
     onnx.save(quantize(model, dict.fromkeys(quantizable_tensors(model), 0.05)).model, quantized)
     shutil.rmtree(job.images)  # nothing is calibrated
     manifest = job.build(f"gen_trt_engine.onnx_file={quantized}")
@@ -291,7 +291,7 @@ def test_a_model_that_carries_its_own_quantization(job: Job) -> None:
 
 def test_layers_precision_by_name_and_by_glob(job: Job) -> None:
     everything = job.build()["verified_precision"]
-    names = [node.name for node in simplify(load_model(job.model)).graph.node if node.op_type == "Conv"]
+    names = [node.name for node in simplify(load_model(job.model))[0].graph.node if node.op_type == "Conv"]
     listed = f'gen_trt_engine.tensorrt.layers_precision=["{names[1]}:fp32","{names[2][:-1]}?:fp16","typo*:fp32"]'
     some = job.build(listed)["verified_precision"]
     assert some["int8"] == everything["int8"] - 2

@@ -127,7 +127,7 @@ def test_a_norm_in_half_precision_is_computed_in_fp32() -> None:
 
 
 def test_the_sample_transformer_holds_only_operators_of_tensorrt_8_5() -> None:
-    model = simplify(load_model(MODELS / "rtdetr.onnx"))
+    model = simplify(load_model(MODELS / "rtdetr.onnx"))[0]
     assert {node.op_type for node in unsupported_nodes(model, TENSORRT_8_5)} == {"LayerNormalization"}
     found = decompose_norms(model, TENSORRT_8_5)
     assert unsupported_nodes(found.model, TENSORRT_8_5) == []

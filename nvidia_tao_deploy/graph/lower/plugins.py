@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.graph.lower.attention import lower_deformable_attention, lower_multi_camera_attention
-from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT32, NAME_PREFIX, CannotLowerError, Dim, Emitter
+from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT32, NAME_PREFIX, CannotLowerError, Emitter
 from nvidia_tao_deploy.graph.lower.nms import (
     lower_batched_nms,
     lower_detection_output,
@@ -28,19 +29,16 @@ from nvidia_tao_deploy.graph.lower.roi import (
     lower_proposal,
 )
 from nvidia_tao_deploy.graph.tensors import (
+    GraphIndex,
     attribute,
     captured_names,
     copy_model,
-    dims_of,
-    infer_shapes,
     opset,
     refill,
     remove_unused_initializers,
 )
 
 MIN_OPSET = 11
-# Tensor name -> element type and shape, None where its rank is not known.
-Types = dict[str, tuple[int, tuple[Dim, ...] | None]]
 
 
 @dataclass(frozen=True)
@@ -119,18 +117,17 @@ def lower_plugins(model: ModelProto, *, keep: Collection[str] = ()) -> LowerResu
         pending = [i for i, node in enumerate(graph.node) if node.op_type in PLUGIN_OPS and node.op_type not in keep]
         if not pending:
             break
-        types = infer_types(result)
-        constants = _constants(graph)
+        index = typed(result)
         reasons = {}
         replacements: dict[int, Emitter] = {}
-        for index in pending:
-            node = graph.node[index]
+        for number in pending:
+            node = graph.node[number]
             name = node.name or (node.output[0] if node.output else node.op_type)
             try:
-                replacements[index] = _lower(node, name, opset(model), types, constants)
+                replacements[number] = _lower(node, name, opset(model), index)
                 lowered.append((name, node.op_type))
             except CannotLowerError as error:
-                reasons[index] = (name, node.op_type, str(error))
+                reasons[number] = (name, node.op_type, str(error))
         if not replacements:
             break
         _replace(graph, replacements)
@@ -138,21 +135,21 @@ def lower_plugins(model: ModelProto, *, keep: Collection[str] = ()) -> LowerResu
     return LowerResult(result, lowered, list(reasons.values()))
 
 
-def _lower(node: NodeProto, name: str, version: int, types: Types, constants: Callable[[str], Array | None]) -> Emitter:
+def _lower(node: NodeProto, name: str, version: int, index: GraphIndex) -> Emitter:
     entry = PLUGIN_OPS[node.op_type]
     inputs = [i for i in node.input if i]
     if not inputs:
         raise CannotLowerError("it has no inputs")
     if version < MIN_OPSET:
         raise CannotLowerError(f"the model has opset {version}, at least {MIN_OPSET} is needed")
-    shapes = {tensor: shape for tensor, (_, shape) in types.items() if shape is not None}
+    shapes = dict(index.shapes)
     g = Emitter(f"{NAME_PREFIX}{node.op_type}/{name}", version, shapes, inputs[0])
-    half = {i: g.cast(i, FLOAT) for i in inputs if i in types and types[i][0] == TensorProto.FLOAT16}
+    half = {i: g.cast(i, FLOAT) for i in inputs if index.elem_types.get(i) == TensorProto.FLOAT16}
     shapes.update({new: shapes[old] for old, new in half.items() if old in shapes})
     inputs = [half.get(i, i) for i in inputs]
     g.batch_source = inputs[0]
     attrs = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-    outputs = entry.lower(g, PluginNode(name, node.op_type, tuple(inputs), attrs, constants))
+    outputs = entry.lower(g, PluginNode(name, node.op_type, tuple(inputs), attrs, partial(_constant, index)))
     for target, source, kind in zip(node.output, outputs, entry.outputs, strict=False):
         if target:
             if half and kind == FLOAT:
@@ -161,33 +158,18 @@ def _lower(node: NodeProto, name: str, version: int, types: Types, constants: Ca
     return g
 
 
-def infer_types(model: ModelProto) -> Types:
-    """Element type and shape of every tensor that ONNX's inference can reach; plugins' own annotations do not count."""
-    plugin_outputs = {name for node in model.graph.node if node.op_type in PLUGIN_OPS for name in node.output}
-    types: Types = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in model.graph.initializer}
-    inferred = infer_shapes(model, distrusted=plugin_outputs).graph
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        kind = value.type.tensor_type
-        if value.name not in types and value.type.HasField("tensor_type"):
-            types[value.name] = (kind.elem_type, dims_of(value) if kind.HasField("shape") else None)
-    return types
+def typed(model: ModelProto) -> GraphIndex:
+    """Types and shapes as far as ONNX's inference can tell them; the annotations of plugins' outputs do not count."""
+    return GraphIndex(model, {name for node in model.graph.node if node.op_type in PLUGIN_OPS for name in node.output})
 
 
-def _constants(graph: GraphProto) -> Callable[[str], Array | None]:
-    """Values of tensors that do not depend on the graph's inputs, followed through casts; None for the others."""
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
-    producers = {output: node for node in graph.node for output in node.output}
-
-    def value(name: str) -> Array | None:
-        if name in initializers:
-            return numpy_helper.to_array(initializers[name])
-        node = producers.get(name)
-        if node is not None and node.op_type == "Constant":
-            tensor = attribute(node, "value")
-            return None if tensor is None else numpy_helper.to_array(tensor)
-        return value(node.input[0]) if node is not None and node.op_type in ("Cast", "Identity") else None
-
-    return value
+def _constant(index: GraphIndex, name: str) -> Array | None:
+    """The value of a tensor that does not depend on the graph's inputs, through casts; None for the others."""
+    node = index.producers.get(name)
+    if node is not None and node.op_type == "Constant":
+        tensor = attribute(node, "value")
+        return None if tensor is None else numpy_helper.to_array(tensor)
+    return _constant(index, node.input[0]) if node and node.op_type in ("Cast", "Identity") else index.constant(name)
 
 
 def _replace(graph: GraphProto, replacements: Mapping[int, Emitter]) -> None:
