@@ -126,6 +126,13 @@ def test_values_without_a_class_are_counted_and_named(tmp_path: Path) -> None:
     assert "count as class 0" in counting.report()
 
 
+def test_values_beyond_16_bits_have_no_class(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1, -1, 70000]], np.int32)).save(tmp_path / "a.tif")
+    truth = MaskCodes({0: 0, 1: 1}).read(tmp_path / "a.tif", (4, 1))
+    assert truth.labels.tolist() == [[0, 1, IGNORE, IGNORE]]
+    assert truth.unmapped == {"-1": 1, "70000": 1}
+
+
 def test_bad_masks_and_predictions_are_errors(tmp_path: Path) -> None:
     codes, found = MaskCodes({0: 0}), LabelMap(np.zeros((2, 3), np.uint8), stretched((3, 2), (3, 2)))
     with pytest.raises(DataError, match="4 x 2 pixels, its image 3 x 2"):

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import SpecError
@@ -114,6 +114,19 @@ def test_without_names_classes_are_numbers_in_the_colors_of_their_ids(tmp_path):
     writer.write(sample(tmp_path / "a.png"), detections((7, 0.9, 10, 10, 150, 90)))
     assert (tmp_path / "out" / "labels" / "a.txt").read_text().startswith("7 0.00 0 0.00 10.000")
     assert tuple(np.asarray(Image.open(tmp_path / "out" / "images_annotated" / "a.png"))[90, 80]) == PALETTE[7 % 5]
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_the_tag_is_as_high_as_its_text_and_at_least_10_pixels(above):
+    for text in ("a", "Ag", "M\nM"):
+        picture = Image.new("RGB", (200, 100))
+        draw_box(picture, (20, 50, 120, 90), text, (255, 255, 255), tag_above=above)
+        _, top, _, bottom = ImageDraw.Draw(picture).textbbox((0, 0), text, font=ImageFont.load_default())
+        height, column = max(10, bottom - top), np.asarray(picture)[:, 21, 0] > 0
+        filled = np.flatnonzero(column)[0], np.flatnonzero(column)[0] + height
+        assert filled == ((50 - height, 50) if above else (50, 50 + height))
+        assert column[slice(*filled)].all() or text == "M\nM"
+        assert not column[filled[1] + 1 : 88].any()
 
 
 def test_equal_names_do_not_overwrite_each_other(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ import numpy as np
 import pytest
 from detr_replay import WORDS, vocabulary, write_vocabulary
 
-from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError, SpecError
+from nvidia_tao_deploy.cv.grounding_dino.spec import Spec
+from nvidia_tao_deploy.errors import DataError, ModelError, RuntimeUnavailableError, SpecError
+from nvidia_tao_deploy.families.grounding import transform
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.prompted import class_scores
-from nvidia_tao_deploy.transforms.prompt import PromptEncoder
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.spec.load import load_spec
+from nvidia_tao_deploy.transforms.prompt import TEXT_INPUTS, PromptEncoder
 from nvidia_tao_deploy.transforms.tokenizer import load_tokenizer
 
 IDS = vocabulary()
@@ -61,7 +67,10 @@ def test_blanks_and_case_do_not_count(encoder: PromptEncoder) -> None:
 
 
 def test_a_caption_over_the_limit_names_the_classes(encoder: PromptEncoder) -> None:
-    assert len(encoder.classes(["car"] * 11).spans) == 11  # 2 * 11 + 2 tokens: exactly 24
+    full = encoder.classes(["car"] * 11)
+    assert len(full.spans) == 11  # 2 * 11 + 2 tokens: exactly 24
+    assert full.text_token_mask[21:, 21:].tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+    assert full.position_ids[19:].tolist() == [0, 1, 0, 1, 0]
     with pytest.raises(SpecError, match=r"12 classes has 26 tokens, the model takes 24; past the end: zebra"):
         encoder.classes(["car"] * 11 + ["zebra"])
     with pytest.raises(SpecError, match="without a token: '  '"):
@@ -162,3 +171,12 @@ def test_class_scores_equal_the_normalized_map(seed: int, encoder: PromptEncoder
     assert class_scores(probabilities[:0], prompt.spans).shape == (0, len(prompt.spans))
     same = class_scores(np.repeat(probabilities[:1], 50, axis=0), prompt.spans)
     assert (same == same[0]).all()
+
+
+@pytest.mark.parametrize(("ids", "mask", "fits"), [(9, (9, 9), True), (None, (9, 9), False), (9, (9, 8), False),
+                                                   (9, (None, 9), False)])  # fmt: skip
+def test_a_text_length_that_is_not_one_is_refused(ids: int | None, mask: tuple[int | None, int], fits: bool) -> None:
+    shapes = dict.fromkeys(TEXT_INPUTS, (None, ids)) | {"inputs": (None, 3, 8, 8), "text_token_mask": (None, *mask)}
+    ports = Ports({name: TensorInfo(name, shape, np.dtype(np.float32)) for name, shape in shapes.items()}, {})
+    with nullcontext() if fits else pytest.raises(ModelError, match="no one fixed length"):
+        transform(load_spec(Spec, {}), ports)

@@ -106,10 +106,10 @@ def test_ssd_compares_whole_pixels_and_cuts_truth_one_pixel_short_of_the_canvas(
     """Both sides of the contract: truth ends at W - 1, a detection at W."""
     tree = {"dataset_config": {"target_class_mapping": {"car": "car"}}, "eval_config": {"matching_iou_threshold": 0.99}}
     placed = geometry("ssd", NET)
-    for right, wanted in ((95.0, 1.0), (96.0, 0.0)):
+    for right, below, wanted in ((95.0, 20, 1.0), (96.0, 20, 0.0), (95.0, 90, 1.0)):
         metric = ssd.NETWORK.metric(load_spec(ssd.NETWORK.spec, tree), None)  # type: ignore[arg-type]
-        target = KittiTarget(np.array([[86.6, 9.5, 100.0, 20.5]]), np.array([1]), np.array([False]))
-        box = np.array([[87.0, 10.0, right, 20.0]])
+        target = KittiTarget(np.array([[86.6, 9.5, 100.0, below + 0.5]]), np.array([1]), np.array([False]))
+        box = np.array([[87.0, 10.0, right, min(below, NET[1] - 1)]])
         found = family.PlacedDetections(box, np.array([0.9]), np.array([1]), geometry=placed)
         metric.update(Sample("x", (Path("x.png"),), target), found)
         assert metric.compute()["AP_car"] == pytest.approx(wanted)

@@ -230,17 +230,19 @@ def test_vanilla_unet_judges_the_centre(shell: Shell, tmp_path: Path) -> None:
     assert_figures(results(tmp_path / "results" / "trt_evaluate"), [t.astype(int) for t in truth], found, NAMES)
 
 
-def test_vanilla_unet_of_an_open_size_gives_184_pixels_less(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(None, None), (388, None), (380, 372), (None, 372)])
+def test_vanilla_unet_sees_its_output_or_184_pixels_less(size: tuple[int | None, int | None], tmp_path: Path) -> None:
     Image.fromarray(np.full((388, 388, 3), 255, np.uint8)).save(tmp_path / "a.png")
     spec = load_spec(Spec, {"model_config": {"arch": "vanilla_unet"}})
     ports = bind(
         [TensorInfo("input_1", (None, 3, 572, 572), np.dtype(np.float32))],
-        [TensorInfo("argmax_1", (None, None, None, 1), np.dtype(np.int64))],
+        [TensorInfo("argmax_1", (None, *size, 1), np.dtype(np.int64))],
     )
     out = np.zeros((3, 572, 572), np.float32)
     transform(spec, ports)(Sample("a", (tmp_path / "a.png",)), {"input_1": out})
     white = np.zeros((572, 572), bool)
-    white[92:480, 92:480] = True
+    rows, columns = ((572 - (side or 388)) // 2 for side in size)
+    white[rows : 572 - rows, columns : 572 - columns] = True
     np.testing.assert_array_equal(out[0] == out.max(), white)
 
 

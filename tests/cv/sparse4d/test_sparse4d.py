@@ -284,6 +284,9 @@ def test_far_poses_do_not_shake_the_instances() -> None:
     anchors[:, 8:] = 0
     found = moved(anchors, Frame(0, 0.0, far), Frame(0, 0.5, far))
     np.testing.assert_allclose(found, anchors, atol=1e-4)
+    anchors[:, 8] = 300
+    moving = moved(anchors, Frame(0, 7.0, np.eye(4)), Frame(0, 7.1, np.eye(4)))
+    np.testing.assert_allclose(moving[:, 0] - anchors[:, 0], 30, atol=1e-4)  # 300 metres per second
 
 
 def test_ids_go_on_after_a_reset() -> None:

@@ -151,6 +151,12 @@ def test_evaluate_of_faster_rcnn_is_the_contracts_average_precision(shell: Shell
     assert len(seen) == 2
 
 
+def test_one_threshold_has_no_means(shell: Shell, data: Path) -> None:
+    assert shell("faster_rcnn", "evaluate", "-e", write_spec(data / "spec.yaml", spec("faster_rcnn", data))) == 0
+    assert "mAP" in shell.out
+    assert "Means over" not in shell.out
+
+
 def test_a_range_of_thresholds_is_averaged(shell: Shell, data: Path) -> None:
     each = [replay.expected_faster_rcnn(kitti.scenes("yolo"), iou=iou) for iou in (0.5, 0.6, 0.7)]
     wanted = {key: float(np.mean([one[key] for one in each])) for key in each[0]}
