@@ -1,62 +1,92 @@
 """JPEG decoding on the GPU by nvImageCodec (``pip install nvidia-nvimgcodec-cu12[all]``), a batch at a time.
 
-nvJPEG's inverse transform differs from libjpeg-turbo's by a few grey levels, so metrics may change in the last digits
-(docs/pipeline.md has the figures).
+Where the GPU has engines for it (:mod:`nvidia_tao_deploy.data.nvjpeg`), batches that stay on the device go to them.
+docs/pipeline.md has the differences from libjpeg-turbo's pixels.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.data.nvjpeg import JpegEngines
 from nvidia_tao_deploy.errors import RuntimeUnavailableError
+from nvidia_tao_deploy.runtime import driver
 
 _one_at_a_time = threading.Lock()
 
 
-def decode_rgb(files: Sequence[bytes]) -> list[NDArray[np.uint8] | None]:
-    """(H, W, 3) RGB of each file on the host, orientation not applied; None for what the GPU cannot decode.
+class BatchDecoder(Protocol):
+    """Decodes whole JPEG files to device memory; shared by the threads that run the model."""
+
+    stream: driver.Stream
+
+    def decode(self, files: Sequence[NDArray[np.uint8]], targets: Sequence[int]) -> list[bool]:
+        """See :meth:`~nvidia_tao_deploy.data.nvjpeg.JpegEngines.decode`."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held on the device."""
+        ...
+
+
+def batch_decoder() -> BatchDecoder:
+    """The fastest one for the GPU whose context is current.
 
     Raises:
         RuntimeUnavailableError: the package or a GPU is missing.
     """
-    images = decode_on_device(encoded(files))
-    return [None if image is None else np.asarray(image.cpu(), np.uint8) for image in images]
+    _decoder()  # the backend that was asked for, also for what the engines leave
+    try:
+        return JpegEngines()
+    except RuntimeUnavailableError:
+        return ImageCodec()
 
 
-def encoded(files: Sequence[Any]) -> list[Any]:
-    """The files' bytes (bytes or uint8 arrays), their headers read: what :func:`decode_on_device` takes.
+class ImageCodec:
+    """nvImageCodec: what it decodes on the GPU is copied to where it is wanted."""
+
+    def __init__(self) -> None:
+        self.stream = driver.Stream()
+        self._images: list[Any] = []  # their memory is used again: freeing it would wait for all that the GPU does
+
+    def decode(self, files: Sequence[NDArray[np.uint8]], targets: Sequence[int]) -> list[bool]:
+        """See :class:`BatchDecoder`."""
+        decoder, parameters, source = _decoder()
+        sources = [source(file) for file in files]  # reads the headers; outside of the turn
+        with _one_at_a_time:
+            again = {"images": self._images[: len(files)]} if len(self._images) >= len(files) else {}
+            images = list(decoder.decode(sources, params=parameters, cuda_stream=self.stream.handle, **again))
+            found = [image is not None and tuple(image.shape)[2] == 3 for image in images]
+            for image, target, good in zip(images, targets, found, strict=True):
+                if good:
+                    source_address, nbytes = image.__cuda_array_interface__["data"][0], math.prod(image.shape)
+                    driver.copy(target, source_address, nbytes, self.stream.handle)
+            self._images = [] if None in images else images
+        return found
+
+    def close(self) -> None:
+        """See :class:`BatchDecoder`."""
+        self._images = []
+        self.stream.close()
+
+
+def decode_rgb(file: bytes) -> NDArray[np.uint8] | None:
+    """(H, W, 3) RGB of a JPEG file on the host, orientation not applied; None for what the GPU cannot decode.
 
     Raises:
         RuntimeUnavailableError: the package or a GPU is missing.
     """
-    source = _decoder()[2]
-    return [source(file) for file in files]
-
-
-def decode_on_device(sources: Sequence[Any], stream: int = 0, images: Sequence[Any] = ()) -> list[Any]:
-    """Pixels as of :func:`decode_rgb`, left on the device in ``stream``'s order.
-
-    Objects with ``__cuda_array_interface__``; None for what the GPU cannot decode.
-
-    Args:
-        sources: of :func:`encoded`.
-        stream: a CUDA stream's handle; the same one for ``images`` at every call.
-        images: what an earlier call gave and nobody needs any more: their memory is used again. Freeing it instead
-            would wait for everything that runs on the GPU.
-
-    Raises:
-        RuntimeUnavailableError: the package or a GPU is missing.
-    """
-    decoder, parameters, _ = _decoder()
-    again = {"images": list(images[: len(sources)])} if len(images) >= len(sources) else {}
+    decoder, parameters, source = _decoder()
     with _one_at_a_time:
-        return list(decoder.decode(list(sources), params=parameters, cuda_stream=stream, **again))
+        (image,) = decoder.decode([source(file)], params=parameters, cuda_stream=0)
+    return None if image is None else np.asarray(image.cpu(), np.uint8)
 
 
 @lru_cache(maxsize=1)

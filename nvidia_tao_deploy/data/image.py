@@ -116,7 +116,7 @@ def decode_reduced(
 
 
 def plain_jpeg(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[bytes, tuple[int, int]] | None:
-    """The bytes and (width, height) of a whole RGB or grey JPEG file; None for every other kind.
+    """The bytes and (width, height) of a whole RGB or grey baseline JPEG file; None for every other kind.
 
     Raises:
         DataError: the file cannot be read, is empty, not an image, or over ``max_pixels``.
@@ -128,7 +128,8 @@ def plain_jpeg(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[bytes, t
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(path, image, max_pixels)
-            return (data, image.size) if image.format == "JPEG" and _is_plain(image, data) else None
+            baseline = image.format == "JPEG" and "progressive" not in image.info
+            return (data, image.size) if baseline and _is_plain(image, data) else None
     except Image.DecompressionBombError:
         return None
     except _UNREADABLE as error:
@@ -136,11 +137,7 @@ def plain_jpeg(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[bytes, t
 
 
 def decode_bytes(data: bytes) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB of a JPEG or PNG file's bytes.
-
-    Raises:
-        DataError: they cannot be decoded.
-    """
+    """(H, W, 3) RGB of a JPEG or PNG file's bytes; DataError where they cannot be decoded."""
     pixels = _decode_opencv(data, "RGB")
     if pixels is None:
         raise DataError("an image cannot be decoded", remedy="It is corrupt; runtime.image_backend=opencv names it.")
@@ -148,11 +145,7 @@ def decode_bytes(data: bytes) -> NDArray[np.uint8]:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """(width, height) by the file's header.
-
-    Raises:
-        DataError: the file is missing or not an image.
-    """
+    """(width, height) by the file's header; DataError where the file is missing or not an image."""
     from PIL import Image
 
     try:
@@ -239,7 +232,7 @@ def _reduction(size: tuple[int, int], least: tuple[int, int]) -> int:
 def _decode_nvimgcodec(data: bytes, mode: ColorMode) -> NDArray[np.uint8] | None:
     from nvidia_tao_deploy.data.gpu_decode import decode_rgb
 
-    rgb = decode_rgb([data])[0]
+    rgb = decode_rgb(data)
     return rgb if rgb is None or mode == "RGB" else to_luma(rgb)
 
 

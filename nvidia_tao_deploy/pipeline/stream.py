@@ -35,7 +35,7 @@ from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 __all__ = ["Tally", "calibration_batches", "refuse_nothing_read", "run_numbered", "run_stream"]
 
 MAX_RING_BYTES = 4 << 30
-MAX_PIXEL_BYTES = 1 << 30  # of source images, which may be far larger than the network's input
+MAX_PIXEL_BYTES = 2 << 30  # of source images, which may be far larger than the network's input
 SWITCH_SECONDS = 0.0002
 Where = Literal["auto", "cpu", "gpu"]
 Feeds = Callable[[Buffers, int], AbstractContextManager[dict[str, Any]]]
@@ -241,8 +241,7 @@ def _finisher(
 ) -> Finisher | None:
     """The GPU's half of the transform, where it is wanted and can be had."""
     gpu = getattr(session, "gpu", None)
-    # ONNX Runtime's GPU providers take such inputs only where asked for: that has not run on hardware yet.
-    if where == "cpu" or (where == "auto" and (gpu is None or not getattr(session, "device_inputs", False))):
+    if where == "cpu" or (where == "auto" and gpu is None):
         return None
     most = MAX_PIXEL_BYTES // (batch_size * (lanes + 3))  # photographs beyond it are finished by the workers
     rows = pixel_rows(transform, ports.inputs, dataset, most)
@@ -285,7 +284,9 @@ def _run(batch: _Batch, session: Session, strict: bool, feeds: Feeds, lock_pages
     done = _close_up(batch.first, batch.samples, outcomes, batch.buffers, strict)
     done.waited = ready - mark
     if done.samples:
-        rows = max(len(done.samples), session.batch.minimum)  # a fixed-batch model runs whole, with rows to drop later
+        # A fixed-batch model runs whole, with rows to drop later.
+        whole = len(next(iter(batch.buffers.values()))) if getattr(session, "whole_batches", False) else 0
+        rows = max(len(done.samples), session.batch.minimum, whole)
         try:
             with feeds(batch.buffers, rows) as arrays:
                 done.raw = session.run(arrays)

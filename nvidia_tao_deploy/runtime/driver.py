@@ -18,6 +18,7 @@ from nvidia_tao_deploy.errors import RuntimeUnavailableError
 from nvidia_tao_deploy.runtime.cuda import driver_library, gpus, wait_asleep
 
 _NON_BLOCKING = 1
+_FIRST = -1000  # the driver takes the highest priority there is
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _contexts: dict[int, ctypes.c_void_p] = {}
 _thread = threading.local()
@@ -42,6 +43,7 @@ def _enqueuing() -> Any:
     library = ctypes.PyDLL(_library()._name)
     pointer, size, handle = ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p
     library.cuMemcpyHtoDAsync_v2.argtypes = [pointer, handle, size, handle]
+    library.cuMemcpyDtoDAsync_v2.argtypes = [pointer, pointer, size, handle]
     library.cuMemcpy2DAsync_v2.argtypes = [ctypes.POINTER(_Copy2D), handle]
     library.cuLaunchKernel.argtypes = [handle, *[ctypes.c_uint] * 7, handle, handle, handle]
     return library
@@ -114,11 +116,15 @@ class Memory:
 
 
 class Stream:
-    """A stream; ``handle`` is what the CUDA runtime and ONNX Runtime take too."""
+    """A stream; ``handle`` is what the CUDA runtime and ONNX Runtime take too.
 
-    def __init__(self) -> None:
+    Args:
+        first: its kernels go before those of other streams that wait for the GPU.
+    """
+
+    def __init__(self, first: bool = False) -> None:
         stream = ctypes.c_void_p()
-        call("cuStreamCreate", ctypes.byref(stream), _NON_BLOCKING)
+        call("cuStreamCreateWithPriority", ctypes.byref(stream), _NON_BLOCKING, _FIRST if first else 0)
         self.handle = int(stream.value or 0)
 
     def synchronize(self) -> None:
@@ -154,6 +160,11 @@ def upload_rows(pointer: int, host: int, pitch: int, used: int, rows: int, strea
     copy = _Copy2D(source_type=1, source_host=host, source_pitch=pitch, width=used, height=rows)
     copy.target_type, copy.target_device, copy.target_pitch = 2, pointer, pitch
     call("cuMemcpy2DAsync_v2", ctypes.byref(copy), stream, enqueues=True)
+
+
+def copy(target: int, source: int, nbytes: int, stream: int) -> None:
+    """Enqueue a copy on the device."""
+    call("cuMemcpyDtoDAsync_v2", target, source, nbytes, stream, enqueues=True)
 
 
 def download(host: int, pointer: int, nbytes: int) -> None:

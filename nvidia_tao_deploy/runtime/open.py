@@ -86,11 +86,7 @@ def open_session(
     raise ModelError(
         f"cannot tell what kind of model '{path.name}' is",
         where=place,
-        remedy="Give an engine (.engine or .plan) or an ONNX file (.onnx). " + _container_advice(suffix),
+        remedy="An .etlt file is encrypted: export the model again as .onnx."
+        if suffix == ".etlt"
+        else "Give an engine (.engine or .plan) or an ONNX file (.onnx).",
     )
-
-
-def _container_advice(suffix: str) -> str:
-    if suffix == ".etlt":
-        return "An .etlt file is encrypted: export the model again as .onnx."
-    return ""

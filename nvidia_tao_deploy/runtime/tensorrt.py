@@ -48,11 +48,9 @@ class TensorRTSession:
     Attributes:
         slots: runs that may be under way at once, each in a thread of its own.
         gpu: device index.
-        device_inputs: inputs may be computed on the device (:class:`~nvidia_tao_deploy.runtime.session.DeviceInput`).
     """
 
     slots = 2
-    device_inputs = True
 
     def __init__(self, path: Path, device: int = 0, *, cuda_graph: bool = False) -> None:
         """Load ``path`` on GPU ``device``.

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from math import ceil, prod
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.data.gpu_decode import decode_on_device, encoded
+from nvidia_tao_deploy.data.gpu_decode import batch_decoder
 from nvidia_tao_deploy.data.image import decode_bytes, image_size, plain_jpeg
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError
@@ -155,7 +155,6 @@ class _Staging:
 
     pixels: driver.Memory
     rows: driver.Memory
-    images: list[Any] = field(default_factory=list)
 
 
 class Finisher:
@@ -190,8 +189,7 @@ class Finisher:
         self._rows_may_be_first = int(version("pillow").split(".")[0]) >= 13
         self._lock = threading.Lock()  # of the tables, from looking one up to the launch that reads it
         self._tables: dict[Size, tuple[driver.Memory, int]] = {}
-        self._decoding = threading.Lock()  # of the stream that files are decoded in
-        self._decodes = driver.Stream() if transform.backend == "nvimgcodec" else None
+        self._decoder = batch_decoder() if transform.backend == "nvimgcodec" else None
         self._free: SimpleQueue[_Staging] = SimpleQueue()
         self._staging = [
             _Staging(driver.Memory(batch_size * self._row_bytes), driver.Memory(batch_size * _ROW.itemsize))
@@ -223,7 +221,8 @@ class Finisher:
         rows["pixels"] = staging.pixels.pointer + np.arange(count, dtype=np.uint64) * np.uint64(self._row_bytes)
         files = np.flatnonzero(in_file).tolist()
         if files:
-            self._decode(files, [buffers[PIXELS][index, : in_file[index]] for index in files], rows, staging, stream)
+            data = [buffers[PIXELS][index, : in_file[index]] for index in files]
+            self._decode(data, rows["pixels"][files].tolist(), stream)
         for index in np.flatnonzero(width == 0).tolist():  # finished by the worker
             rows["pixels"][index] = 0
             to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
@@ -239,23 +238,15 @@ class Finisher:
             arguments = (ctypes.c_uint64(staging.rows.pointer), self._store, ctypes.c_uint64(pointer))
             self._kernel.launch(grid, _BLOCK, stream, arguments)
 
-    def _decode(
-        self, files: list[int], data: list[NDArray[np.uint8]], rows: NDArray[Any], staging: _Staging, stream: int
-    ) -> None:
-        """Let ``rows[files]`` point to the decoded pixels of ``data``; the CPU decodes what the GPU cannot."""
-        assert self._decodes is not None
-        sources = encoded(data)  # what is not decoding stays outside: the other batch's turn comes sooner
-        with self._decoding:
-            staging.images = decode_on_device(sources, self._decodes.handle, staging.images)
-            driver.follow(stream, self._decodes.handle)
-        for index, file, image in zip(files, data, staging.images, strict=True):
-            if image is not None and tuple(image.shape)[2] == self._channels:
-                rows["pixels"][index] = image.__cuda_array_interface__["data"][0]
-            else:
+    def _decode(self, files: list[NDArray[np.uint8]], targets: list[int], stream: int) -> None:
+        """Decode ``files`` to device addresses; the CPU decodes what the GPU cannot."""
+        assert self._decoder is not None
+        decoded = self._decoder.decode(files, targets)
+        driver.follow(stream, self._decoder.stream.handle)
+        for file, target, done in zip(files, targets, decoded, strict=True):
+            if not done:
                 pixels = decode_bytes(file.tobytes())
-                driver.upload(int(rows["pixels"][index]), pixels.ctypes.data, pixels.nbytes, stream)
-        if None in staging.images:
-            staging.images = []
+                driver.upload(target, pixels.ctypes.data, pixels.nbytes, stream)
 
     def _down_first(self, source: Size) -> bool:
         """Pillow 13 and later resize rows first where the height shrinks by much more than the width."""
@@ -288,9 +279,8 @@ class Finisher:
         for staging in self._staging:
             staging.pixels.close()
             staging.rows.close()
-            staging.images = []
-        if self._decodes is not None:
-            self._decodes.close()
+        if self._decoder is not None:
+            self._decoder.close()
 
 
 class _Finished:

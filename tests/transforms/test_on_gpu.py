@@ -225,21 +225,17 @@ def test_files_for_nvimgcodec_go_as_they_are(pictures: Files, monkeypatch: pytes
     """The device's decoder is SIMULATED: it decodes with Pillow."""
     import io
 
-    class Decoded:
-        def __init__(self, data: Any) -> None:
-            self.pixels = np.ascontiguousarray(Image.open(io.BytesIO(bytes(data))).convert("RGB"))
-            self.shape = self.pixels.shape
-            self.__cuda_array_interface__ = {"data": (self.pixels.ctypes.data, False)}
-
     asked = []
 
-    def decode_on_device(files: Any, _stream: int, _images: Any) -> list[Any]:
+    def decode(files: Any, targets: list[int]) -> list[bool]:
         asked.append(len(files))
-        return [Decoded(files[0]), None]  # the second is decoded on the host
+        pixels = np.ascontiguousarray(Image.open(io.BytesIO(bytes(files[0]))).convert("RGB"))
+        ctypes.memmove(targets[0], pixels.ctypes.data, pixels.nbytes)
+        return [True, False]  # the second is decoded on the host
 
+    decoder = SimpleNamespace(decode=decode, stream=SimpleNamespace(handle=7), close=lambda: None)
     monkeypatch.setattr(on_gpu, "driver", SIMULATED)
-    monkeypatch.setattr(on_gpu, "encoded", list)
-    monkeypatch.setattr(on_gpu, "decode_on_device", decode_on_device)
+    monkeypatch.setattr(on_gpu, "batch_decoder", lambda: decoder)
     for number in (0, 2):
         jpeg = pictures[number].path.with_suffix(".jpg")
         Image.open(pictures[number].path).save(jpeg, quality=95)

@@ -1,0 +1,125 @@
+"""nvJPEG by ctypes: the JPEG engines that A100, H100, H200 and newer GPUs have beside their processors.
+
+nvImageCodec uses the engines too, but decodes in streams of its own, whose kernels wait behind every kernel of a model
+that is running: 64 images take 13 ms beside ResNet-50 in ONNX Runtime instead of 3. Called like this they take 3.5
+(docs/benchmarks.md). Names and numbers are those of nvjpeg.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvidia_tao_deploy.errors import RuntimeUnavailableError
+from nvidia_tao_deploy.runtime import driver
+
+_HARDWARE, _RGB_INTERLEAVED = 3, 5  # NVJPEG_BACKEND_HARDWARE, NVJPEG_OUTPUT_RGBI
+_NO_PIPELINE = 1  # NVJPEG_FLAGS_HW_DECODE_NO_PIPELINE: work is enqueued on the caller's stream, not on others
+_INTERPOLATED = 1 << 5  # NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION: of chroma, as libjpeg does
+_IMAGE = np.dtype([("channel", "u8", 4), ("pitch", "u8", 4)])  # nvjpegImage_t
+
+
+class JpegEngines:
+    """The engines of the GPU whose context is current.
+
+    Attributes:
+        stream: where decoding is enqueued, before everything else that waits for the GPU.
+
+    Raises:
+        RuntimeUnavailableError: nvJPEG is not installed, or the GPU has no such engines.
+    """
+
+    def __init__(self) -> None:
+        self._library = _library()
+        self._handle, self._state = ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("nvjpegCreateEx", _HARDWARE, None, None, _NO_PIPELINE | _INTERPOLATED, ctypes.byref(self._handle))
+        self._call("nvjpegJpegStateCreate", self._handle, ctypes.byref(self._state))
+        self.stream = driver.Stream(first=True)
+        self._prepared = 0  # files
+        self._one_at_a_time = threading.Lock()
+
+    def decode(self, files: Sequence[NDArray[np.uint8]], targets: Sequence[int]) -> list[bool]:
+        """Enqueue the decoding of whole JPEG files; the pixels are there in :attr:`stream`'s order.
+
+        Args:
+            files: their bytes.
+            targets: the device address that each one's (H, W, 3) RGB bytes go to.
+
+        Returns:
+            Whether each is decoded; the engines take baseline files only.
+        """
+        widths = [self._width(file) for file in files]
+        chosen = [index for index, width in enumerate(widths) if width]
+        if not chosen:
+            return [False] * len(files)
+        data = np.array([files[index].ctypes.data for index in chosen], np.uint64)
+        lengths = np.array([files[index].size for index in chosen], np.uint64)
+        images = np.zeros(len(chosen), _IMAGE)
+        images["channel"][:, 0] = [targets[index] for index in chosen]
+        images["pitch"][:, 0] = [3 * widths[index] for index in chosen]
+        arrays = [ctypes.c_void_p(array.ctypes.data) for array in (data, lengths, images)]
+        with self._one_at_a_time:
+            try:
+                if self._prepared != len(chosen):
+                    form = len(chosen), 1, _RGB_INTERLEAVED
+                    self._call("nvjpegDecodeBatchedInitialize", self._handle, self._state, *form)
+                    self._prepared = len(chosen)
+                stream = ctypes.c_void_p(self.stream.handle)
+                self._call("nvjpegDecodeBatched", self._handle, self._state, *arrays, stream)
+            except RuntimeUnavailableError:  # one of them is broken, and nvJPEG does not say which
+                self._prepared = 0
+                return [False] * len(files)
+        return [width > 0 for width in widths]
+
+    def _width(self, file: NDArray[np.uint8]) -> int:
+        """Pixels in a row of it; 0 for a file that the engines do not decode."""
+        header, refused = ctypes.c_void_p(), ctypes.c_int(1)
+        width, height = ctypes.c_uint(), ctypes.c_uint()
+        self._call("nvjpegJpegStreamCreate", self._handle, ctypes.byref(header))
+        try:
+            where, length = ctypes.c_void_p(file.ctypes.data), ctypes.c_size_t(file.size)
+            self._call("nvjpegJpegStreamParse", self._handle, where, length, 0, 0, header)
+            self._call("nvjpegJpegStreamGetFrameDimensions", header, ctypes.byref(width), ctypes.byref(height))
+            self._call("nvjpegDecodeBatchedSupported", self._handle, header, ctypes.byref(refused))
+        except RuntimeUnavailableError:  # not a JPEG file that nvJPEG reads
+            return 0
+        finally:
+            self._library.nvjpegJpegStreamDestroy(header)
+        return 0 if refused.value else width.value
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        code = getattr(self._library, name)(*arguments)
+        if code != 0:
+            raise RuntimeUnavailableError(f"{name} failed with nvJPEG's status {code}")
+
+    def close(self) -> None:
+        """Free what nvJPEG holds; calling it twice is allowed."""
+        if self._handle:
+            self._library.nvjpegJpegStateDestroy(self._state)
+            self._library.nvjpegDestroy(self._handle)
+            self._handle = ctypes.c_void_p()
+            self.stream.close()
+
+
+@lru_cache(maxsize=1)
+def _library() -> Any:
+    """libnvjpeg of the pip packages (nvidia-nvjpeg, nvidia-nvjpeg-cu12), or the system's."""
+    packages = find_spec("nvidia")
+    roots = list(packages.submodule_search_locations or []) if packages else []
+    files = [str(file) for root in roots for file in sorted(Path(root).glob("*/lib/libnvjpeg.so.*"), reverse=True)]
+    for name in (*files, "libnvjpeg.so.13", "libnvjpeg.so.12"):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise RuntimeUnavailableError(
+        "nvJPEG is not installed", remedy="pip install nvidia-nvjpeg-cu12 (or nvidia-nvjpeg)."
+    )
