@@ -37,14 +37,7 @@ class CalibrationImages:
     """The images the spec names for calibration, through the evaluate transform, in a fixed seeded order."""
 
     def __init__(self, network: Network, spec: Any, transform: Transform, ports: Ports, limit: int | None) -> None:
-        """Choose the images.
-
-        Args:
-            network: whose calibration set it is.
-            spec: the typed spec.
-            transform: the one evaluate uses.
-            ports: the model's tensors.
-            limit: take at most so many (checks need a few only); None: ``cal_batches`` x ``cal_batch_size``.
+        """Choose them: ``limit`` at most (checks need a few only); None: ``cal_batches`` x ``cal_batch_size``.
 
         Raises:
             DataError: no image, or fewer than asked for.
@@ -106,11 +99,7 @@ def find_scales(
     """The scales of ``tensors``, from the first source that the spec names and that fits.
 
     Args:
-        spec: the typed spec.
         model: the float graph that will be quantized.
-        tensors: activations to find scales for.
-        ports: the model's tensors.
-        transform: the one evaluate uses.
         images: the calibration images; None where the spec names none. Of several ranks, each reads its share.
         builder_version: goes into the header of a cache that is written.
 

@@ -21,6 +21,7 @@ from nvidia_tao_deploy.actions.measure import (
     per_class,
     precisions_of,
     scalars_of,
+    taken,
 )
 from nvidia_tao_deploy.actions.model import OpenModel, opened
 from nvidia_tao_deploy.actions.run import started
@@ -191,15 +192,10 @@ def with_references(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def verdict(found: Sequence[Measured], decides: Headline, max_metric_drop: float | None) -> tuple[str, list[str]]:
-    """(the precision to use, a line about each of the others, and the verdict).
+    """(the precision to use, a line about each of the others, and the verdict); ``found`` has fp32 first.
 
     The fastest precision that keeps the metric wins. int8 and fp8 must be faster than fp16 in every round of timing:
     within the noise they are not worth their risk.
-
-    Args:
-        found: the precisions measured, fp32 first.
-        decides: the deciding number.
-        max_metric_drop: percent; None: 1.
     """
     limit = TOLERATED if max_metric_drop is None else max_metric_drop
     use, lines = found[0], dict[str, str]()
@@ -279,7 +275,8 @@ def _evaluated(model: OpenModel, dataset: Dataset) -> Evaluated:
     tally, metric = Tally(), model.network.metric(model.spec, dataset)
     found, kept = list[Seen | None](), {}
     for sample, prediction in model.predict(dataset, tally):
-        metric.update(sample, prediction)
+        if not taken(metric, sample, prediction, tally, strict=model.spec.strict):
+            continue
         found.append(seen(sample.target, prediction))
         if sample.id in wanted:
             boxes = found_boxes(prediction)  # without masks, which are large

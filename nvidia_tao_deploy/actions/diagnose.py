@@ -36,13 +36,7 @@ def diagnose(run: Run) -> dict[str, Any]:
 
 
 def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: float) -> dict[str, Any]:
-    """Rank the layers, find the largest set of them that may be quantized, and write the report.
-
-    Args:
-        network: which network.
-        spec: its typed spec; the ``diagnose`` section sets subset, time, and the precision of what is kept out.
-        folder: where report and state file stand.
-        max_metric_drop: percent of the fp32 value on the subset.
+    """Rank the layers, find the largest set that loses at most ``max_metric_drop`` percent of fp32, write the report.
 
     Returns:
         What diagnose.json holds: ``fp32``, ``quantized`` and ``mixed`` values of the deciding metric with their losses
@@ -151,10 +145,8 @@ def keep_within(network: Network, spec: Any, folder: Path) -> list[str]:
 def blocks_of(names: Sequence[str]) -> dict[str, list[str]]:
     """Layers by block: by as many leading parts of their names as leave at most 3/4 as many blocks as layers.
 
-    Names without such parts make blocks of neighbours, about as many as each has layers.
-
-    Args:
-        names: of the layers, in graph order, e.g. "/backbone/layer1/conv1/Conv".
+    Names are like "/backbone/layer1/conv1/Conv", in graph order; those without such parts make blocks of neighbours,
+    about as many as each has layers.
     """
     parts = [re.split(r"(?<=[^/])/", name) for name in names]
     found: dict[str, list[str]] = {}
@@ -175,9 +167,7 @@ def blocks_of(names: Sequence[str]) -> dict[str, list[str]]:
 def smallest_prefix(count: int, fits: Callable[[int], bool | None]) -> int:
     """The smallest k in 0..count with ``fits(k)``, by doubling and bisection; ``count`` where none is known to fit.
 
-    Args:
-        count: largest k.
-        fits: taken to stay true once it is true; None: no time left, and what is known so far decides.
+    ``fits`` is taken to stay true once it is true; None: no time left, and what is known so far decides.
     """
     low, high = 0, 0  # everything below `low` does not fit
     while True:

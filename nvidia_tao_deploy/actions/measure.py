@@ -65,12 +65,7 @@ def taken(metric: Metric, sample: Sample, prediction: Any, tally: Tally, *, stri
 
 
 def headline(numbers: Mapping[str, Any], section: Any, where: str) -> Headline:
-    """The number that ``section.metric`` names, else the metric's main one.
-
-    Args:
-        numbers: what ``Metric.compute`` gave.
-        section: the spec's compare or diagnose section.
-        where: of the key ``metric``, for the message.
+    """The number that ``section.metric`` names, else the metric's main one; ``where``: of that key.
 
     Raises:
         SpecError: the metric has no such number.
@@ -116,13 +111,7 @@ def scalars_of(numbers: Mapping[str, Any]) -> dict[str, float]:
 
 
 def per_class(metric: Any, numbers: Mapping[str, Any], dataset: Dataset) -> tuple[str, dict[str, float]]:
-    """(what is measured, its value by class name): AP, IoU, PQ or recall, whatever the metric has by class; or nothing.
-
-    Args:
-        metric: after the last update.
-        numbers: what its ``compute`` gave.
-        dataset: has the names of COCO categories.
-    """
+    """(what is measured, its value by class name): AP, IoU, PQ or recall, what the metric has by class; or nothing."""
     if hasattr(metric, "per_class"):  # by category id, (AP, AP50)
         names = getattr(dataset, "categories", {})
         table = {str(names.get(key, key)): float(values[0]) for key, values in metric.per_class().items()}
@@ -143,15 +132,10 @@ def per_class(metric: Any, numbers: Mapping[str, Any], dataset: Dataset) -> tupl
 
 
 class Subset:
-    """Some samples of a dataset, evenly spread over it; everything else is the dataset's own.
+    """At most ``count`` samples of a dataset, evenly spread over it, those with files of ``without`` left out.
 
     Attributes:
-        held_out: whether ``without`` could be kept to.
-
-    Args:
-        dataset: the whole.
-        count: at most so many.
-        without: files whose samples are left out, unless nothing else is there.
+        held_out: whether ``without`` could be kept to; it is not where nothing else is there.
     """
 
     def __init__(self, dataset: Dataset, count: int, without: Set[Path] = frozenset()) -> None:

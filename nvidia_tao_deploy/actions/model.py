@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample, called
-from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.engine.manifest import Manifest
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.network import Decoder, Network, Ports
@@ -71,8 +71,8 @@ class OpenModel:
             say(f"skipped: {name}: {reason}")
         if tally.resized:
             say(
-                f"note: {len(tally.resized)} images are not of the size they were annotated at, so their objects are "
-                f"not where the annotations say; the first: {tally.resized[0]}"
+                f"note: {counted(len(tally.resized), 'images are')} not of the size they were annotated at, so their "
+                f"objects are not where the annotations say; the first: {tally.resized[0]}"
             )
         refuse_nothing_read(tally)
 
@@ -81,11 +81,7 @@ class OpenModel:
 def opened(network: Network, spec: Any, action: str, call: Callable[[], Any] | None = None) -> Iterator[OpenModel]:
     """Open ``<action>.trt_engine`` (an engine or an ONNX file) for ``network``, on every rank of the run.
 
-    Args:
-        network: which network.
-        spec: its typed spec.
-        action: "evaluate" or "inference".
-        call: the job of a rank that is started for another GPU; None: this process stays alone.
+    ``call`` gives the job of a rank that is started for another GPU; None: this process stays alone.
 
     Raises:
         SpecError: the spec names no model.

@@ -48,8 +48,6 @@ def prepare(network: Network, spec: Any, backend: Backend, team: Team | None = N
     """Load the model and write the asked-for precision into its graph.
 
     Args:
-        network: which network.
-        spec: its typed spec.
         backend: the builder the graph is for. A strongly typed one takes every precision from the graph, so what an
             int8 build does not quantize becomes fp16 here; a weakly typed one (TensorRT 8) does that by a flag.
         team: ranks that share the calibration images.

@@ -96,12 +96,7 @@ def run_for(model: OpenModel, feeds: Feeds, seconds: float, lanes: int = 1) -> t
 
 @contextmanager
 def first_batch(model: OpenModel, dataset: Dataset, batch: int) -> Iterator[Feeds]:
-    """The first images of ``dataset`` as model inputs, page-locked where the model runs on a GPU.
-
-    Args:
-        model: the open model; it takes batches of this size.
-        dataset: filled up with its own images where it is too small.
-        batch: images.
+    """The first images of ``dataset``, repeated where it has fewer; page-locked where the model runs on a GPU.
 
     Raises:
         DataError: none of them can be read.

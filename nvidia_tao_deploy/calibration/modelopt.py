@@ -35,8 +35,6 @@ def quantize_with_modelopt(
     Args:
         model: a simplified FP32 model; it is calibrated with ONNX Runtime on the CPU.
         batches: gives the feeds (input name -> array) anew at every call.
-        precision: "int8" or "fp8".
-        method: "entropy" or "minmax".
         exclude: names of nodes that stay float.
 
     Raises:

@@ -58,7 +58,6 @@ def observe(
         batches: feeds, input name -> array, already transformed as for evaluation. There may be none, and they may
             differ in size.
         tensors: activations to calibrate, usually ``graph.quantize.quantizable_tensors(model)``.
-        method: "minmax", "entropy", "percentile" or "mse".
         threads: ONNX Runtime threads, 0 for one per core.
         progress: called after every run of the model with the number of samples in it.
 
@@ -90,9 +89,6 @@ def amaxes(
     observed: Sequence[Mapping[str, Histogram]], method: str, percentile: float = DEFAULT_PERCENTILE
 ) -> dict[str, float]:
     """The clipping magnitudes from all that was observed, the same to the last bit however it was divided.
-
-    Args:
-        percentile: for the method "percentile", in percent.
 
     Returns:
         tensor -> amax >= 0; 0.0 for a tensor that was zero throughout.

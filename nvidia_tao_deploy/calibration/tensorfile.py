@@ -26,10 +26,7 @@ Record = NDArray[np.float32] | dict[str, Any]
 
 
 def write_tensorfile(path: Path, records: Iterable[Array | Mapping[str, Any]]) -> int:
-    """Write records as float32, streamed; the file appears when it is complete. Returns the number of records.
-
-    Args:
-        records: arrays, usually batches (N, C, H, W), or (nested) dicts of arrays, all of one shape.
+    """Write arrays (usually batches (N, C, H, W)) or (nested) dicts of arrays as float32, streamed; how many.
 
     Raises:
         DataError: no records, differing shapes, or the file cannot be written.

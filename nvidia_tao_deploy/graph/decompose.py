@@ -48,10 +48,8 @@ class Decomposed:
 def decompose_norms(model: ModelProto, known_ops: Collection[str]) -> Decomposed:
     """Write out the norms of the top graph that are not in ``known_ops``, or whose form is not the known one.
 
-    Args:
-        model: any model; it is not changed. Norms inside If and Loop bodies stay.
-        known_ops: operator names the target knows. With "InstanceNormalization" among them, instances with constant
-            scale and bias on rank 3 to 5 stay; the others go, as TensorRT 8.5 needs it.
+    Norms inside If and Loop bodies stay. With "InstanceNormalization" in ``known_ops``, instances with constant scale
+    and bias on rank 3 to 5 stay; the others go, as TensorRT 8.5 needs it.
     """
     result = copy_model(model)
     constants_to_initializers(result.graph)

@@ -20,11 +20,7 @@ WRONG_REWRITES = ("ReluQuantRewrite",)
 
 
 def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU provider.
-
-    Args:
-        threads: intra-op threads, 0 for one per core.
-        optimize: False switches graph optimizations off.
+    """An ``onnxruntime.InferenceSession`` on the CPU provider; ``threads``: intra-op, 0 for one per core.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model, e.g. because of a plugin node.

@@ -57,11 +57,7 @@ class Parity:
 
 
 def compare(reference: ModelProto, candidate: ModelProto, batches: Iterable[Mapping[str, Array]]) -> Parity:
-    """Run both models with ONNX Runtime on the CPU and compare every output of the reference.
-
-    Args:
-        reference, candidate: models with the same inputs; outputs are matched by name.
-        batches: feeds, input name -> array.
+    """Run both models with ONNX Runtime on the CPU and compare every output of the reference, by name.
 
     Raises:
         ModelError: the candidate lacks an output or gives another shape, or a model cannot run on the CPU.

@@ -209,11 +209,9 @@ def dims_of(value: ValueInfoProto) -> tuple[int | None, ...]:
 def infer_shapes(model: ModelProto, distrusted: Collection[str] = ()) -> ModelProto:
     """The model with inferred value_info; inference failures leave what is already there.
 
+    What the file says of the ``distrusted`` tensors is left out.
     Weights become inputs of the same type and shape: only small constants (shapes, axes) influence the result, and
     protobuf could not carry more than 2 GiB into the native library anyway.
-
-    Args:
-        distrusted: tensors whose annotation in the file is left out.
     """
     light = ModelProto(ir_version=max(model.ir_version, 4), producer_name=model.producer_name)
     light.opset_import.extend(model.opset_import)

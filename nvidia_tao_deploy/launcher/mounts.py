@@ -71,10 +71,7 @@ def make_mount(source: str, target: str, mode: str | None, where: str) -> Mount:
 
 
 def merge_mounts(groups: list[tuple[str, list[Mount]]]) -> list[Mount]:
-    """All mounts in order, exact repetitions once.
-
-    Args:
-        groups: (where they come from, mounts).
+    """All mounts of groups (where they come from, mounts) in order, exact repetitions once.
 
     Raises:
         UsageError: two different mounts for one destination.

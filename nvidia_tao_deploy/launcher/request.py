@@ -97,9 +97,7 @@ def container_arguments(
 ) -> tuple[list[str], dict[str, str]]:
     """The argument vector that starts the container, and variables for the environment of the engine's client.
 
-    Args:
-        uname: the words of ``uname -a``; this machine's by default.
-        root: where to look for device files.
+    ``uname`` and ``root`` (of device files) are this machine's unless a test gives others.
     """
     tegra = is_tegra(uname if uname is not None else " ".join(platform.uname()), root)
     gpus = request.gpus or ("all" if not engine.local or gpus_present(root) else "none")

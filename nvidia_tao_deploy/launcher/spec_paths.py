@@ -35,11 +35,9 @@ class Uncovered:
 
 
 def uncovered_paths(command: Sequence[str], mounts: Sequence[Mount], workdir: str) -> list[Uncovered]:
-    """Absolute paths outside all mounts, in order, each once. Commands without a spec file have none.
+    """Absolute paths outside all mounts, in order, each once; relative spec paths start from ``workdir``.
 
-    Args:
-        command: the words that run in the container.
-        workdir: folder in the container that a relative spec path starts from.
+    Commands without a spec file have none.
     """
     spec = _spec_word(command)
     if spec is None:

@@ -12,12 +12,7 @@ MIB = 2**20
 
 
 def compared_page(report: Mapping[str, Any], pictures: str) -> str:
-    """HTML of a comparison.
-
-    Args:
-        report: what compare.json holds.
-        pictures: HTML of the samples that differ most, or "".
-    """
+    """HTML of what compare.json holds, with the ``pictures`` (HTML) of the samples that differ most."""
     metric, rows, noise = report["metric"], report["precisions"], report["metric_noise"]
     names = [row["precision"] for row in rows]
     summary = html.paragraphs(report["verdict"][-1:], "verdict") + html.paragraphs(report["verdict"][:-1])

@@ -40,12 +40,7 @@ pre { overflow-x: auto; border: 1px solid var(--line); padding: .7rem; }
 
 
 def page(title: str, subtitle: str, sections: Sequence[tuple[str, str]]) -> str:
-    """The whole page.
-
-    Args:
-        title, subtitle: text.
-        sections: (heading text, body) with bodies made by the functions of this room; an empty body is left out.
-    """
+    """The whole page of sections (heading text, body made by the functions of this room); empty bodies are left out."""
     parts = [f"<section><h2>{escape(heading)}</h2>{body}</section>" for heading, body in sections if body]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -73,13 +73,7 @@ class View:
 
 
 def side_by_side(kept: Sequence[Kept], names: tuple[str, str], at: tuple[float, float], count: int) -> str:
-    """HTML of the ``count`` samples that differ most.
-
-    Args:
-        kept: samples with both predictions.
-        names: of the two models.
-        at: thresholds of boxes.
-        count: at most so many.
+    """HTML of the ``count`` samples that differ most between two models, boxes ``at`` their thresholds.
 
     Returns:
         "" where the predictions are of a kind that is not drawn, or no picture can be read.

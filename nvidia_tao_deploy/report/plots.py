@@ -22,7 +22,6 @@ def lines(series: Mapping[str, Series], x_title: str, y_title: str, caption: str
 
     Args:
         series: name -> (x, y), equally long; points that are not finite are left out.
-        x_title, y_title, caption: text.
         steps: draw each y as a level from its x to the next (histograms; x are left edges).
 
     Returns:
@@ -56,13 +55,7 @@ def scatter(points: Sequence[tuple[str, float, float]], x_title: str, y_title: s
 
 
 def dots(rows: Sequence[tuple[str, Sequence[float | None]]], names: Sequence[str], x_title: str) -> str:
-    """A line per row with a dot per name, over one axis; "" where there is no number.
-
-    Args:
-        rows: (label, one value per name); values that are None or not finite have no dot.
-        names: of the values.
-        x_title: text.
-    """
+    """A line per row (label, values) with a dot per name, over one axis; none for None, NaN; "" without numbers."""
     known = [v for _, values in rows for v in values if v is not None and isfinite(v)]
     if not known:
         return ""

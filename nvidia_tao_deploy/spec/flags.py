@@ -147,13 +147,7 @@ def spec_is_optional(network: str, action: str) -> bool:
 
 
 def flag_values(network: str, action: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Spec keys and values of parsed flags, ready for ``load_spec(..., flags=...)``.
-
-    Args:
-        network: network or command name.
-        action: ``gen_trt_engine``, ``evaluate`` or ``inference``.
-        given: ``{flag.dest: value}`` as argparse has them; None and an unset ``bool`` flag mean not given.
-    """
+    """Spec keys and values of ``{flag.dest: value}`` as argparse has them; None and an unset ``bool``: not given."""
     return {
         flag.key: flag.value(given[flag.dest])
         for flag in flags_for(network, action)

@@ -31,7 +31,6 @@ def resolved(tree: Tree, below: Sequence[Tree], report: Report) -> Tree:
     """``tree`` with every interpolation replaced by what it refers to.
 
     Args:
-        tree: the merged spec.
         below: layers that interpolations may refer to besides ``tree``, lowest first; null counts as absent.
         report: told about each value that cannot be resolved; the value becomes ``???``.
 

@@ -23,11 +23,7 @@ _UNKNOWN_FIELD = re.compile(r'Message type "(?P<message>[^"]*)" has no field nam
 
 @lru_cache(maxsize=8)
 def message_class(network: str, message: str | None = None) -> type[Message]:
-    """The message class of a network, from a descriptor pool of its own.
-
-    Args:
-        network: name of the packed tables.
-        message: full message name; None is the one with the fields of every root.
+    """A network's class of that full name, from a descriptor pool of its own; None: with the fields of every root.
 
     Raises:
         KeyError: the network has no message tables, or no such message.
@@ -38,18 +34,10 @@ def message_class(network: str, message: str | None = None) -> type[Message]:
 
 
 def parse_text(text: str, network: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """Parse a protobuf text file into plain data.
+    """The text of the file called ``name`` as plain data, and ``{dotted key: line}``.
 
     Messages become dicts, maps dicts, repeated fields lists, enums their names; float32 fields Python floats of the
     same value. A field that the file does not set is absent.
-
-    Args:
-        text: the file's content.
-        network: whose messages it holds.
-        name: the file's name for error messages.
-
-    Returns:
-        The data and ``{dotted key: line}``.
 
     Raises:
         SpecError: malformed text or an unknown field, with line and column.

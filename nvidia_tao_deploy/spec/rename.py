@@ -19,7 +19,6 @@ def apply_drift(
     Args:
         tree: one layer of a spec (the file, or one override), nested and without dotted keys.
         rules: the older keys, first match wins.
-        is_key: tells whether a dotted key is a key of the network today.
 
     Returns:
         One note per older key that was there, and ``{new key: old key}`` for those that moved.

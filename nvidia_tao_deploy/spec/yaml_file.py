@@ -26,11 +26,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int], list[str]]:
-    """Parse one YAML document whose root is a block of keys.
-
-    Args:
-        text: the document.
-        name: the file's name for error messages.
+    """The YAML document of the file called ``name``; its root is a block of keys.
 
     Returns:
         The plain data, ``{dotted key: line}`` (list elements are ``key[0]``), and a note for each block that stands
