@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from tokenizers import pre_tokenizers
 
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.transforms.tokenizer import FixedLength
 
+TEXTS = (
+    "the cat's of  THE\t12345 cats", "caf\u00e9 Cafe\u0301 \u0130!!", "", "a-b_c...'RE don't", "\u732b \u00bd 3rd",
+)  # fmt: skip
 SENTENCES = ("a photo of a cat", "a photo of a dog", "the dog and the cat in a photo", "hello world of cats")
 
 
@@ -54,3 +58,26 @@ def test_other_sentence_pieces_are_refused_with_the_way_out(siglip: Path, tmp_pa
     (tmp_path / "spiece.model").write_bytes(b"broken")
     with pytest.raises(SpecError, match="not a readable tokenizer"):
         FixedLength(tmp_path, 9)
+
+
+def test_clips_byte_pairs_are_those_of_hugging_face(tmp_path: Path) -> None:
+    """vocab.json and merges.txt, as older exports have them."""
+    transformers = pytest.importorskip("transformers")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = ["t h", "th e</w>", "c a", "ca t</w>", "' s</w>", "o f</w>", "1 2", "\u00c3 \u00a9</w>", "! !</w>"]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *(pair.replace(" ", "") for pair in merges)]
+    vocabulary = {token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    other = transformers.CLIPTokenizer(vocab=vocabulary, merges=[tuple(pair.split()) for pair in merges])
+    for length in (24, 7):
+        own = FixedLength(tmp_path, length)
+        for text in (
+            "the cat's of  THE\t12345 cats",
+            "caf\u00e9 Cafe\u0301 \u0130!!",
+            "",
+            "a-b_c...'RE don't",
+            "\u732b \u00bd 3rd",
+        ):
+            wanted = other(text, padding="max_length", truncation=True, max_length=length)["input_ids"]
+            assert own(text).tolist() == wanted, text
