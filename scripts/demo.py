@@ -18,6 +18,8 @@ HEADLINE = {"classification_pyt": "top_k_accuracy", "detectnet_v2": "mAP", "rtde
 
 def main() -> int:
     """Run everything; the exit code is the first failing command's."""
+    if not (BIN / "rtdetr").is_file():
+        raise SystemExit(f"The commands are not installed beside {sys.executable}: run make demo, or pip install -e .")
     began = time.monotonic()
     say("Preparing the sample data under demo/data")
     subprocess.run(

@@ -15,9 +15,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from samples.networks import SAMPLE_NETWORKS
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from samples.networks import SAMPLE_NETWORKS  # noqa: E402 - the repository's own, from wherever this is run
+
 # By how much an engine may differ from its prepared ONNX, as a share of the whole of the metric.
 TOLERANCE = {"fp32": 0.0005, "fp16": 0.005, "int8": 0.005}
 
@@ -36,6 +38,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time (rates and build times then mean less)")
     parser.add_argument("--calibrators", action="store_true", help="compare with TensorRT's own calibrator (<= 10)")
     arguments = parser.parse_args()
+    arguments.out = arguments.out.resolve()  # the commands run in the repository
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not (ROOT / "demo" / "data").is_dir():
         subprocess.run([sys.executable, "-m", "samples.data", "--out", "demo/data"], cwd=ROOT, check=True)

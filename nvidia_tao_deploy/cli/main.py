@@ -216,9 +216,13 @@ def _gpu_overrides(action: str, index: str) -> list[str]:
     """--gpu_index as spec overrides; a UUID becomes the only visible device."""
     if index.startswith(("GPU-", "MIG-")):
         os.environ["CUDA_VISIBLE_DEVICES"] = index
+        from nvidia_tao_deploy.runtime.cuda import gpu_available
+
+        if not gpu_available():
+            raise UsageError(f"there is no GPU {index} here", where="--gpu_index", remedy="See nvidia-smi -L.")
         index = "0"
     if not index.isdigit():
-        raise UsageError(f"--gpu_index {index} is not a device number or UUID")
+        raise UsageError(f"{index} is not a device number or UUID", where="--gpu_index", remedy="See nvidia-smi -L.")
     build, evaluate = f"gen_trt_engine.gpu_id={index}", f"evaluate.gpu_ids=[{index}]"
     if action in REPORTS:
         return [build, evaluate]

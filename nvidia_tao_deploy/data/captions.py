@@ -9,7 +9,7 @@ from typing import Any
 
 from nvidia_tao_deploy.data.image import list_images
 from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
-from nvidia_tao_deploy.data.text import read_lines, read_text, some
+from nvidia_tao_deploy.data.text import counted, read_lines, read_text, some
 from nvidia_tao_deploy.errors import DataError
 
 
@@ -52,7 +52,7 @@ class Captioned(Listed):
             what = "image file" if not image.is_file() else "text in their caption file"
             missing[what if what == "image file" or caption.is_file() else "caption file"].append(image.name)
         issues = [
-            f"{image_dir}: {len(names)} images left out, they have no {what}: {some(names)}"
+            f"{image_dir}: {counted(len(names), f'images left out, they have no {what}')}: {some(names)}"
             for what, names in missing.items()
             if names
         ]
@@ -72,11 +72,7 @@ def text_samples(texts: Iterable[str], source: Path, **meta: Any) -> Iterator[Sa
 
 
 def text_file(path: Path | str) -> list[Sample]:
-    """A file's lines as samples, stripped, without blank ones.
-
-    Raises:
-        DataError: it cannot be read, or holds no text.
-    """
+    """A file's lines as samples, stripped, without blank ones; DataError where it cannot be read, or holds no text."""
     texts = [line.strip() for line in read_lines(Path(path)) if line.strip()]
     if not texts:
         raise DataError("the file holds no text", where=str(path), remedy="Write one text per line.")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.folder import common_root
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.data.text import read_text, some
+from nvidia_tao_deploy.data.text import counted, read_text, some
 from nvidia_tao_deploy.errors import DataError
 
 
@@ -227,7 +227,7 @@ def _annotations(
         if dangling:
             at = next(n for n, i in enumerate(ids) if i not in known)
             raise DataError(
-                f"{len(dangling)} annotations name no known {key}: {some(dict.fromkeys(dangling))} "
+                f"{counted(len(dangling), 'annotations name no known')} {key}: {some(dict.fromkeys(dangling))} "
                 f"(first: annotations[{at}])",
                 where=where,
                 remedy="Do the annotations and the image or category list belong together?",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nvidia_tao_deploy.data.image import SUFFIXES, list_images
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import read_text, some
+from nvidia_tao_deploy.data.text import counted, read_text, some
 from nvidia_tao_deploy.errors import DataError
 
 
@@ -114,11 +114,7 @@ def class_lines(text: str, where: str) -> list[str]:
 
 
 def index_classes(names: Sequence[str], where: str | None = None) -> dict[str, int]:
-    """Name -> position.
-
-    Raises:
-        DataError: a name stands twice, which would make its index ambiguous.
-    """
+    """Name -> position; DataError where a name stands twice, which would make its index ambiguous."""
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(f"class names that stand more than once: {some(twice)}", where=where)
@@ -149,8 +145,8 @@ def _class_issues(files: Sequence[Path], index: Mapping[str, int], counts: Mappi
     strangers = Counter(path.parent.name for path in files if path.parent.name not in index)
     if strangers:
         folders = some([f"{name} ({count})" for name, count in sorted(strangers.items())])
-        issues.append(f"{sum(strangers.values())} images skipped, their folders are no classes: {folders}")
+        issues.append(f"{counted(sum(strangers.values()), 'images skipped, their folders are no classes')}: {folders}")
     empty = [name for name, class_id in index.items() if not counts.get(class_id)]
     if empty:
-        issues.append(f"{len(empty)} classes have no image: {some(empty)}")
+        issues.append(f"{counted(len(empty), 'classes have no image')}: {some(empty)}")
     return issues

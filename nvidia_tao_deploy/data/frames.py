@@ -118,11 +118,7 @@ def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
 
 
 def rigid(pose: NDArray[Any], where: str) -> NDArray[Any]:
-    """``pose`` (4, 4), refused unless it is a rotation and a shift.
-
-    Raises:
-        DataError: it is not.
-    """
+    """``pose`` (4, 4), refused unless it is a rotation and a shift: DataError."""
     turn = pose[:3, :3].astype(np.float64)
     proper = np.allclose(turn.T @ turn, np.eye(3), rtol=0, atol=RIGID) and abs(np.linalg.det(turn) - 1) <= RIGID
     if not (proper and np.allclose(pose[3], [0, 0, 0, 1], rtol=0, atol=LAST_ROW)):

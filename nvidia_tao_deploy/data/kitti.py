@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.data.folder import common_root, relative_id
 from nvidia_tao_deploy.data.image import list_images
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import read_lines, some
+from nvidia_tao_deploy.data.text import counted, read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
 # Fewer fields than this cannot hold a box: name, truncation, occlusion, angle, x1, y1, x2, y2 and one more.
@@ -83,7 +83,7 @@ class KittiDetection(Listed):
         labels = [label_dirs] if isinstance(label_dirs, (str, Path)) else list(label_dirs)
         if len(images) != len(labels) or not images:
             raise DataError(
-                f"{len(images)} image folders and {len(labels)} label folders do not make pairs",
+                f"{len(images)} image folders and {counted(len(labels), 'label folders')} do not make pairs",
                 remedy="Give one label folder for each image folder, in the same order.",
             )
         super().__init__((), common_root(images))
@@ -91,7 +91,7 @@ class KittiDetection(Listed):
         listed = [pair for folders in zip(images, labels, strict=True) for pair in self._pairs(*folders)]
         pairs = list(dict.fromkeys(listed))
         if len(pairs) < len(listed):
-            self.issues.append(f"{len(listed) - len(pairs)} images are listed more than once, they count once")
+            self.issues.append(counted(len(listed) - len(pairs), "images are listed more than once, they count once"))
         if not pairs:
             raise DataError(
                 f"none of the images in {some(images)} has a label file in {some(labels)}",
@@ -115,10 +115,12 @@ class KittiDetection(Listed):
         stems = {entry.name[: -len(".txt")] for entry in os.scandir(folder) if entry.name.endswith(".txt")}
         bare = [image.name for image in images if image.stem not in stems]
         if bare:
-            self.issues.append(f"{len(bare)} images skipped, they have no label file in {label_dir}: {some(bare)}")
+            told = f"{counted(len(bare), 'images skipped, they have no label file')} in {label_dir}: {some(bare)}"
+            self.issues.append(told)
         lone = sorted(stems - {image.stem for image in images})
         if lone:
-            self.issues.append(f"{len(lone)} label files skipped, they have no image in {image_dir}: {some(lone)}")
+            told = f"{counted(len(lone), 'label files skipped, they have no image')} in {image_dir}: {some(lone)}"
+            self.issues.append(told)
         return [(image, folder / f"{image.stem}.txt") for image in images if image.stem in stems]
 
     def _read_labels(self, files: Sequence[Path]) -> list[list[KittiObject]]:
@@ -130,7 +132,7 @@ class KittiDetection(Listed):
             of_files.append([item for _, item in parsed if isinstance(item, KittiObject)])
             refused += [f"{file}:{number}: {reason}" for number, reason in parsed if isinstance(reason, str)]
         if refused:
-            self.issues.append(f"{len(refused)} label lines skipped: {some(refused)}")
+            self.issues.append(f"{counted(len(refused), 'label lines skipped')}: {some(refused)}")
         return of_files
 
     def _check_names(self, names: Mapping[str, int], where: str) -> None:
@@ -144,7 +146,8 @@ class KittiDetection(Listed):
             )
         if strangers:
             listed = some([f"{name} ({count})" for name, count in strangers.items()])
-            self.issues.append(f"{sum(strangers.values())} labels left out, no class is mapped to them: {listed}")
+            left_out = counted(sum(strangers.values()), "labels left out")
+            self.issues.append(f"{left_out}, no class is mapped to them: {listed}")
         if not names:
             self.issues.append(f"the label files hold no object: {where}")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.data.folder import common_root, relative_id
 from nvidia_tao_deploy.data.image import SUFFIXES, list_images
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import read_lines, some
+from nvidia_tao_deploy.data.text import counted, read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
 IGNORE = 0xFFFF
@@ -250,7 +250,7 @@ def paired(
         if is_list(images) and is_list(masks):
             if len(image_paths) != len(mask_paths):
                 raise DataError(
-                    f"{len(image_paths)} images are listed, and {len(mask_paths)} masks in {masks}",
+                    f"{counted(len(image_paths), 'images are listed')}, and {len(mask_paths)} masks in {masks}",
                     where=str(images),
                     remedy="Line n of one list belongs to line n of the other.",
                 )
@@ -267,7 +267,7 @@ def paired(
             )
         spare = [path.name for stem, path in by_stem.items() if stem not in wanted]
         if spare:
-            issues.append(f"{len(spare)} masks have no image in {images}: {some(spare)}")
+            issues.append(f"{counted(len(spare), 'masks have no image')} in {images}: {some(spare)}")
         pairs += [(path, by_stem[stem]) for stem, path in wanted.items()]
     return existing(pairs, issues, strict), issues
 
@@ -280,7 +280,7 @@ def existing(pairs: list[tuple[Path, Path]], issues: list[str], strict: bool) ->
     """
     lost = [mask for image, mask in pairs if image.is_file() and not mask.is_file()]
     if lost:
-        raise DataError(f"{len(lost)} masks do not exist: {some(lost)}", remedy="Check the list of masks.")
+        raise DataError(f"{counted(len(lost), 'masks do not exist')}: {some(lost)}", remedy="Check the list of masks.")
     missing = [image for image, _ in pairs if not image.is_file()]
     if missing:
         what = f"{len(missing)} of {len(pairs)} images do not exist: {some(missing)}"

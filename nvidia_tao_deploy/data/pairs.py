@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nvidia_tao_deploy.data.image import list_images
 from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
-from nvidia_tao_deploy.data.text import read_lines, read_text, some
+from nvidia_tao_deploy.data.text import counted, read_lines, read_text, some
 from nvidia_tao_deploy.errors import DataError
 
 PASS = "PASS"  # noqa: S105 - the label of a good unit
@@ -199,7 +199,7 @@ class ChangeList(Listed):
         super().__init__((), folders.root / folders.before)
         samples = [folders.sample(name, labelled=labelled) for name in names]
         bare = [str(sample.target) for sample in samples if labelled and not sample.target.is_file()]
-        self.issues = [f"{len(bare)} pairs skipped, they have no label file: {some(bare)}"] if bare else []
+        self.issues = [f"{counted(len(bare), 'pairs skipped, they have no label file')}: {some(bare)}"] if bare else []
         self._samples = [sample for sample in samples if not labelled or str(sample.target) not in set(bare)]
         if not self._samples or (strict and bare):
             raise DataError(self.issues[0], where=str(list_file), remedy="Check the label folder and label_suffix.")

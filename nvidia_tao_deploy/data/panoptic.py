@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.masks import IGNORE, Truth, read_mask
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import read_text, some
+from nvidia_tao_deploy.data.text import counted, read_text, some
 from nvidia_tao_deploy.errors import DataError
 
 
@@ -177,9 +177,9 @@ class CocoPanoptic(Listed):
                 missing.append(name)
         lost = [str(path) for path in (sample.target.path for sample in self._samples) if not path.is_file()]
         if lost:
-            raise DataError(f"{len(lost)} segment PNGs do not exist: {some(lost)}", where=where)
+            raise DataError(f"{counted(len(lost), 'segment PNGs do not exist')}: {some(lost)}", where=where)
         if missing and (strict or not self._samples):
-            raise DataError(f"{len(missing)} images are not below {image_dir}: {some(missing)}", where=where)
+            raise DataError(f"not below {image_dir}: {counted(len(missing), 'images')}: {some(missing)}", where=where)
         if missing:
             self.issues.append(f"{len(missing)} of {len(listed)} images are not on disk: {some(missing)} (skipped)")
         if not self._samples:

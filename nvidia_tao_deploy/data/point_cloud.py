@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.data.folder import relative_id
 from nvidia_tao_deploy.data.numpy_file import read_npy
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import read_lines, some
+from nvidia_tao_deploy.data.text import counted, read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
 SUFFIXES = (".bin", ".npy")
@@ -104,7 +104,7 @@ class PointClouds(Listed):
             if len(bare) == len(clouds):
                 raise DataError(f"none of the {len(clouds)} clouds has a label file", where=str(labels))
             names = some(path.name for path in bare)
-            self.issues.append(f"{len(bare)} clouds skipped, they have no label file in {labels}: {names}")
+            self.issues.append(f"{counted(len(bare), 'clouds skipped, they have no label file')} in {labels}: {names}")
             clouds = [path for path in clouds if path not in set(bare)]
         self._others: Counter[str] = Counter()
         refused: list[str] = []
@@ -113,7 +113,7 @@ class PointClouds(Listed):
             target = None if path in bare else self._target(label, list(class_names), refused)
             self._samples.append(Sample(relative_id(path, root), (path,), target))
         if refused:
-            self.issues.append(f"{len(refused)} label lines skipped: {some(refused)}")
+            self.issues.append(f"{counted(len(refused), 'label lines skipped')}: {some(refused)}")
         if strict and self.issues:
             raise DataError("; ".join(self.issues), remedy="Mend the labels, or leave `strict` off.")
         if self._others:
@@ -126,7 +126,9 @@ class PointClouds(Listed):
                     where=str(labels),
                     remedy="Check dataset.class_names.",
                 )
-            self.issues.append(f"{self._others.total()} labels left out, they are of other classes: {listed}")
+            self.issues.append(
+                f"{counted(self._others.total(), 'labels left out, they are of other classes')}: {listed}"
+            )
 
     def _target(self, file: Path, names: list[str], refused: list[str]) -> CloudTarget:
         boxes, class_ids = [], []

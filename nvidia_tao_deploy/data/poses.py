@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.data.folder import relative_id
 from nvidia_tao_deploy.data.image import list_images
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -63,7 +63,8 @@ class PoseFolder(Listed):
         without = [relative_id(path, self.root) for path in paths if path not in set(annotated)]
         if not annotated:
             raise DataError("no image has a .json file beside it", where=str(root))
-        self.issues = [f"{len(without)} images without a .json file are left out: {some(without)}"] if without else []
+        told = f"{counted(len(without), 'images without a .json file are left out')}: {some(without)}"
+        self.issues = [told] if without else []
         self._samples = [self._read(path, planes) for path in annotated]
 
     def _read(self, image: Path, planes: bool) -> Sample:

@@ -10,7 +10,7 @@ from pathlib import Path
 from nvidia_tao_deploy.data.folder import common_root, relative_id
 from nvidia_tao_deploy.data.image import SUFFIXES, list_images
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import read_lines, read_text, some
+from nvidia_tao_deploy.data.text import counted, read_lines, read_text, some
 from nvidia_tao_deploy.errors import DataError
 
 
@@ -63,7 +63,8 @@ class TextLabels(Listed):
         if wrong:
             named = some([f"'{char}' ({count})" for char, count in sorted(strangers.items())], 10)
             self.issues.append(
-                f"{len(wrong)} labels hold characters outside the dictionary: {named}; in {some(s.id for s in wrong)}"
+                f"{counted(len(wrong), 'labels hold characters outside the dictionary')}: {named}; "
+                f"in {some(s.id for s in wrong)}"
             )
 
     @classmethod
@@ -92,7 +93,8 @@ class TextLabels(Listed):
                     samples.append(Sample(relative_id(path, root), (path,), first.strip()))
                 else:
                     unlabelled.append(path.name)
-        issues = [f"{len(unlabelled)} images without a label are left out: {some(unlabelled)}"] if unlabelled else []
+        told = f"{counted(len(unlabelled), 'images without a label are left out')}: {some(unlabelled)}"
+        issues = [told] if unlabelled else []
         where = some(labels for _, labels in pairs)
         if strict and issues:
             raise DataError(issues[0], where=where, remedy="Write the labels, or leave `strict` off.")
@@ -132,9 +134,9 @@ class TextLabels(Listed):
                 seen[name] += 1
                 sample_id = name if seen[name] == 1 else f"{name}#{number}"
                 samples.append(Sample(sample_id, (root / name,), text.strip()))
-        issues = [f"{len(left_out)} lines of {gt_file} are left out: {some(left_out)}"] if left_out else []
+        issues = [f"{counted(len(left_out), 'lines')} of {gt_file} are left out: {some(left_out)}"] if left_out else []
         if strict and issues:
             raise DataError(issues[0], where=str(gt_file), remedy="Mend the list, or leave `strict` off.")
         if blank:
-            issues.append(f"{len(blank)} blank lines of {gt_file} are passed over: {some(blank)}")
+            issues.append(f"{counted(len(blank), 'blank lines')} of {gt_file} are passed over: {some(blank)}")
         return cls(samples, characters, issues, str(gt_file), root)

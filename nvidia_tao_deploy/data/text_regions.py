@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.data.folder import common_root, relative_id
 from nvidia_tao_deploy.data.image import list_images
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import read_lines, some
+from nvidia_tao_deploy.data.text import counted, read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
 Kind = Literal["ICDAR2015Dataset", "UberDataset"]
@@ -43,7 +43,7 @@ def icdar_line(line: str) -> tuple[NDArray[np.float64], str]:
     """
     fields = line.split(",")
     if len(fields) < 9:
-        raise ValueError("no text" if len(fields) == 8 else f"{len(fields)} fields")
+        raise ValueError("no text" if len(fields) == 8 else counted(len(fields), "fields"))
     return clockwise(_corners(fields[:8])), fields[8]
 
 
@@ -117,9 +117,9 @@ class TextRegionLabels(Listed):
                 continue
             self._samples.append(Sample(relative_id(image, self.root), (image,), truth))
         if bad:
-            self.issues.append(f"{len(bad)} label lines are left out: {some(bad)}")
+            self.issues.append(f"{counted(len(bad), 'label lines are left out')}: {some(bad)}")
         if empty:
-            self.issues.append(f"{len(empty)} images without any text region are left out: {some(empty)}")
+            self.issues.append(f"{counted(len(empty), 'images without any text region are left out')}: {some(empty)}")
         where = some(sources)
         if not self._samples:
             raise DataError(f"not one image with a text region; {some(self.issues or ['no source'], 2)}", where=where)
@@ -186,7 +186,7 @@ def _list_pairs(path: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
             pairs.append((files[0], files[1]))
         else:
             missing.append(f"line {number}")
-    what = f"{len(missing)} lines of {path} without an image and a label file are left out: {some(missing)}"
+    what = f"{counted(len(missing), 'lines')} of {path} without an image and a label file are left out: {some(missing)}"
     return pairs, [what] if missing else []
 
 

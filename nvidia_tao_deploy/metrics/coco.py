@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.arrays import Floats, Ints
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.metrics.coco_evaluation import ALL, Boxes, CocoEvaluation, evaluate, mean_defined
 from nvidia_tao_deploy.predictions.types import Detections
@@ -81,10 +81,10 @@ class CocoMetric:
                     remedy="Model and spec (or annotation file) do not belong together.",
                 )
             categories = self._map[categories]
+        self._take(sample, prediction, categories)
         self._image_ids.append(int(sample.id))
         corners, scores = _owned(prediction.boxes_xyxy), _owned(prediction.scores)
         self._found.append((int(sample.id), corners, scores, _owned(categories)))
-        self._take(sample, prediction, categories)
         self._evaluation = None
 
     def _take(self, _sample: Sample, _prediction: Detections, _categories: Ints) -> None:
@@ -133,7 +133,8 @@ class CocoMetric:
         if strange:
             listed = some([f"{'other' if i < 0 else i} ({count})" for i, count in strange.items()])
             total = sum(strange.values())
-            notes.append(f"{total} detections left out, their classes are no category of the annotation file: {listed}")
+            left_out = counted(total, "detections left out")
+            notes.append(f"{left_out}, of classes that are no category of the annotation file: {listed}")
         if unseen:
             notes.append(f"annotated, but not detected once: {some(unseen)}")
         return notes

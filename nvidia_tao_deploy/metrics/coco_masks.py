@@ -10,7 +10,7 @@ import numpy as np
 
 from nvidia_tao_deploy.arrays import Bools, Floats, Ints
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.metrics.coco import CocoMetric, truth_boxes
 from nvidia_tao_deploy.metrics.coco_evaluation import Boxes
@@ -169,7 +169,8 @@ class CocoMaskMetric(CocoMetric):
     def notes(self) -> list[str]:
         """Annotations whose mask has no pixel; what the boxes do not show, they have said already."""
         empty = [a["id"] for a, area in zip(self._annotations, _areas(self._truth_codes), strict=True) if not area]
-        return [f"{len(empty)} annotations have a mask without a pixel (kept: misses): {some(empty)}"] if empty else []
+        told = f"{counted(len(empty), 'annotations have a mask without a pixel')} (kept: misses): {some(empty)}"
+        return [told] if empty else []
 
     def _detections(self) -> Boxes:
         return replace(_masked(super()._detections(), self._codes), area=_areas(self._codes))
@@ -186,9 +187,9 @@ class BoxesAndMasks:
 
     def update(self, sample: Sample, prediction: Detections) -> None:
         """Take one image's detections."""
-        self._boxes.update(sample, prediction)
         if self._masks is not None:
             self._masks.update(sample, prediction)
+        self._boxes.update(sample, prediction)
 
     def compute(self) -> dict[str, float]:
         """12 or 24 keys."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.depth import DepthTruth
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.files import plain
 from nvidia_tao_deploy.predictions.depth import DepthMap
@@ -220,4 +221,5 @@ def _finite(sample: Sample, values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _report(numbers: dict[str, float], without: int) -> str:
     lines = [f"{key}: {numbers[key]:.9f}" for key in sorted(numbers)]
-    return "\n".join(lines + ([f"{without} images have no valid ground truth and count nowhere"] if without else []))
+    told = counted(without, "images have no valid ground truth and count nowhere")
+    return "\n".join([*lines, *([told] if without else [])])

@@ -14,7 +14,11 @@ class Metric(Protocol):
     """
 
     def update(self, sample: Sample, prediction: Any) -> None:
-        """Take one sample's prediction; the target is the sample's own."""
+        """Take one sample's prediction; the target is the sample's own.
+
+        Raises:
+            DataError: the target cannot be used; the sample has then left no trace.
+        """
         ...
 
     def compute(self) -> dict[str, float]:

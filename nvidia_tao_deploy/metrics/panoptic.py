@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.arrays import Floats, Ints
 from nvidia_tao_deploy.data.panoptic import Segments
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.metrics.segmentation import mean
 from nvidia_tao_deploy.predictions.segmentation import to_source
@@ -137,5 +138,5 @@ class PanopticMetric:
             lines.append(f"{self.names[i]:<24}" + "".join(f"{column[i]:>8.4f}" for column in values.values()))
         if self.counts.unmapped:
             found = ", ".join(f"{name} ({count} pixels)" for name, count in self.counts.unmapped.most_common(8))
-            lines += ["", f"{self.counts.unmapped.total()} pixels have no class and are void: {found}"]
+            lines += ["", f"{counted(self.counts.unmapped.total(), 'pixels have no class and are void')}: {found}"]
         return "\n".join(lines)

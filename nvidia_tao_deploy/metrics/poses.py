@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.poses import PoseTruth
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.metrics import cuboids
 from nvidia_tao_deploy.predictions.cuboids import Cuboids, Floats
 
@@ -146,7 +147,8 @@ class PoseMetric:
     def report(self) -> str:
         """The numbers, and how many objects and predictions they are of."""
         lines = [f"{key}: {value:.4f}" for key, value in self.compute().items()]
-        lines.append(f"{self._objects} objects, {len(self._rows)} predictions, {sum(self._matched)} with an object")
+        found = counted(len(self._rows), "predictions")
+        lines.append(f"{counted(self._objects, 'objects')}, {found}, {sum(self._matched)} with an object")
         if self._without:
-            lines.append(f"{self._without} images show no object and count nowhere")
+            lines.append(counted(self._without, "images show no object and count nowhere"))
         return "\n".join(lines)

@@ -12,7 +12,7 @@ import numpy as np
 from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.data.masks import IGNORE
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.metrics.topk import ClassFigures, class_figures
 from nvidia_tao_deploy.predictions.segmentation import to_canvas
@@ -101,7 +101,7 @@ class ConfusionMetric:
         values = some([f"{value} ({count} pixels)" for value, count in self.unmapped.most_common()], 8)
         masks = self._masks_with_unmapped
         return [
-            f"{self.unmapped.total()} pixels of {len(masks)} masks have a value that no class has; "
+            f"{counted(self.unmapped.total(), 'pixels')} of {counted(len(masks), 'masks')} are of no class; "
             f"{self._unmapped_means}: {values}; masks: {some(masks)}"
         ]
 

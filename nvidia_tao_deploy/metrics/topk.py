@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.arrays import Array, Floats, Ints
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
+from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.predictions.types import Classification
 
 
@@ -19,13 +19,11 @@ class TopKMetric:
 
     Args:
         class_names: in index order; the model must give as many scores.
-        k: at least 1, else SpecError.
+        k: at least 1.
     """
 
     def __init__(self, class_names: Sequence[str], k: int = 1) -> None:
         self._names, self._k = list(class_names), k
-        if k < 1:
-            raise SpecError(f"top-k needs k >= 1, not {k}")
         self._scores: list[Floats] = []
         self._labels: list[int] = []
 
@@ -62,6 +60,8 @@ class TopKMetric:
         """Accuracy, confusion matrix (up to 20 classes) and the figures of every class."""
         results = self.compute()
         lines = [f"{key}: {value:.4f}" for key, value in results.items()]
+        if self._k >= len(self._names):
+            lines.append(f"k is {self._k}: of {len(self._names)} classes every one is among the {self._k} best")
         return "\n".join([*lines, "", class_tables(self.confusion(), self._names)])
 
     def _gathered(self) -> tuple[Floats, Ints]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.data.text import some
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.files import atomic_write
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.drawing import Rgb, class_color, draw_box, draw_mask
@@ -38,7 +38,7 @@ class LeftOut:
         if self._count:
             classes = some([f"{class_id} ({count})" for class_id, count in sorted(self._count.items())])
             total = sum(self._count.values())
-            say(f"note: {total} detections left out, the class map does not name their classes: {classes}")
+            say(f"note: {counted(total, 'detections left out')}, the class map does not name their classes: {classes}")
 
 
 class DetectionWriter:

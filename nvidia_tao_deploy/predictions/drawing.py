@@ -80,11 +80,15 @@ def class_color(name: str, class_id: int, colors: Mapping[str, Any] | Sequence[A
 
 
 def parse_color(color: str | Sequence[int]) -> Rgb:
-    """A Pillow colour name, "#rrggbb", or three numbers 0..255; SpecError where it is no colour."""
-    if not isinstance(color, str):
+    """A Pillow colour name, "#rrggbb", "(r, g, b)", or three numbers 0..255; SpecError where it is no colour."""
+    try:
+        if isinstance(color, str):
+            return _named_color(f"rgb{color}" if color.startswith("(") else color)
         red, green, blue = (min(max(int(value), 0), 255) for value in color)
-        return red, green, blue
-    return _named_color(color)
+    except (ValueError, TypeError) as error:
+        remedy = "Use a CSS colour name, #rrggbb or [R, G, B]."
+        raise SpecError(f"{color!r} is not a colour", remedy=remedy) from error
+    return red, green, blue
 
 
 def hashed_color(name: str) -> Rgb:
@@ -103,8 +107,5 @@ def contrasting(color: Rgb) -> Rgb:
 def _named_color(color: str) -> Rgb:
     from PIL import ImageColor
 
-    try:
-        red, green, blue = ImageColor.getrgb(color)[:3]
-    except ValueError as error:
-        raise SpecError(f"'{color}' is not a colour", remedy="Use a CSS colour name or #rrggbb.") from error
+    red, green, blue = ImageColor.getrgb(color)[:3]
     return red, green, blue

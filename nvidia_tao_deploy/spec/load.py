@@ -7,6 +7,7 @@ import difflib
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -39,7 +40,6 @@ def load_spec(
     """Read, merge and check a spec: defaults, then the source, then flags, then overrides; the last one wins.
 
     Args:
-        model: the network's spec class.
         source: a YAML or protobuf-text file, plain data, or a spec to change.
         overrides: ``key=value`` texts (see ``spec/overrides.py`` for their grammar).
         flags: dotted key to value, from the command line's flags.
@@ -145,7 +145,8 @@ class _Reading:
         places = dict.fromkeys([dotted(path), *dotted_keys(value, f"{dotted(path)}.")], place)
         self._rename(layer, places)
         self.tree = lay(self.tree, layer)
-        self.places.update(places)
+        elements = [key for key in self.places if "[" in key and key.partition("[")[0] in places]  # of lists replaced
+        self.places = {key: place for key, place in self.places.items() if key not in elements} | places
 
     def _rename(self, layer: Tree, places: dict[str, str]) -> None:
         notes, moved = apply_drift(layer, self.rules, self.is_key)
@@ -224,7 +225,8 @@ class _Reading:
                 inner = [f"{key}.{word}".lstrip(".") for word in message.split()]
                 place = next((word for word in inner if word in self.places), key)
             return SpecError(message, where=self.where(place))
-        shown = repr(detail["input"]) if not isinstance(detail["input"], (dict, list)) else "a block or list"
+        given = detail["input"]
+        shown = short(given) if isinstance(given, list) else repr(given) if not isinstance(given, dict) else "a block"
         kind, _, fault = detail["type"].partition("_")
         if kind in _KINDS and fault in ("type", "parsing", "from_float"):
             message = f"it should be {_KINDS[kind]}"

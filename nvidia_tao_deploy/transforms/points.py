@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.point_cloud import PointFormat
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -104,11 +105,7 @@ class PointTransform:
         self._points, self._num_points = points, num_points
 
     def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> CloudGeometry:
-        """Fill the rows.
-
-        Raises:
-            DataError: the file cannot be read, or with ``strict`` holds too many points.
-        """
+        """Fill the rows; DataError where the file cannot be read, or with ``strict`` holds too many points."""
         read = self._form.read(sample.path)
         points = read[np.isfinite(read).all(1)]
         not_finite = len(read) - len(points)
@@ -160,9 +157,9 @@ class CloudTally:
             "over_caps": "their voxels are full; the first points of a voxel count",
             "over_input": "the model's input is full; the first points count",
         }
-        empty = [f"{self._empty} clouds hold no point at all"] if self._empty else []
+        empty = [counted(self._empty, "clouds hold no point at all")] if self._empty else []
         return empty + [
-            f"{points} points of {clouds} clouds left out: {reasons[name]}"
+            f"{counted(points, 'points')} of {counted(clouds, 'clouds')} left out: {reasons[name]}"
             for name, (points, clouds) in self._left_out.items()
             if points
         ]

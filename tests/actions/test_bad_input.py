@@ -21,6 +21,7 @@ from PIL import Image
 from repository import MODELS
 
 from nvidia_tao_deploy.cli.main import main
+from nvidia_tao_deploy.runtime import cuda
 
 CLASSIFIER = MODELS / "classification_pyt.onnx"
 
@@ -108,6 +109,42 @@ def test_value_out_of_range_and_not_allowed(shell: Shell, spec: dict[str, Any], 
     assert "fp16" in message
     message = shell.refused(2, "classification_pyt", "gen_trt_engine", "-e", path, f"{options}.max_batch_size=0")
     assert "max_batch_size" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("model.head.topk=[0]", "model.head.topk[0] = 0 does not fit: it should be greater than or equal to 1"),
+        ("model.head.topk=[x]", "override model.head.topk=[x]: model.head.topk[0] = 'x' does not fit"),
+        ("model.head.topk=[]", "override model.head.topk=[]: [] does not fit"),
+        ("dataset.augmentation.mean=[1,2,3,4]", "dataset.augmentation.mean=[1,2,3,4]: [1, 2, 3, 4] does not fit"),
+        ("dataset.augmentation.std=[1,0,1]", "dataset.augmentation.std[1] = 0 does not fit"),
+    ],
+)
+def test_an_element_out_of_range_is_told_with_its_key_and_value(
+    shell: Shell, spec: dict[str, Any], path: Path, override: str, told: str
+) -> None:
+    spec["model"] = {"head": {"topk": [1, 5]}}  # what the override replaces is not the place of the mistake
+    assert told in shell.refused(2, "classification_pyt", "evaluate", "-e", write_spec(path, spec), override)
+
+
+def test_a_gpu_that_is_not_here(
+    shell: Shell, spec: dict[str, Any], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    words = ("classification_pyt", "evaluate", "-e", write_spec(path, spec), "--gpu_index")
+    monkeypatch.setattr(cuda, "gpus", tuple)
+    assert shell(*words, 3) == 0, shell.err
+    assert "note: evaluate.gpu_ids is 3, and no GPU is here" in shell.out
+    assert shell(*words, 0) == 0, shell.err
+    assert "no GPU is here" not in shell.out
+    assert "there is no GPU GPU-1234 here" in shell.refused(2, *words, "GPU-1234")
+    monkeypatch.setattr(cuda, "gpus", lambda: tuple(cuda.Gpu(i, "a", (9, 0), 1) for i in range(2)))
+    for action, key in (("evaluate", "evaluate.gpu_ids"), ("gen_trt_engine", "gen_trt_engine.gpu_id")):
+        message = shell.refused(2, words[0], action, *words[2:], 3)
+        assert key in message
+        assert "there is no GPU 3" in message
+        assert "GPUs 0 to 1" in message
 
 
 @pytest.mark.parametrize("missing", [None, "???", ""])
@@ -205,6 +242,15 @@ def test_etlt_says_how_to_get_onnx(shell: Shell, spec: dict[str, Any], path: Pat
     message = shell.refused(1, "classification_pyt", "gen_trt_engine", "-e", write_spec(path, spec))
     assert "encrypted" in message
     assert ".onnx" in message
+
+
+@pytest.mark.parametrize(("name", "meant"), [("m.etlt", "export the model again as .onnx."), ("m.pb", "file (.onnx).")])
+def test_a_file_of_another_kind_ends_in_what_to_do(
+    shell: Shell, spec: dict[str, Any], path: Path, tmp_path: Path, name: str, meant: str
+) -> None:
+    (tmp_path / name).write_bytes(b"something")
+    spec["evaluate"]["trt_engine"] = str(tmp_path / name)
+    assert shell.refused(1, "classification_pyt", "evaluate", "-e", write_spec(path, spec)).endswith(f"{meant}\n")
 
 
 def test_engine_where_onnx_is_needed_and_onnx_where_the_engine_goes(

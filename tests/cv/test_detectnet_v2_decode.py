@@ -261,7 +261,7 @@ def test_objects_without_area_in_their_image_count_as_misses_and_are_told():
         found = PlacedDetections(truth[:1], np.array([0.9]), np.array([1]), geometry=geometry((640, 352)))
         measured.update(Sample("a.png", (), target), found)
         ap[name] = measured.compute()["AP_car"]
-        told = "1 objects have no area in their image (kept: misses): a.png" in measured.report()
+        told = "1 object has no area in its image (kept: misses): a.png" in measured.report()
         assert told == (name != "good")
     assert ap["flat"] == ap["outside"] == ap["good"] == pytest.approx(6 / 11)  # one of two is found
 

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder, read_classes
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import DataError
 
 
@@ -47,7 +48,7 @@ def test_class_folder_counts_what_does_not_fit(tmp_path):
     assert [dataset[0].target, len(dataset)] == [1, 1]
     assert dataset.issues == [
         "2 images skipped, their folders are no classes: bird (2)",
-        "1 classes have no image: empty",
+        "1 class has no image: empty",
     ]
     with pytest.raises(DataError, match="2 images skipped"):
         ClassFolder(tmp_path, {"cat": 1, "empty": 0}, strict=True)
@@ -71,3 +72,20 @@ def test_read_classes_keeps_file_order_without_blank_lines(tmp_path):
         read_classes(path)
     with pytest.raises(DataError, match="No such file"):
         read_classes(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("words", "one"),
+    [
+        ("images have no mask", "1 image has no mask"),
+        ("classes have no image", "1 class has no image"),
+        ("queries have no clip and do not count", "1 query has no clip and does not count"),
+        ("segment PNGs do not exist", "1 segment PNG does not exist"),
+        ("images skipped, they have no label file", "1 image skipped, it has no label file"),
+        ("samples", "1 sample"),
+    ],
+)
+def test_one_thing_is_told_in_the_singular(words: str, one: str) -> None:
+    assert counted(1, words) == one
+    assert counted(2, words) == f"2 {words}"
+    assert counted(0, words) == f"0 {words}"

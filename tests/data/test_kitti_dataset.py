@@ -44,9 +44,9 @@ def test_rows(make):
     assert first.difficult.tolist() == [False, True]
     assert third.class_ids.tolist() == [2]
     assert len(dataset.issues) == 2
-    assert "1 images skipped" in dataset.issues[0]
+    assert "1 image skipped" in dataset.issues[0]
     assert "without.PNG" in dataset.issues[0]
-    assert dataset.issues[1] == "1 labels left out, no class is mapped to them: DontCare (1)"
+    assert dataset.issues[1] == "1 label left out, no class is mapped to them: DontCare (1)"
 
 
 def test_a_folder_named_twice_counts_once(make, tmp_path):
@@ -102,7 +102,7 @@ def test_class_names_may_hold_blanks():
 
 def test_folders_must_pair_and_hold_labels(make, tmp_path):
     make({"a": f"car 0 0 0 1 2 3 4 {TAIL}\n"})
-    with pytest.raises(DataError, match="2 image folders and 1 label folders"):
+    with pytest.raises(DataError, match="2 image folders and 1 label folder do"):
         KittiDetection([tmp_path, tmp_path], [tmp_path], ["car"])
     with pytest.raises(DataError, match="no such label folder"):
         KittiDetection(tmp_path / "images", tmp_path / "none", ["car"])

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -231,23 +230,47 @@ def test_time_limit_ends_the_build(tmp_path: Path) -> None:
 
 def test_interrupt_ends_the_builder_process_at_once(tmp_path: Path) -> None:
     path = models.conv_net(tmp_path / "m.onnx")
-    before = children()
-    started = time.monotonic()
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    options = BuildOptions(profiles=propose(read(path).inputs), compute_capabilities=((8, 6),), runtime="tensorrt_rtx")
+    interrupted: list[float] = []
 
-    def build_until_interrupted() -> None:
-        while True:  # builds are short here: keep at it until the interrupt falls into one
-            build_for(path)
+    def interrupt(line: str) -> None:
+        if " of " in line and not interrupted:  # the builder reports its progress: it is at work
+            interrupted.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        build_until_interrupted()
-    assert time.monotonic() - started < 1.5
-    assert children() == before
+        build(path, options, interrupt)
+    assert time.monotonic() - interrupted[0] < 1.5
+    assert not children()
+
+
+def test_a_builder_process_that_an_interrupt_orphans_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C inside Popen, when the process is there and nobody has it yet: it ends as its input does."""
+    started: list[int] = []
+
+    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
+        def _execute_child(self, *words: object) -> None:
+            super()._execute_child(*words)  # type: ignore[misc]
+            started.append(self.pid)
+            raise KeyboardInterrupt
+
+    path = models.conv_net(tmp_path / "m.onnx")
+    with monkeypatch.context() as patch:
+        patch.setattr("nvidia_tao_deploy.engine.build.subprocess.Popen", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build_for(path)
+    assert started
+    deadline = time.monotonic() + 20  # it may still be starting its interpreter
+    while children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not children()
 
 
 def children() -> set[int]:
-    listing = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, check=True)
-    return {int(line.split()[0]) for line in listing.stdout.decode().splitlines() if line.split()[1] != "ps"}
+    """Processes of this one that are alive."""
+    listing = subprocess.run(["ps", "-o", "pid=,stat=,comm=", "--ppid", str(os.getpid())], capture_output=True)
+    rows = [line.split() for line in listing.stdout.decode().splitlines()]
+    return {int(row[0]) for row in rows if row[2] != "ps" and not row[1].startswith("Z")}
 
 
 def test_builder_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:

@@ -203,4 +203,4 @@ def test_masks_without_a_pixel_are_told(tmp_path: Path) -> None:
     metric = CocoMaskMetric(dataset)
     for i in range(len(dataset)):
         metric.update(dataset[i], found[int(dataset[i].id)])
-    assert metric.notes() == [f"1 annotations have a mask without a pixel (kept: misses): {annotation['id']}"]
+    assert metric.notes() == [f"1 annotation has a mask without a pixel (kept: misses): {annotation['id']}"]

@@ -185,7 +185,7 @@ def test_report_tells_what_the_numbers_do_not_show(tmp_path):
     metric = CocoMetric(dataset)
     metric.update(sample, predictions(np.array([[c, 0.5, 0, 0, 9, 9] for c in (first["category_id"], 95, 95, 97)])))
     strange, *unseen = metric.report().splitlines()[-2 if annotated else -1 :]
-    wanted = "3 detections left out, their classes are no category of the annotation file: 95 (2), 97 (1)"
+    wanted = "3 detections left out, of classes that are no category of the annotation file: 95 (2), 97 (1)"
     assert strange == wanted
     assert second["category_id"] in dataset.categories
     assert unseen == [

@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics
 
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
+from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.metrics.topk import (
     TopKMetric,
     class_figures,
@@ -61,11 +61,16 @@ def test_metric_keys_and_report():
     assert metric.compute() == {"top_k_accuracy": 0.75}
     np.testing.assert_array_equal(metric.confusion(), [[1, 1, 0], [0, 0, 0], [0, 1, 1]])
     assert "weighted avg" in metric.report()
+    assert "every one is among" not in metric.report()
+
+
+def test_a_k_of_all_classes_is_told() -> None:
+    metric = TopKMetric(["a", "b", "c"], 3)
+    metric.update(Sample("x", (), 1), Classification(np.array([0.7, 0.2, 0.1])))
+    assert "k is 3: of 3 classes every one is among the 3 best" in metric.report()
 
 
 def test_mistakes_are_named():
-    with pytest.raises(SpecError, match="k >= 1"):
-        TopKMetric(["a"], 0)
     metric = TopKMetric(["a", "b"])
     with pytest.raises(DataError, match="no image"):
         metric.compute()

@@ -315,8 +315,8 @@ def test_pairs_without_image_or_caption_are_counted(tmp_path, shell, spec, pairs
     assert shell("clip", "evaluate", "-e", file) == 0, shell.err
     assert results(spec)["num_images"] == 6
     assert "1 image left out, it has no image file: gone.png" in shell.out
-    assert "they have no caption file: p0.png" in shell.out
-    assert "they have no text in their caption file: p1.png" in shell.out
+    assert "it has no caption file: p0.png" in shell.out
+    assert "it has no text in its caption file: p1.png" in shell.out
     for path in pairs.glob("*.txt"):
         path.unlink()
     assert "not one image has a caption" in shell.refused(1, "clip", "evaluate", "-e", file)

@@ -31,11 +31,7 @@ class PhraseWriter:
 
     def __init__(self, out_dir: Path, colors: Mapping[str, str] | None, root: Path | None) -> None:
         self.labels_dir, self.images_dir = out_dir / "labels", out_dir / "images_annotated"
-        self._colors = colors and {
-            phrase: f"rgb{color}" if color.startswith("(") else color for phrase, color in colors.items()
-        }
-        for phrase in self._colors or ():
-            class_color(phrase, 0, self._colors)  # a wrong colour fails before the first image
+        self._colors = colors
         self._paths = OutputPaths(root)
         self._seen: Counter[Path] = Counter()
 

@@ -185,7 +185,9 @@ def test_heads_and_classes_that_do_not_fit(shell: Shell, data: Data) -> None:
     data.model({"a": "color", "b": "kind"})
     assert "has 2 classes" in shell.refused(1, "multitask_classification", "evaluate", "-e", spec)
     data.model({"a": "color"})
-    assert "1 outputs (a) for 2 tasks" in shell.refused(1, "multitask_classification", "evaluate", "-e", spec)
+    assert "the model's outputs are a, and the tasks color, kind" in shell.refused(
+        1, "multitask_classification", "evaluate", "-e", spec
+    )
 
 
 def test_match_heads() -> None:
@@ -196,7 +198,7 @@ def test_match_heads() -> None:
     }
     assert match_heads(["b", "a"], ["x", "y"]) == {"a": "x", "b": "y"}
     assert match_heads(["a", "b"], ["b", "y"]) == {"a": "b", "b": "y"}  # one name alone decides nothing
-    with pytest.raises(ModelError, match="3 outputs"):
+    with pytest.raises(ModelError, match="outputs are a, b, c, and the tasks a, b"):
         match_heads(["a", "b"], ["a", "b", "c"])
 
 

@@ -122,7 +122,7 @@ def test_evaluate(shell: Shell, data: Data, batch: int | str) -> None:
     assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-4)
     assert found["images_evaluated"] == COUNT
     assert f"{COUNT} {'pairs' if data.stereo else 'images'} evaluated, " in shell.out
-    assert "1 images have no valid ground truth" in shell.out
+    assert "1 image has no valid ground truth and counts nowhere" in shell.out
     assert f"abs_rel: {found['abs_rel']:.9f}" in shell.out
     if data.stereo:
         assert list(found)[:9] == ["d1", "bp1", "bp2", "bp3", "epe", "abs_rel", "sq_rel", "rmse", "rmse_log"]

@@ -171,7 +171,7 @@ def test_evaluate_gives_the_numbers_of_scikit_learn(shell: Shell, data: Data, ba
     assert 0 < results["top_1_accuracy"] < results["top_k_accuracy"]
     assert (results["gallery_images"], results["query_images"]) == (11, 9)
     assert str(confusion_matrix(truth, found[:, 0], labels=range(3))) in shell.out
-    assert "1 classes have no image: cow" in shell.out
+    assert "1 class has no image: cow" in shell.out
     assert status(folder)[-1]["kpi"]["top_1_accuracy"] == results["top_1_accuracy"]
 
 

@@ -293,7 +293,7 @@ def test_engines_and_calibration_of_both_inputs(shell: Shell, tmp_path: Path, pr
     if precision == "fp16":
         assert "parity of 'output_2'" in shell.out
     if precision == "int8":
-        assert "Calibration pairs: 7 of dataset.infer_dataset, 1 rows left out" in shell.out
+        assert "Calibration pairs: 7 of dataset.infer_dataset, 1 row left out" in shell.out
         scales = {
             node.input[0]: onnx.numpy_helper.to_array(value)
             for node in onnx.load(prepared).graph.node

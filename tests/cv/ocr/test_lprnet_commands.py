@@ -147,7 +147,7 @@ def test_bad_input(shell: Shell, data: Path) -> None:
     (data / "labels" / "g.txt").unlink()
     (data / "images" / "e.png").write_bytes(b"no image")
     assert shell("lprnet", "evaluate", "-e", spec) == 0, shell.err
-    assert "1 images without a label are left out: g.png" in shell.out
+    assert "1 image without a label is left out: g.png" in shell.out
     assert "e.png" in shell.out
     assert results(data / "out/trt_evaluate")["Accuracy"] == pytest.approx(2 / 5)
     assert "g.png" in shell.refused(1, "lprnet", "evaluate", "-e", spec, "strict=true")

@@ -110,7 +110,7 @@ def test_lists_of_transcripts(tmp_path: Path) -> None:
         ("a.png#7", "again"),
     ]
     assert any("2 lines" in issue and "gone.png (line 5" in issue for issue in data.issues)
-    assert any("1 blank lines" in issue and issue.endswith("2") for issue in data.issues)
+    assert any("1 blank line" in issue and issue.endswith("2") for issue in data.issues)
     assert data.unspellable == 0
     with pytest.raises(DataError, match=r"gone\.png"):
         TextLabels.from_list(tmp_path, gt, ["a"], strict=True)

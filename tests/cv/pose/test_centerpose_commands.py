@@ -70,7 +70,7 @@ def test_a_perfect_model(shell: Shell, data: Path, batch: int | str) -> None:
     assert found["Mean Azimuth Error"] == pytest.approx(0, abs=0.01)
     assert found["test_2DMPE"] == pytest.approx(0, abs=1e-5)
     assert found["images_evaluated"] == COUNT
-    assert "1 images without a .json file are left out: alone.png" in shell.out
+    assert "1 image without a .json file is left out: alone.png" in shell.out
     assert "5 objects, 5 predictions, 5 with an object" in shell.out
     assert "2 images show no object" in shell.out
 

@@ -186,7 +186,7 @@ def test_strange_masks_are_refused_or_counted(shell: Shell, tmp_path: Path) -> N
     path = scene.spec()
     mask = tmp_path / "masks" / "val" / "002.png"
     Image.new("RGB", replay.SIZES[2], (1, 2, 3)).save(mask)
-    message = shell.refused(1, "segformer", "evaluate", "-e", path)
+    message = shell.refused(1, "segformer", "evaluate", "-e", path, "strict=true")
     assert "no pixel has the colour of a class" in message
     assert "(1, 2, 3)" in message
     pixels = np.array(PALETTE)[scene.entries[2]]
