@@ -117,11 +117,7 @@ def transform(spec: Any, ports: Ports) -> PromptTransform:
 
 
 def check_text_length(ports: Ports) -> None:
-    """The logits have one column per token.
-
-    Raises:
-        ModelError: they do not.
-    """
+    """The logits have one column per token; ModelError where they do not."""
     tokens, columns = ports.inputs["input_ids"].shape[1], ports.outputs["pred_logits"].shape[2]
     if None not in (tokens, columns) and tokens != columns:
         raise ModelError(

@@ -13,7 +13,7 @@ from nvidia_tao_deploy.data.sample import Dataset, Listed
 from nvidia_tao_deploy.data.text import read_text
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.families.image_text_spec import ImageTextSpec
-from nvidia_tao_deploy.network import Binder, Decoder, Port, Ports, expect
+from nvidia_tao_deploy.network import Binder, Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.embeddings import Embeddings, unit_rows
 from nvidia_tao_deploy.runtime.session import Session, TensorInfo
 from nvidia_tao_deploy.runtime.towers import TowerSession, tower_files
@@ -90,6 +90,11 @@ def decoder(sides: Sides) -> Callable[[Any, Ports, str], Decoder]:
         return run
 
     return decode
+
+
+def batch_size(spec: Any, action: str) -> int:
+    """``<action>.batch_size``."""
+    return max(1, int(getattr(spec, action).batch_size))
 
 
 def sidecars(onnx_file: Path) -> list[Path]:
@@ -183,14 +188,15 @@ def transform(spec: ImageTextSpec, ports: Ports, visual: Transform | None, canon
     return TowerTransform(visual, name, tuple(info.name for info in tensors), encoder, facts)
 
 
-def batch_size(spec: Any, action: str) -> int:
-    """``<action>.batch_size``."""
-    return max(1, int(getattr(spec, action).batch_size))
-
-
 def with_texts(spec: Any, parts: Sequence[Dataset], remedy: str) -> Joined:
     """What inference embeds: ``parts``, then the texts of ``inference.text_file``; SpecError where that is nothing."""
     texts = [Listed(text_file(spec.inference.text_file))] if spec.inference.text_file else []
     if not parts and not texts:
         raise SpecError("there is nothing to embed", where=spec.where("inference"), remedy=remedy)
     return Joined([*parts, *texts])
+
+
+def towers(spec: type[ImageTextSpec], *, visual: Port, sides: Sides, **more: Any) -> Network:
+    """A :class:`Network` with an input ``visual`` whose actions need the embeddings that ``sides`` tells."""
+    shared = {"batch_size": batch_size, "open": opener(sides), "sidecars": sidecars, "sources": sources}
+    return Network(**{"spec": spec, "bind": binder(visual), "decode": decoder(sides), **shared, **more})

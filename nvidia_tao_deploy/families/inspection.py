@@ -129,7 +129,7 @@ def metric(margin: float, folder: Path, data: Dataset) -> ReportedMetric:
     return ReportedMetric(InspectionMetric(margin), ScoreTable(folder / "evaluate.csv", data.columns))
 
 
-def writer(folder: Path, data: Dataset) -> ScoreTable:
+def writer(_spec: Any, folder: Path, data: Dataset, _ports: Ports) -> ScoreTable:
     """``inference.csv``."""
     assert isinstance(data, PairTable)
     return ScoreTable(folder / "inference.csv", data.columns)

@@ -5,7 +5,7 @@ Messages cannot tell 0 from unset, so 0 means the default wherever 0 makes no se
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -13,7 +13,7 @@ from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.flags import THRESHOLDS
-from nvidia_tao_deploy.spec.messages import enum_of, zero_means
+from nvidia_tao_deploy.spec.messages import AveragePrecision, zero_means
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 
@@ -29,7 +29,6 @@ def _whole_mean(mean: dict[str, float]) -> dict[str, float]:
 
 
 ImageMean = Annotated[dict[str, float], AfterValidator(_whole_mean)]
-Mode = Annotated[Literal["SAMPLE", "INTEGRATE"], enum_of("SAMPLE", "INTEGRATE")]
 
 
 class Evaluate(sections.Evaluate):
@@ -84,7 +83,9 @@ class AugmentationConfig(Section):
 class EvalConfig(Section):
     """How boxes are matched and averaged."""
 
-    average_precision_mode: Mode = field("SAMPLE", "SAMPLE: 11 points of recall; INTEGRATE: area under the curve.")
+    average_precision_mode: AveragePrecision = field(
+        "SAMPLE", "SAMPLE: 11 points of recall; INTEGRATE: area under the curve."
+    )
     batch_size: int = field(0, "Images per batch where the action sets none; 0 is unset.", ge=0)
     matching_iou_threshold: Annotated[float, zero_means(0.5), Field(gt=0, le=1)] = field(
         0.5, "Least IoU of a match; 0 means 0.5."

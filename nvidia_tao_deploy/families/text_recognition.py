@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.families.images import image_network
 from nvidia_tao_deploy.metrics.ocr import TextMetric
-from nvidia_tao_deploy.network import Binder, Port, Ports, expect
+from nvidia_tao_deploy.network import Binder, Network, Port, Ports, expect
+from nvidia_tao_deploy.predictions.text_writer import TextWriter
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
 OUTPUTS = {
@@ -54,6 +56,11 @@ def characters(path: str | None) -> Sequence[str]:
     return read_characters(path) if path and Path(path).is_file() else ()
 
 
-def metric(data: Dataset) -> TextMetric:
-    """Exact matches and edit distance."""
-    return TextMetric(data.unspellable if isinstance(data, TextLabels) else 0)
+def recogniser(network: str, image: Port, *, with_confidence: bool, **more: Any) -> Network:
+    """A :class:`Network` that reads text: exact matches and edit distance, a line per image."""
+    return image_network(
+        bind=binder(network, image),
+        metric=lambda _spec, data: TextMetric(data.unspellable if isinstance(data, TextLabels) else 0),
+        writer=lambda _spec, folder, _data, _ports: TextWriter(folder, with_confidence=with_confidence),
+        **more,
+    )

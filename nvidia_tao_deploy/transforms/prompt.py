@@ -101,11 +101,7 @@ class PromptEncoder:
         return self._prompt(caption, ids, spans)
 
     def expression(self, text: str) -> Prompt:
-        """One expression as it is.
-
-        Raises:
-            DataError: it is empty or longer than T.
-        """
+        """One expression as it is; DataError where it is empty or longer than T."""
         caption = text.strip()
         ids, offsets = self._encode(caption)
         if not (offsets[:, 1] > 0).any():

@@ -78,11 +78,7 @@ class TiledTransform:
         return found[0]
 
     def check(self, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
-        """Compare the tiles with a model's input shapes (without batch axis).
-
-        Raises:
-            ModelError: they differ.
-        """
+        """Compare the tiles with a model's input shapes (without batch axis); ModelError where they differ."""
         for name, expected in self.shapes.items():
             if name not in shapes or tuple(shapes[name]) != expected:
                 raise ModelError(

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import AfterValidator, BeforeValidator
+from typing import Annotated, ClassVar, Literal
 
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
+from nvidia_tao_deploy.families.kitti_detection_spec import ImageMean
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
-from nvidia_tao_deploy.spec.known import enum_name
+from nvidia_tao_deploy.spec.messages import Interpolation, empty_means
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
-
-METHODS = {"BILINEAR": 0, "BICUBIC": 1}
-
-
-def _mode(value: Any) -> Any:
-    """Empty text is the message's way to leave the mode out."""
-    return value.strip().lower() or "caffe" if isinstance(value, str) else value
-
-
-def _whole_mean(value: dict[str, float]) -> dict[str, float]:
-    strangers = sorted(set(value) - set("rgbl"))
-    missing = sorted(set("rgb") - set(value)) if set(value) & set("rgb") else []
-    if strangers:
-        raise ValueError(f"image_mean has the keys r, g, b (colour) or l (grey), not {strangers[0]}")
-    if missing:
-        raise ValueError(f"image_mean lacks the key {' and '.join(missing)}")
-    return value
 
 
 class Evaluate(sections.Evaluate):
@@ -58,20 +40,16 @@ class EvalConfig(Section):
 class Model(Section):
     """Facts about the trained network."""
 
-    resize_interpolation_method: Annotated[
-        Literal["BILINEAR", "BICUBIC"], BeforeValidator(lambda value: enum_name(value, METHODS))
-    ] = field("BILINEAR", "How images are resized.")
+    resize_interpolation_method: Interpolation = field("BILINEAR", "How images are resized.")
 
 
 class Training(Section):
     """How images were prepared in training."""
 
-    preprocess_mode: Annotated[Literal["caffe", "torch", "tf"], BeforeValidator(_mode)] = field(
+    preprocess_mode: Annotated[Literal["caffe", "torch", "tf"], empty_means("caffe")] = field(
         "caffe", "Arithmetic on grey levels; empty is caffe."
     )
-    image_mean: Annotated[dict[str, float], AfterValidator(_whole_mean)] = field(
-        {}, "Mean of mode caffe by channel, on the scale 0..255: r, g and b, or l for grey."
-    )
+    image_mean: ImageMean = field({}, "Mean of mode caffe by channel, on the scale 0..255: r, g and b, or l for grey.")
 
 
 class Spec(NetworkSpec, changes=PROTO_BUILD):

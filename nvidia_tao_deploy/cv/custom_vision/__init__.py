@@ -95,11 +95,7 @@ def dataset(spec: Spec, action: str) -> Dataset:
 
 
 def known_names(spec: Spec) -> family.ClassNames:
-    """The class names, which evaluate cannot do without.
-
-    Raises:
-        SpecError: nothing tells them.
-    """
+    """The class names, which evaluate cannot do without; SpecError where nothing tells them."""
     names = class_names(spec, model_path(spec, "evaluate"))
     if not names.names:
         raise SpecError("the class names are not known", where=names.source, remedy=names.remedy)
@@ -145,11 +141,7 @@ def class_count(ports: Ports) -> int | None:
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
-    """Probabilities as they are, or detections.
-
-    Raises:
-        SpecError: evaluate with annotations for another kind of model.
-    """
+    """Probabilities as they are, or detections; SpecError where evaluate has annotations for another kind of model."""
     classifies = SCORES.role in ports.outputs
     if action == "evaluate" and classifies == bool(spec.evaluate.label_file):
         kind, needs = ("classifier", "class folders: -i DIR alone") if classifies else ("detector", "-l COCO_FILE")

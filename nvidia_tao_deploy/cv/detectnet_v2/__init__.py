@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from nvidia_tao_deploy.metrics.kitti import BoxLimits
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.runtime.session import TensorInfo
-from nvidia_tao_deploy.transforms.image import ImageTransform
 
 GREEN = (0, 255, 0)
 
@@ -81,11 +81,6 @@ def dataset(spec: Spec, action: str) -> Dataset:
         round_boxes=True,
         strict=spec.strict,
     )
-
-
-def transform(spec: Spec, ports: Ports) -> ImageTransform:
-    """Pillow LANCZOS stretch, RGB / 255."""
-    return image_transform(spec, ports, "input_1", resize="stretch_lanczos", scale=1 / 255)
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
@@ -165,7 +160,7 @@ NETWORK = Network(
     bind=bind,
     dataset=dataset,
     calibration=calibration,
-    transform=transform,
+    transform=partial(image_transform, role="input_1", resize="stretch_lanczos", scale=1 / 255),
     decode=decode,
     metric=metric,
     writer=writer,

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
-from nvidia_tao_deploy.spec.messages import enum_of, zero_means
+from nvidia_tao_deploy.spec.messages import AveragePrecision, enum_of, zero_means
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -133,7 +133,7 @@ class Evaluation(Section):
     minimum_detection_ground_truth_overlap: dict[str, Fraction] = field(
         {}, "Least IoU of a match by class name; 0.5 where none is given."
     )
-    average_precision_mode: Annotated[Literal["SAMPLE", "INTEGRATE"], enum_of("SAMPLE", "INTEGRATE")] = field(
+    average_precision_mode: AveragePrecision = field(
         "SAMPLE", "SAMPLE: 11 points of recall; INTEGRATE: area under the curve."
     )
     evaluation_box_config: dict[str, EvaluationBox] = field({}, "Sizes of boxes that count, by class name.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.dino.spec import Spec
 from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import coco_detection as family
-from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 
 
@@ -19,9 +18,9 @@ def metric(spec: Spec, data: Dataset) -> family.MatchedCocoMetric:
     return family.metric(spec, data, list(data.categories) if spec.dataset.contiguous_labels else None)
 
 
-def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> DetectionWriter:
+def writer(spec: Spec, *place: Any) -> DetectionWriter:
     """Line i of the classmap names channel i + 1; channel i where labels are contiguous."""
-    return family.classmap_writer(spec, folder, data, ports, first=0 if spec.dataset.contiguous_labels else 1)
+    return family.classmap_writer(spec, *place, first=0 if spec.dataset.contiguous_labels else 1)
 
 
 NETWORK = family.detr_network(spec=Spec, writer=writer, metric=metric)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.families.kitti_detection_spec import ImageMean, TrainingConfig
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
-from nvidia_tao_deploy.spec.messages import zero_means
+from nvidia_tao_deploy.spec.messages import empty_means, zero_means
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 MANY_THRESHOLDS = 1000
-
-
-def _order(value: Any) -> Any:
-    """Empty text is unset, as in a message."""
-    return value.strip().lower() or "bgr" if isinstance(value, str) else value
 
 
 class Evaluate(sections.Evaluate):
@@ -47,7 +42,7 @@ class InputImage(Section):
     image_scaling_factor: Annotated[float, zero_means(1.0), Field(gt=0)] = field(
         1.0, "What levels are divided by after the mean is subtracted; 0 means 1."
     )
-    image_channel_order: Annotated[Literal["bgr", "rgb"], BeforeValidator(_order)] = field(
+    image_channel_order: Annotated[Literal["bgr", "rgb"], empty_means("bgr")] = field(
         "bgr", "Order of the network's channels; empty means bgr."
     )
 

@@ -9,10 +9,9 @@ from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.families import text_recognition as family
-from nvidia_tao_deploy.families.images import batch_size_or, image_network
+from nvidia_tao_deploy.families.images import batch_size_or
 from nvidia_tao_deploy.network import Decoder, Port, Ports
 from nvidia_tao_deploy.predictions.text import decode_ctc
-from nvidia_tao_deploy.predictions.text_writer import TextWriter
 from nvidia_tao_deploy.transforms.upright import UprightTransform
 
 CHARACTERS = "dataset_config.characters_list_file"
@@ -56,14 +55,14 @@ def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:
     )
 
 
-NETWORK = image_network(
+NETWORK = family.recogniser(
+    "lprnet",
+    Port("image_input", ("image_input:0",), channels=(1, 3)),
+    with_confidence=False,
     spec=Spec,
-    bind=family.binder("lprnet", Port("image_input", ("image_input:0",), channels=(1, 3))),
     transform=transform,
     dataset=dataset,
     decode=decode,
-    metric=lambda _spec, data: family.metric(data),
-    writer=lambda _spec, folder, _data, _ports: TextWriter(folder, with_confidence=False),
     batch_size=batch_size_or("eval_config.batch_size"),
     labels=lambda spec: family.characters(spec.dataset_config.characters_list_file),
 )

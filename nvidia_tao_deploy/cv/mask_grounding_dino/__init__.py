@@ -51,11 +51,7 @@ def calibration(spec: Spec) -> Dataset:
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
-    """Classes with masks, or expressions.
-
-    Raises:
-        ModelError: the model has no outputs for expressions.
-    """
+    """Classes with masks, or expressions; ModelError where the model has no outputs for expressions."""
     family.check_text_length(ports)
     section, num_select = getattr(spec, action), spec.model.num_select
     if task(spec, action) == "OD":

@@ -136,11 +136,7 @@ def decode_expressions(
 
 
 def mask_logits(outputs: Outputs, image: int) -> NDArray[Any]:
-    """(NQ, h, w) of one image.
-
-    Raises:
-        ModelError: the output has another shape, or holds NaN.
-    """
+    """(NQ, h, w) of one image; ModelError where the output has another shape, or holds NaN."""
     logits, queries = np.asarray(outputs["pred_masks"][image]), outputs["pred_logits"].shape[1]
     if logits.ndim == 4 and logits.shape[1] == 1:
         logits = logits[:, 0]

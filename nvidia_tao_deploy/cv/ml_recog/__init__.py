@@ -11,7 +11,6 @@ from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.ml_recog.gallery import GalleryAndQueries, GalleryClasses, NeighbourWriter, gallery_classes
 from nvidia_tao_deploy.cv.ml_recog.spec import Spec
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder
-from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.families.images import image_network, image_transform
 from nvidia_tao_deploy.metrics.retrieval import RetrievalMetric
@@ -88,11 +87,6 @@ def decode(_spec: Spec, _ports: Ports, _action: str) -> Decoder:
     return lambda outputs, _geometries: [row.astype(np.float32) for row in outputs["fc_pred"]]
 
 
-def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> NeighbourWriter:
-    """trt_result.csv."""
-    return NeighbourWriter(folder, classes(spec).shown, spec.inference.topk)
-
-
 NETWORK = image_network(
     spec=Spec,
     bind=expect(inputs=(Port("input", channels=(1, 3)),), outputs=(Port("fc_pred", rank=2),)),
@@ -100,7 +94,7 @@ NETWORK = image_network(
     dataset=dataset,
     decode=decode,
     metric=lambda spec, _data: RetrievalMetric(classes(spec).shown, spec.evaluate.topk),
-    writer=writer,
+    writer=lambda spec, folder, _data, _ports: NeighbourWriter(folder, classes(spec).shown, spec.inference.topk),
     labels=labels,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
-
-from pydantic import BeforeValidator
+from typing import ClassVar
 
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
-from nvidia_tao_deploy.spec.known import enum_name
+from nvidia_tao_deploy.spec.messages import Interpolation
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
-
-METHODS = {"BILINEAR": 0, "BICUBIC": 1}
 
 
 class GenTrtEngine(sections.GenTrtEngine):
@@ -53,9 +49,7 @@ class DatasetConfig(Section):
 class Model(Section):
     """Facts about the trained network."""
 
-    resize_interpolation_method: Annotated[
-        Literal["BILINEAR", "BICUBIC"], BeforeValidator(lambda value: enum_name(value, METHODS))
-    ] = field("BILINEAR", "How images are resized.")
+    resize_interpolation_method: Interpolation = field("BILINEAR", "How images are resized.")
 
 
 class Spec(NetworkSpec, changes={"gen_trt_engine": GenTrtEngine, **PROTO_BUILD}):

@@ -13,11 +13,10 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text_labels import TextLabels, read_characters
 from nvidia_tao_deploy.families import text_recognition as family
-from nvidia_tao_deploy.families.images import check_size, image_network, image_transform
+from nvidia_tao_deploy.families.images import check_size, image_transform
 from nvidia_tao_deploy.network import Decoder, Port, Ports
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.text import Text, decode_attention, decode_ctc
-from nvidia_tao_deploy.predictions.text_writer import TextWriter
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -71,14 +70,14 @@ def _other_kind(ids: Array, *, attention: bool) -> bool:
     return bool(2 * strange.sum() > len(ids))
 
 
-NETWORK = image_network(
+NETWORK = family.recogniser(
+    "ocrnet",
+    Port("input", channels=(1, 3)),
+    with_confidence=True,
     spec=Spec,
-    bind=family.binder("ocrnet", Port("input", channels=(1, 3))),
     transform=transform,
     dataset=dataset,
     decode=decode,
-    metric=lambda _spec, data: family.metric(data),
-    writer=lambda _spec, folder, _data, _ports: TextWriter(folder, with_confidence=True),
     labels=lambda spec: family.characters(spec.dataset.character_list_file),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

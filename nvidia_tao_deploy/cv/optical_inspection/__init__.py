@@ -46,6 +46,6 @@ NETWORK = image_network(
     dataset=lambda spec, action: family.pairs(spec, "dataset", action),
     decode=decode,
     metric=lambda spec, data: family.metric(spec.model.margin, results_folder(spec, "evaluate"), data),
-    writer=lambda _spec, folder, data, _ports: family.writer(folder, data),
+    writer=family.writer,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -35,11 +35,7 @@ def point_format(spec: Spec) -> PointFormat:
 
 
 def voxel_caps(spec: Spec) -> VoxelCaps | None:
-    """The model's voxel caps, if the spec has them.
-
-    Raises:
-        SpecError: their entry is not complete.
-    """
+    """The model's voxel caps, if the spec has them; SpecError where their entry is not complete."""
     for entry in spec.dataset.data_processor:
         if entry.get("name") == VOXELS:
             try:

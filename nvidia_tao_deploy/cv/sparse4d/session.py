@@ -47,11 +47,7 @@ def contract(model: Model) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[
 
 
 def check_tensors(model: Model, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
-    """Names, types and shapes are the contract's; open axes fit.
-
-    Raises:
-        ModelError: something else, all of it named.
-    """
+    """Names, types and shapes are the contract's, open axes fit; ModelError where not, all of it named."""
     problems = []
     for kind, wanted, found in zip(("input", "output"), contract(model), (inputs, outputs), strict=True):
         have = {info.name: info for info in found}
@@ -92,11 +88,7 @@ class TemporalSession:
         self._outputs = outputs
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        """Run the next frame.
-
-        Raises:
-            ModelError: an output that is not finite or of another shape, or the run failed.
-        """
+        """Run the next frame; ModelError where an output is not finite or of another shape, or the run fails."""
         frame = Frame(int(feeds[SCENE][0, 0]), float(feeds[TIME][0, 0]), feeds[FRAME_POSE][0].copy())
         kept = self._tracker.start(frame)
         own = {

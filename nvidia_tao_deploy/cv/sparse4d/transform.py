@@ -32,11 +32,7 @@ class FrameTransform:
         self._settings, self._backend = settings, backend
 
     def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
-        """Write the frame into ``out``.
-
-        Raises:
-            DataError: a file cannot be read, or does not fit the model.
-        """
+        """Write the frame into ``out``; DataError where a file cannot be read, or does not fit the model."""
         meta = sample.meta
         if "projections" in meta:
             for camera, path in enumerate(sample.paths):

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import BeforeValidator
+from typing import Annotated, ClassVar, Literal
 
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
+from nvidia_tao_deploy.spec.messages import empty_means
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, StrList
 
 SOURCES = "Folders (not searched recursively) or .txt lists of"
-
-
-def _lowered(default: str) -> BeforeValidator:
-    """Empty text is unset, as in a message; case does not matter."""
-    return BeforeValidator(lambda value: (value.strip().lower() or default) if isinstance(value, str) else value)
-
-
-def _upper(value: Any) -> Any:
-    return (value.strip().upper() or "BILINEAR") if isinstance(value, str) else value
 
 
 class Evaluate(sections.Evaluate):
@@ -72,13 +62,13 @@ class DatasetConfig(Section):
     """Images, masks and classes."""
 
     resize_padding: bool = field(False, "Keep the aspect ratio and pad around, else stretch.")
-    resize_method: Annotated[Literal["BILINEAR", "BICUBIC", "AREA", "NEAREST_NEIGHBOR"], BeforeValidator(_upper)] = (
+    resize_method: Annotated[Literal["BILINEAR", "BICUBIC", "AREA", "NEAREST_NEIGHBOR"], empty_means("BILINEAR")] = (
         field("BILINEAR", "How images are stretched; empty is BILINEAR, and so is padding.")
     )
-    preprocess: Annotated[Literal["min_max_-1_1", "min_max_0_1", "div_by_255"], _lowered("min_max_-1_1")] = field(
+    preprocess: Annotated[Literal["min_max_-1_1", "min_max_0_1", "div_by_255"], empty_means("min_max_-1_1")] = field(
         "min_max_-1_1", "Range of colour images' values; empty is min_max_-1_1."
     )
-    input_image_type: Annotated[Literal["color", "grayscale"], _lowered("color")] = field(
+    input_image_type: Annotated[Literal["color", "grayscale"], empty_means("color")] = field(
         "color", "grayscale: x / 127.5 - 1 whatever preprocess says, mask values / 255."
     )
     data_class_config: DataClassConfig = section(DataClassConfig)
@@ -94,10 +84,10 @@ class DatasetConfig(Section):
 class Model(Section):
     """Facts about the trained network."""
 
-    arch: Annotated[str, _lowered("resnet")] = field(
+    arch: Annotated[str, empty_means("resnet")] = field(
         "resnet", "vanilla_unet: the output is a smaller, central part of the input."
     )
-    activation: Annotated[Literal["softmax", "sigmoid"], _lowered("softmax")] = field(
+    activation: Annotated[Literal["softmax", "sigmoid"], empty_means("softmax")] = field(
         "softmax", "softmax: the model gives classes; sigmoid (two classes): a probability."
     )
 

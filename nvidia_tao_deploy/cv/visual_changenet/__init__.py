@@ -72,7 +72,7 @@ NETWORK = Network(
     dataset=lambda spec, action: task(spec).dataset(spec, action),
     decode=decode,
     metric=lambda spec, data: task(spec).metric(spec, data),
-    writer=lambda spec, folder, data, _ports: task(spec).writer(spec, folder, data),
+    writer=lambda spec, folder, data, ports: task(spec).writer(spec, folder, data, ports),
     batch_size=lambda spec, action: batch_size_or(f"dataset.{spec.task}.batch_size")(spec, action),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from nvidia_tao_deploy.data.sample import Dataset, Listed
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families import inspection as family
 from nvidia_tao_deploy.network import Decoder, Ports
-from nvidia_tao_deploy.predictions.table import ScoreTable
 from nvidia_tao_deploy.transforms.tiled import TiledTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -93,6 +91,4 @@ def metric(spec: Spec, data: Dataset) -> family.ReportedMetric:
     return family.metric(spec.model.classify.eval_margin, results_folder(spec, "evaluate"), data)
 
 
-def writer(_spec: Spec, folder: Path, data: Dataset) -> ScoreTable:
-    """inference.csv."""
-    return family.writer(folder, data)
+writer = family.writer

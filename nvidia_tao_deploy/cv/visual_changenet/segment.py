@@ -122,7 +122,7 @@ def metric(spec: Spec, data: Dataset) -> Metric:
     return family.ReportedMetric(found, ChangePictures(folder, colors(spec), data.root, truth))
 
 
-def writer(spec: Spec, folder: Path, data: Dataset) -> ChangePictures:
+def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> ChangePictures:
     """Pictures of every pair."""
     return ChangePictures(folder, colors(spec), data.root)
 

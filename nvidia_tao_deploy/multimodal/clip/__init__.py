@@ -16,7 +16,7 @@ from nvidia_tao_deploy.families import image_text as family
 from nvidia_tao_deploy.families.images import calibration_images
 from nvidia_tao_deploy.multimodal.clip.scores import ImageTextMetric
 from nvidia_tao_deploy.multimodal.clip.spec import Captions, Spec
-from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
+from nvidia_tao_deploy.network import Decoder, Port, Ports
 from nvidia_tao_deploy.predictions.embeddings import EmbeddingWriter
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.towers import TowerTransform
@@ -27,11 +27,7 @@ INFERENCE_SUFFIXES = SUFFIXES | {".gif", ".webp"}
 
 
 def folders(spec: Spec, key: str) -> list[tuple[str, Captions]]:
-    """The datasets under a key, each with its folder.
-
-    Raises:
-        SpecError: there are none, or one has no folder.
-    """
+    """The datasets under a key, each with its folder; SpecError where there are none, or one has no folder."""
     found = []
     for index, source in enumerate(spec.require(key)):
         if not source.image_dir:
@@ -71,11 +67,7 @@ def dataset(spec: Spec, action: str) -> Joined:
 
 
 def class_texts(spec: Spec, images: ClassFolder) -> list[str]:
-    """The words for each class folder.
-
-    Raises:
-        SpecError: ``class_names`` names a folder that is not there.
-    """
+    """The words for each class folder; SpecError where ``class_names`` names a folder that is not there."""
     given = spec.evaluate.zero_shot.class_names
     strangers = set(given) - set(images.class_names)
     if strangers:
@@ -151,23 +143,15 @@ def metric(spec: Spec, _data: Dataset) -> ImageTextMetric:
     return ImageTextMetric(class_texts(spec, ClassFolder(folder)) if folder else ())
 
 
-def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> EmbeddingWriter:
-    """HDF5 files of embeddings, tables of matches."""
-    return EmbeddingWriter(folder, "image", "image_paths", spec.inference.top_k)
-
-
-NETWORK = Network(
-    spec=Spec,
-    bind=family.binder(Port("image", channels=(3,))),
+NETWORK = family.towers(
+    Spec,
+    visual=Port("image", channels=(3,)),
+    sides=sides,
     calibration=calibration,
     transform=transform,
     dataset=dataset,
     decode=decode,
     metric=metric,
-    writer=writer,
-    batch_size=family.batch_size,
-    open=family.opener(sides),
-    sidecars=family.sidecars,
-    sources=family.sources,
+    writer=lambda spec, folder, _data, _ports: EmbeddingWriter(folder, "image", "image_paths", spec.inference.top_k),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

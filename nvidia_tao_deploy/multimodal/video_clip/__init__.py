@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.data.sample import Dataset
@@ -11,7 +10,7 @@ from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families import image_text as family
 from nvidia_tao_deploy.multimodal.video_clip.gallery import ClipMetric, Gallery
 from nvidia_tao_deploy.multimodal.video_clip.spec import Spec
-from nvidia_tao_deploy.network import Network, Port, Ports
+from nvidia_tao_deploy.network import Port, Ports
 from nvidia_tao_deploy.predictions.embeddings import EmbeddingWriter
 from nvidia_tao_deploy.transforms.towers import TowerTransform
 from nvidia_tao_deploy.transforms.video import VideoTransform
@@ -62,23 +61,14 @@ def transform(spec: Spec, ports: Ports) -> TowerTransform:
     return family.transform(spec, ports, visual, known[1] if known else spec.model.canonicalize_text)
 
 
-def writer(spec: Spec, folder: Path, _data: Dataset, _ports: Ports) -> EmbeddingWriter:
-    """HDF5 files of embeddings, tables of matches."""
-    return EmbeddingWriter(folder, "video", "chunk_ids", spec.inference.top_k)
-
-
-NETWORK = Network(
-    spec=Spec,
-    bind=family.binder(Port("video", rank=5)),
+NETWORK = family.towers(
+    Spec,
+    visual=Port("video", rank=5),
+    sides=sides,
     calibration=lambda spec: gallery(spec, with_queries=False),
     transform=transform,
     dataset=dataset,
-    decode=family.decoder(sides),
     metric=lambda _spec, _data: ClipMetric(),
-    writer=writer,
-    batch_size=family.batch_size,
-    open=family.opener(sides),
-    sidecars=family.sidecars,
-    sources=family.sources,
+    writer=lambda spec, folder, _data, _ports: EmbeddingWriter(folder, "video", "chunk_ids", spec.inference.top_k),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

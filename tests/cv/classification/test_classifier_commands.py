@@ -307,8 +307,8 @@ def test_a_model_of_another_width_than_the_class_map(shell: Shell, data: Data, t
     [
         ("classification_tf1", {"eval_config": {"topk": 3}}, "top_k"),
         ("classification_tf1", {"train_config": {"preprocess_mode": "coffee"}}, "caffe"),
-        ("classification_tf1", {"train_config": {"image_mean": {"r": 1.0}}}, "lacks the key b and g"),
-        ("classification_tf1", {"train_config": {"image_mean": {"x": 1.0}}}, "not x"),
+        ("classification_tf1", {"train_config": {"image_mean": {"r": 1.0}}}, "no mean for channel 'b'"),
+        ("classification_tf1", {"train_config": {"image_mean": {"x": 1.0}}}, "'x' is not a channel"),
         ("classification_tf1", {"model_config": {"resize_interpolation_method": 2}}, "BICUBIC"),
         ("classification_tf2", {"evaluate": {"class_map": "x"}}, "classmap"),
         ("classification_tf2", {"dataset": {"image_mean": [1, 2]}}, "1 or 3"),
