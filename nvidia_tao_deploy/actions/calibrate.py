@@ -180,7 +180,7 @@ def _from_cache(
     cache: Path, key: CacheKey, spec: Any, model: ModelProto, tensors: Sequence[str], images: CalibrationImages | None
 ) -> Scales | None:
     """Scales of an existing cache; None where it does not fit and the images to calibrate anew are there."""
-    from nvidia_tao_deploy.calibration.cache import read_cache, scales_from_cache
+    from nvidia_tao_deploy.calibration.cache import match_scales, read_cache
     from nvidia_tao_deploy.calibration.provenance import explain_mismatch, read_key
 
     written_with = read_key(cache)
@@ -200,7 +200,7 @@ def _from_cache(
         say(f"note: {cache}: {warning}")
     if not written_with:
         say(f"note: {cache} has no record of its origin; it is taken to belong to this model")
-    match = scales_from_cache(model, content, tensors)
+    match = match_scales(model, content.scales, tensors)
     if match.unmatched and written_with and written_with.tensors != key.tensors and (images or data_file):
         say(f"note: {cache} lacks {len(match.unmatched)} of the tensors to quantize now, calibrating anew")
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nvidia_tao_deploy.actions.calibrate import QUANTIZED, CalibrationImages, calibration_facts, find_scales
+from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.network import Network, Ports
 from nvidia_tao_deploy.pipeline.ranks import Team
@@ -145,10 +146,9 @@ def float_globs() -> tuple[str, ...]:
 
 def _kept_note(kept: list[tuple[str, str]], half: str) -> str:
     """E.g. "31 nodes stay fp32 in this fp16 graph: /norm/Pow (exponential or power), ... and 26 more"."""
-    listed = ", ".join(f"{name} ({reason})" for name, reason in kept[:NAMED])
-    more = f" and {len(kept) - NAMED} more" if len(kept) > NAMED else ""
+    listed = some([f"{name} ({reason})" for name, reason in kept], NAMED)
     verb = "nodes stay" if len(kept) != 1 else "node stays"
-    return f"{len(kept)} {verb} fp32 in this {half} graph: {listed}{more}"
+    return f"{len(kept)} {verb} fp32 in this {half} graph: {listed}"
 
 
 def _fit(prepared: Prepared, backend: Backend, path: Path) -> None:
@@ -177,13 +177,13 @@ def _fit(prepared: Prepared, backend: Backend, path: Path) -> None:
     unknown = unsupported_nodes(prepared.model, known_operators(backend, opset(prepared.model)))
     foreign = [node for node in unknown if node.domain and backend.features.plugins]
     if foreign:
-        listed = ", ".join(map(str, foreign[:NAMED]))
+        listed = some(foreign, NAMED)
         prepared.notes.append(f"{len(foreign)} nodes of other domains must be plugins {backend.title} finds: {listed}")
         unknown = [node for node in unknown if node not in foreign]
     if not unknown:
         return
     lowerable = [node for node in unknown if node.op_type in PLUGIN_OPS]
-    listed = ", ".join(map(str, unknown[:NAMED])) + (f" and {len(unknown) - NAMED} more" if unknown[NAMED:] else "")
+    listed = some(unknown, NAMED)
     raise BuildError(
         f"{backend.title} does not know the operator of {len(unknown)} node{'s' if len(unknown) > 1 else ''}: {listed}",
         where=str(path),

@@ -77,18 +77,13 @@ def read_cache(path: Path) -> CalibrationCache:
     """Read a calibration cache file.
 
     Raises:
-        DataError: missing, unreadable, empty, not text, or without a TensorRT header.
+        DataError: missing, unreadable, empty, or without a TensorRT header.
     """
-    path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError as error:
-        remedy = "Check calibration.cal_cache_file."
-        raise DataError("no such calibration cache", where=str(path), remedy=remedy) from error
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise DataError(f"cannot read the calibration cache: {error.strerror}", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise DataError("not a calibration cache: it is not text", where=str(path), remedy=_REMEDY) from error
+        what = f"cannot read the calibration cache: {error.strerror}"
+        raise DataError(what, where=str(path), remedy="Check calibration.cal_cache_file.") from error
     return parse_cache(text, where=str(path))
 
 
@@ -154,7 +149,7 @@ def write_cache(
     path: Path, scales: Mapping[str, float], *, version: tuple[int, int, int], algorithm: str = ENTROPY
 ) -> None:
     """Write a cache file as a whole; see ``format_cache``."""
-    write_text(Path(path), format_cache(scales, version=version, algorithm=algorithm))
+    write_text(path, format_cache(scales, version=version, algorithm=algorithm))
 
 
 def encode_version(version: tuple[int, int, int]) -> int:
@@ -187,13 +182,10 @@ def _usable_scale(digits: str) -> tuple[float | None, str | None]:
     return magnitude, None
 
 
-def scales_from_cache(model: ModelProto, cache: CalibrationCache, tensors: Sequence[str]) -> ScaleMatch:
-    """Scales for ``tensors``, the activations that ``quantize`` will ask for, from a cache of the same network."""
-    return match_scales(model, cache.scales, tensors)
-
-
 def match_scales(model: ModelProto, table: Mapping[str, float], tensors: Sequence[str]) -> ScaleMatch:
-    """Look each tensor up by name; else go back through operators that do not change the range.
+    """Scales for ``tensors``, the activations that ``quantize`` will ask for, from those of the same network.
+
+    Each is looked up by name; else the way goes back through operators that do not change the range.
 
     Those are pooling by maximum and data movement (the values are the same ones), Concat when every part has a
     scale (the largest serves all), and ReLU, whose input range covers its output.
@@ -236,14 +228,11 @@ def read_qat_scales(path: Path) -> dict[str, float]:
     Raises:
         DataError: missing, not JSON, without "tensor_scales", or with a value that is not a positive number.
     """
-    path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        remedy = "Check cal_json_file, or calibrate (force_ptq)."
-        raise DataError("no such file of QAT scales", where=str(path), remedy=remedy) from error
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the QAT scales: {error}", where=str(path)) from error
+        what = f"cannot read the QAT scales: {getattr(error, 'strerror', None) or error}"
+        raise DataError(what, where=str(path), remedy="Check cal_json_file, or calibrate (force_ptq).") from error
     table = content.get("tensor_scales") if isinstance(content, dict) else None
     if not isinstance(table, dict) or not table:
         raise DataError('the file has no "tensor_scales" table', where=str(path), remedy="Export the QAT model again.")

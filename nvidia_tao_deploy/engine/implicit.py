@@ -54,9 +54,10 @@ def save_cache(calibrator: Any, plan: BuildPlan) -> None:
 
 def cache_header(version: str, algorithm: str) -> str:
     """The first line of a cache: ``TRT-8503-EntropyCalibration2`` for 8.5.3, ``TRT-101303-...`` for 10.13.3."""
+    from nvidia_tao_deploy.calibration.cache import encode_version
+
     major, minor, patch = (*version_tuple(version), 0, 0)[:3]
-    number = major * (10_000 if major >= 10 else 1_000) + minor * 100 + patch
-    return f"TRT-{number}-{algorithm}"
+    return f"TRT-{encode_version((major, minor, patch))}-{algorithm}"
 
 
 def usable_cache(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.engine.backend import RTX_UNSERVED, Backend
 from nvidia_tao_deploy.engine.profiles import Profile
 from nvidia_tao_deploy.errors import BuildError
@@ -173,12 +174,12 @@ def _graph_problems(facts: GraphFacts, backend: Backend, notes: list[str]) -> li
             "operators that changed since may be refused"
         )
     if facts.integer_nodes:
-        names = _listing(facts.integer_nodes)
+        names = some(facts.integer_nodes, 8)
         problems.append((f"integer operators are not supported: {names}.", "Quantize with Q/DQ pairs instead."))
     if not features.plugins and facts.custom_nodes:
-        problems.append((f"plugin or custom operators are not supported: {_listing(facts.custom_nodes)}.", _LOWER))
+        problems.append((f"plugin or custom operators are not supported: {some(facts.custom_nodes, 8)}.", _LOWER))
     if backend.name == "tensorrt_rtx" and facts.nms_nodes:
-        problems.append((f"there is no NonMaxSuppression: {_listing(facts.nms_nodes)}.", _LOWER))
+        problems.append((f"there is no NonMaxSuppression: {some(facts.nms_nodes, 8)}.", _LOWER))
     if facts.quantized_convolution and not features.int8_convolution and facts.precision == "int8":
         problems.append(("int8 convolutions need TensorRT-RTX 1.7 or newer.", "Upgrade it or use fp16."))
     if facts.is_quantized and not features.float16_scales and facts.scale_types - {"float"}:
@@ -186,11 +187,6 @@ def _graph_problems(facts: GraphFacts, backend: Backend, notes: list[str]) -> li
     if facts.is_quantized and features.typing == "weak" and facts.missing_zero_points:
         problems.append((f"{facts.missing_zero_points} Q/DQ nodes have no zero point.", "Give them an int8 zero."))
     return problems
-
-
-def _listing(nodes: tuple[str, ...], limit: int = 8) -> str:
-    shown = ", ".join(nodes[:limit])
-    return shown if len(nodes) <= limit else f"{shown} and {len(nodes) - limit} more"
 
 
 def _option_problems(options: BuildOptions, backend: Backend, weak: bool, notes: list[str]) -> list[Problem]:

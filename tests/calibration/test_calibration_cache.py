@@ -18,7 +18,6 @@ from nvidia_tao_deploy.calibration.cache import (
     parse_cache,
     read_cache,
     read_qat_scales,
-    scales_from_cache,
     scales_from_qat,
     write_cache,
 )
@@ -114,10 +113,10 @@ def test_files(tmp_path):
     write_cache(path, {"a": 1.0}, version=(8, 6, 1))
     assert path.read_bytes() == b"TRT-8601-EntropyCalibration2\na: 3f800000\n"
     assert read_cache(path).scales == {"a": 1.0}
-    with pytest.raises(DataError, match="no such"):
+    with pytest.raises(DataError, match="No such"):
         read_cache(tmp_path / "none")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="not text"):
+    with pytest.raises(DataError, match="not a TensorRT calibration cache"):
         read_cache(tmp_path / "binary")
     for bad in (0.0, -1.0, float("nan"), 1e-60):
         with pytest.raises(DataError, match="not a positive"):
@@ -160,7 +159,7 @@ def test_scales_are_found_by_name_then_back_through_commuting_operators():
 
 
 def test_a_cache_gives_scales_for_what_is_asked():
-    match = scales_from_cache(chain(), parse_cache("TRT-8503-EntropyCalibration2\nx: 3f800000\n"), ["x", "sig"])
+    match = match_scales(chain(), parse_cache("TRT-8503-EntropyCalibration2\nx: 3f800000\n").scales, ["x", "sig"])
     assert match.scales == {"x": 1.0}
     assert match.unmatched == ["sig"]
 
@@ -175,7 +174,7 @@ def test_qat_scales_by_exact_name_then_unique_prefix(tmp_path):
         path.write_text(content)
         with pytest.raises(DataError):
             read_qat_scales(path)
-    with pytest.raises(DataError, match="no such"):
+    with pytest.raises(DataError, match="No such"):
         read_qat_scales(tmp_path / "none.json")
 
 
