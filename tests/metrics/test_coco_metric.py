@@ -105,6 +105,23 @@ def test_equals_pycocotools(tmp_path, seed):
         assert metric.per_class()[category][0] == (part.mean() if (part > -1).all() else -1)
 
 
+def test_areas_on_a_border_count_on_both_sides(tmp_path):
+    """32 x 32 and 96 x 96, as truth and as what is found in vain, are small and medium, medium and large."""
+    sides = [16, 32, 64, 96, 128]
+    document = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "c"}]}
+    detections = {}
+    for i, side in enumerate(sides, 1):
+        document["images"].append({"id": i, "file_name": f"{i}.jpg"})
+        row = {"id": i, "image_id": i, "category_id": 1, "bbox": [0.0, 0.0, side, side], "area": side**2, "iscrowd": 0}
+        document["annotations"].append(row)
+        detections[i] = np.array([[1, 0.9, 0, 0, side, side], *([1, 0.95, 300, 300, 300 + s, 300 + s] for s in sides)])
+    dataset = dataset_of(tmp_path, document)
+    metric = CocoMetric(dataset)
+    for i in range(len(dataset)):
+        metric.update(dataset[i], predictions(detections[dataset[i].id]))
+    np.testing.assert_array_equal(metric.stats(), by_pycocotools(document, detections).stats)
+
+
 def test_only_evaluated_images_and_wanted_classes_count(tmp_path):
     document, detections = scene(3)
     dataset = dataset_of(tmp_path, document)

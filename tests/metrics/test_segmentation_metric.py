@@ -126,6 +126,18 @@ def test_values_without_a_class_are_counted_and_named(tmp_path: Path) -> None:
     assert "count as class 0" in counting.report()
 
 
+def test_a_colour_file_of_grey_pixels_is_read_by_its_levels_where_no_class_has_a_colour(tmp_path: Path) -> None:
+    grey = np.array([[0, 7, 9]], np.uint8)
+    Image.fromarray(np.repeat(grey[..., None], 3, axis=2)).save(tmp_path / "a.png")
+    for colors in ({}, {(7, 7, 7): 1}):
+        truth = MaskCodes({0: 0, 7: 1}, colors).read(tmp_path / "a.png", (3, 1))
+        assert truth.labels.tolist() == [[0, 1, IGNORE]]
+        assert truth.unmapped == {"9": 1}
+    Image.fromarray(np.array([[[0, 0, 0], [7, 7, 8], [9, 9, 9]]], np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="a colour picture, and classes are told by grey values"):
+        MaskCodes({0: 0}).read(tmp_path / "a.png", (3, 1))
+
+
 def test_values_beyond_16_bits_have_no_class(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 1, -1, 70000]], np.int32)).save(tmp_path / "a.tif")
     truth = MaskCodes({0: 0, 1: 1}).read(tmp_path / "a.tif", (4, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from nvidia_tao_deploy.data.folder import ClassFolder
 from nvidia_tao_deploy.families import classification as family
 from nvidia_tao_deploy.predictions.types import Classification
+from nvidia_tao_deploy.spec.load import load_spec
 
 CLASSES = ["zebra", "ant", "cow", "bee", "dog"]  # index order of the class map, not sorted
 CAFFE_BGR = [103.939, 116.779, 123.68]
@@ -208,6 +210,14 @@ def test_tf2_batch_size_of_inference_is_that_of_evaluate(data: Data) -> None:
     assert batch_size(load_spec(Spec, {}), "inference") == 64
     assert batch_size(load_spec(Spec, {"evaluate": {"batch_size": 7}}), "inference") == 7
     assert batch_size(load_spec(Spec, {"inference": {"batch_size": 3}}), "inference") == 3
+
+
+@pytest.mark.parametrize("network", ["classification_tf1", "classification_tf2"])
+@pytest.mark.parametrize("action", ["evaluate", "inference"])
+def test_class_names_of_either_action_go_into_the_manifest(data: Data, network: str, action: str) -> None:
+    page = import_module(f"nvidia_tao_deploy.cv.{network}").NETWORK
+    key = "class_map" if network == "classification_tf1" else "classmap"
+    assert list(page.labels(load_spec(page.spec, {action: {key: str(data.map)}}))) == CLASSES
 
 
 def test_two_classes_are_decided_by_argmax(shell: Shell, tmp_path: Path) -> None:

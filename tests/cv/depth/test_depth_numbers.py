@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.metrics import depth
 from nvidia_tao_deploy.predictions.depth import DepthMap, colorize
+from nvidia_tao_deploy.predictions.depth_writer import DepthWriter
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 
@@ -239,3 +241,16 @@ def test_colours() -> None:
     assert np.array_equal(picture[0, 2], picture[1, 2])
     assert len(np.unique(colorize(np.full((3, 3), 5.0)).reshape(-1, 3), axis=0)) == 1
     assert not colorize(np.full((2, 2), np.nan)).any()
+
+
+def test_maps_of_one_name_do_not_overwrite_each_other_and_what_is_clipped_is_told(tmp_path: Path, capsys: Any) -> None:
+    writer = DepthWriter(tmp_path, png16_scale=100)
+    for folder in ("a/left", "b/left", "c/left"):
+        values = np.array([[1.0, 655.36, -1.0]], np.float32)
+        writer.write(Sample(0, (Path(folder) / "0.png",)), DepthMap(values, geometry((3, 1), (3, 1))))
+    (written,) = writer.close()
+    stems = ["left_0", "left_0_2", "left_0_3"]
+    names = sorted(name for stem in stems for name in (f"{stem}.png", f"{stem}_16bit.png"))
+    assert sorted(path.name for path in written.iterdir()) == names
+    assert np.asarray(Image.open(written / "left_0_2_16bit.png")).tolist() == [[100, 65535, 0]]
+    assert "6 pixels do not fit into 16 bits" in capsys.readouterr().out

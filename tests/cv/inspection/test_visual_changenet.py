@@ -23,7 +23,7 @@ from nvidia_tao_deploy.cv.visual_changenet.spec import Spec
 from nvidia_tao_deploy.data.pairs import PairFiles
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError
-from nvidia_tao_deploy.metrics.change import change_figures
+from nvidia_tao_deploy.metrics.change import ChangeMetric, change_figures
 from nvidia_tao_deploy.metrics.segmentation import confusion_matrix
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.spec.load import load_spec
@@ -114,6 +114,14 @@ def test_labels_of_0_and_1_read_as_0_and_255_are_told(shell: Shell, tmp_path: Pa
     for how, told in (("norm", True), ("none", False)):
         assert shell("visual_changenet", "evaluate", "-e", spec, f"dataset.segment.label_transform={how}") == 0
         assert ("label_transform norm leaves the classes 0 and 1 of 3" in shell.out) == told
+
+
+def test_labels_that_are_no_class_are_left_out_and_told() -> None:
+    metric = ChangeMetric(2, lambda _sample, _size: np.array([[0, 1, 1, 255]], np.uint16))
+    metric.update(Sample("a", ()), np.array([[0, 1, 0, 0]]))
+    assert metric.compute()["acc"] == pytest.approx(2 / 3)
+    assert "1 pixel" in metric.report()
+    assert "(25.0 %)" in metric.report()
 
 
 def test_absent_classes_count_as_zero_and_figures_follow_the_formula() -> None:

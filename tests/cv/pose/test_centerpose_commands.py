@@ -17,8 +17,13 @@ from cv.pose import pose_replay as replay
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from nvidia_tao_deploy.cv.centerpose import decode
 from nvidia_tao_deploy.cv.centerpose.spec import Spec
+from nvidia_tao_deploy.cv.centerpose.transform import CameraGeometry
 from nvidia_tao_deploy.metrics.poses import ERRORS, MEANS
+from nvidia_tao_deploy.network import Ports
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.spec.load import load_spec
 
 COUNT = len(replay.SIZES)
 
@@ -124,6 +129,24 @@ def test_errors_and_report_equal_the_contract(shell: Shell, data: Path, symmetry
                 precisions,
             )
     assert 0.1 < results(data)["Mean 3D IoU"] < 0.9
+
+
+def test_a_grid_that_the_spec_states_wins_over_a_quarter_of_the_input() -> None:
+    inputs = {"input": TensorInfo("input", (None, 3, 512, 512), np.dtype(np.float32))}
+    outputs = {
+        "scores": np.ones((1, 1, 1), np.float32),
+        "bboxes": np.array([[[8, 16, 24, 32]]], np.float32),
+        "obj_scale": np.ones((1, 1, 3), np.float32),
+        "kps_heatmap_mean": np.full((1, 1, 16), -10000, np.float32),
+    }
+    flat = replay.on_image(replay.vertices(replay.scene_objects(1)[0]), replay.camera((512, 512)))
+    placed = CameraGeometry((512, 512), (512, 512), (1, 1), camera=replay.camera((512, 512)))
+    for dataset, cell in (({}, 4), ({"output_res": 64}, 8)):
+        run = decode(load_spec(Spec, {"dataset": dataset}), Ports(inputs, {}), "evaluate")
+        points = (flat / cell).reshape(1, 1, 16).astype(np.float32)
+        (found,) = run({**outputs, "kps_displacement_mean": points}, [placed])
+        np.testing.assert_allclose(found.boxes_xyxy, np.array([[8, 16, 24, 32]]) * cell)
+        np.testing.assert_allclose(found.keypoints[0], flat, atol=1e-3)
 
 
 @pytest.mark.parametrize("opencv", [True, False])

@@ -13,11 +13,12 @@ from actions.commands import Shell, status, write_spec
 from cv.segmentation import seg_replay as replay
 from PIL import Image
 
-from nvidia_tao_deploy.cv.unet import bind, decode_maps, transform
+from nvidia_tao_deploy.cv.unet import bind, decode, decode_maps, transform
 from nvidia_tao_deploy.cv.unet.spec import Spec
 from nvidia_tao_deploy.cv.unet.transform import UnetTransform, placed
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.spec.known import proto_tables
 from nvidia_tao_deploy.spec.load import load_spec
@@ -257,6 +258,13 @@ def test_the_transform_is_the_contracts(tmp_path: Path) -> None:
         placing(Sample("a", (tmp_path / "a.png",)), {"x": out})
         wanted = np.asarray(Image.fromarray(pixels).resize((40, 24), Image.Resampling[name])).astype(np.float32)
         np.testing.assert_allclose(out, wanted[..., ::-1].transpose(2, 0, 1) / 127.5 - 1, atol=1e-6)
+    out = np.empty((1, 16, 28), np.float32)
+    even = pixels[:32, :56]
+    Image.fromarray(even).save(tmp_path / "even.png")
+    placing = UnetTransform(method="AREA", color="RGB", **stretch)
+    placing(Sample("a", (tmp_path / "even.png",)), {"x": out})
+    grey = np.asarray(Image.fromarray(even).convert("L"), float).reshape(16, 2, 28, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(out[0], grey, atol=0.51)  # the mean of 4 pixels, in whole levels
     grey = np.full((10, 40, 1), 200, np.uint8)
     canvas = placed(grey, (40, 20), (40, 20), method="BICUBIC", keep_aspect=True, fill=127.5)
     assert canvas.offset == (0.0, 5.0)
@@ -289,6 +297,23 @@ def test_ranges_and_padding_are_trainings(
     assert (out[:, 5:15, 20:] == high).all()
     assert (out[:, :5] == padding).all()
     assert (out[:, 15:] == padding).all()
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32])
+def test_whole_numbers_of_a_sigmoid_model_are_classes(kind: type[np.generic]) -> None:
+    """An export with integers has taken the decision already; 0.5 is not over one half."""
+    classes = [{"name": name, "label_id": i} for i, name in enumerate("ab")]
+    tree = {
+        "model_config": {"activation": "sigmoid"},
+        "dataset_config": {"data_class_config": {"target_classes": classes}},
+    }
+    output = TensorInfo("argmax_1", (None, 1, 3, 1), np.dtype(kind))
+    ports = Ports({}, {"argmax_1": output})
+    values = np.array([0, 1, 1] if kind is np.int64 else [0.5, 0.51, 1], kind).reshape(1, 1, 3, 1)
+    (found,) = decode(load_spec(Spec, tree), ports, "evaluate")(
+        {"argmax_1": values}, [Geometry((3, 1), (3, 1), (1, 1))]
+    )
+    assert found.class_ids.tolist() == [[0, 1, 1]]
 
 
 def test_values_that_are_no_classes_are_errors() -> None:

@@ -18,7 +18,10 @@ from repository import MODELS
 from nvidia_tao_deploy.cv.mask2former.spec import Spec as Mask2FormerSpec
 from nvidia_tao_deploy.cv.oneformer.spec import Spec as OneFormerSpec
 from nvidia_tao_deploy.cv.oneformer.task import task_tokens
-from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.data.masks import IGNORE
+from nvidia_tao_deploy.data.panoptic import CocoPanoptic, PanopticFile
+from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
+from nvidia_tao_deploy.families.universal_segmentation import InstanceTruth, read_label_map
 from nvidia_tao_deploy.predictions.queries import (
     instance_queries,
     instances,
@@ -715,3 +718,42 @@ def test_classes_beyond_the_list_are_things_with_their_number() -> None:
     regions = panoptic_regions(found, [SegmentClass("sky", (1, 2, 3), isthing=False)])
     assert [region.text for region in regions] == ["sky", "1", "2"]
     assert [int(region.mask.sum()) for region in regions] == [1, 2, 1]
+
+
+def test_categories_that_the_model_lacks_are_void_and_told(tmp_path: Path) -> None:
+    """Of segments and of instances; crowds are void and not worth a word."""
+    ids = np.array([[1, 1, 2, 3, 4, 0]], np.uint8)
+    Image.fromarray(np.stack([ids, 0 * ids, 0 * ids], axis=-1)).save(tmp_path / "a.png")
+    rows = ((1, 5, False), (2, 9, False), (3, 9, True), (7, 9, False))  # the last one is not in the picture
+    truth = PanopticFile(tmp_path / "a.png", rows, {5: 0}).load((6, 1))
+    assert truth.labels.tolist() == [[0, 0, *[IGNORE] * 4]]
+    assert truth.unmapped == {"category 9": 1, "segment 4": 1}
+
+    def annotation(number: int, category: int, left: int, wide: int, **more: Any) -> dict[str, Any]:
+        outline = [left, 0, left + wide, 0, left + wide, 1, left, 1]
+        return {"id": number, "category_id": category, "iscrowd": 0, "segmentation": [outline], **more}
+
+    listed = (annotation(1, 5, 0, 4), annotation(2, 9, 2, 1), annotation(3, 9, 4, 1), annotation(4, 5, 5, 1, iscrowd=1))
+    labelled = InstanceTruth(listed, {5: 0}, "x.json").load((6, 1))
+    assert labelled.labels.tolist() == [[0, 0, IGNORE, 0, IGNORE, IGNORE]]
+    assert labelled.unmapped == {"category 9": 2}
+
+
+def test_panoptic_images_that_are_gone_are_skipped_and_told(tmp_path: Path) -> None:
+    Scene(tmp_path)
+    (tmp_path / "images" / "003.png").unlink()
+    files = (tmp_path / "panoptic.json", tmp_path / "images", tmp_path / "panoptic")
+    data = CocoPanoptic(*files, contiguous=False, first_id=1, classes=5)
+    assert [data[i].id for i in range(len(data))] == [10 + i for i in range(len(replay.SIZES)) if i != 3]
+    assert "003.png" in data.issues[0]
+    with pytest.raises(DataError, match=r"003\.png"):
+        CocoPanoptic(*files, contiguous=False, first_id=1, classes=5, strict=True)
+
+
+def test_a_label_map_without_ids_is_a_list_of_classes_only(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps([{"name": "a"}, {"name": "b"}]))
+    classes = read_label_map(tmp_path / "labels.json", 2, contiguous=True, first_id=0)
+    assert [entry.name for entry in classes] == ["a", "b"]
+    for first_id in (0, 1):
+        with pytest.raises(DataError, match=r"'a' \(id None\) would be class -"):
+            read_label_map(tmp_path / "labels.json", 2, contiguous=False, first_id=first_id)
