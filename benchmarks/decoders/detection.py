@@ -241,7 +241,7 @@ def mask_rcnn() -> Case:
 @row("faster_rcnn (200 rows)", "faster_rcnn")
 def faster_rcnn() -> Case:
     """Rows of the NMS, corners divided by the canvas's sides less one."""
-    from nvidia_tao_deploy.cv.faster_rcnn.decode import decode_rois
+    from nvidia_tao_deploy.cv.faster_rcnn import decode_rois
 
     rng = np.random.default_rng(0)
     rows = rng.random((BATCH, 1, 200, 7)).astype(np.float32)

@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ _END_OF_PNG = b"IEND\xaeB`\x82"
 # Some writers pad or append a few bytes after the end marker; further away it may belong to a thumbnail.
 _TAIL_BYTES = 64
 _OPENCV_MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "RGBA", "L", "LA", "P", "1", "I;16"}}
+_ORIENTATION = 0x0112  # of EXIF
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
 
 
@@ -113,6 +114,19 @@ def decode_reduced(
             where=str(path),
             remedy="The file is corrupt, truncated or not an image; replace it or remove it from the set.",
         ) from error
+
+
+def decode_upright(path: Path, mode: ColorMode = "RGB", backend: Backend = "opencv") -> NDArray[Any]:
+    """Pixels (H, W, C) as :func:`decode` gives them, turned as the EXIF orientation of a JPEG file says."""
+    pixels = decode(path, mode, backend)
+    orientation = _orientation(path)
+    if orientation in (5, 6, 7, 8):  # rows and columns swapped
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def plain_jpeg(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[bytes, tuple[int, int]] | None:
@@ -293,3 +307,10 @@ def _images_among(folder: Path, names: Iterable[str], suffixes: Collection[str])
     for name in names:
         if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
             yield folder / name
+
+
+def _orientation(path: Path) -> int:
+    from PIL import Image
+
+    with Image.open(path) as image:  # reads the header only
+        return int(image.getexif().get(_ORIENTATION, 1)) if image.format == "JPEG" else 1

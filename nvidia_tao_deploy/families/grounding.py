@@ -20,8 +20,7 @@ from nvidia_tao_deploy.families.images import calibration_images, image_network
 from nvidia_tao_deploy.network import Decoder, Port, Ports, expect
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
-from nvidia_tao_deploy.predictions.detr import best_pairs, checked_outputs
-from nvidia_tao_deploy.predictions.prompted import class_scores
+from nvidia_tao_deploy.predictions.detr import best_pairs, checked_outputs, class_scores
 from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.transforms.prompt import TEXT_INPUTS, PromptEncoder, PromptGeometry, PromptTransform
 from nvidia_tao_deploy.transforms.tokenizer import load_tokenizer

@@ -10,7 +10,7 @@ from typing import Any
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.captions import Joined, text_file
 from nvidia_tao_deploy.data.sample import Dataset, Listed
-from nvidia_tao_deploy.data.text import read_text
+from nvidia_tao_deploy.data.text import counted, read_text, some
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.families.image_text_spec import ImageTextSpec
 from nvidia_tao_deploy.network import Binder, Decoder, Network, Port, Ports, expect
@@ -23,6 +23,7 @@ from nvidia_tao_deploy.transforms.transform import Geometry, Transform
 
 VISUAL, TEXT = "image_embedding", "text_embedding"
 CONFIG, TOKENIZER = "_config.yaml", "_tokenizer"
+LOOKED_AT = 64  # tokens of a text in which something known must be
 TOWER_OF = {VISUAL: "vision", TEXT: "text"}
 
 Sides = Callable[[Any, str], Collection[str]]
@@ -196,7 +197,25 @@ def with_texts(spec: Any, parts: Sequence[Dataset], remedy: str) -> Joined:
     return Joined([*parts, *texts])
 
 
+def tell_unknown(spec: Any, action: str, data: Joined) -> Joined:
+    """``data``, whose ``issues`` tell the texts of which the tokenizer knows no part: all of them look alike."""
+    model = getattr(spec, action).trt_engine or spec.gen_trt_engine.onnx_file
+    texts = dict.fromkeys(text for sample in data if (text := sample.meta.get("text")))
+    source = spec.model.tokenizer or (model and sidecar(Path(model), TOKENIZER))
+    if not texts or not source:
+        return data
+    known, canonicalize = trained_as(spec, Path(model)) if model else None, spec.model.canonicalize_text
+    canonicalize = known[1] if known else canonicalize
+    tokens = FixedLength(Path(source), LOOKED_AT)
+    unknown = [text for text in texts if not tokens.knows(canonical(text) if canonicalize else text)]
+    if unknown:
+        data.issues.append(f"{counted(len(unknown), 'texts hold')} no word that the tokenizer knows: {some(unknown)}")
+    return data
+
+
 def towers(spec: type[ImageTextSpec], *, visual: Port, sides: Sides, **more: Any) -> Network:
     """A :class:`Network` with an input ``visual`` whose actions need the embeddings that ``sides`` tells."""
+    dataset = more.pop("dataset")
+    more["dataset"] = lambda spec, action: tell_unknown(spec, action, dataset(spec, action))
     shared = {"batch_size": batch_size, "open": opener(sides), "sidecars": sidecars, "sources": sources}
     return Network(**{"spec": spec, "bind": binder(visual), "decode": decoder(sides), **shared, **more})

@@ -208,45 +208,70 @@ def valid_counts(counts: Array, images: int, limit: int) -> Ints:
     return np.asarray(values, np.int64)
 
 
+@dataclass(frozen=True)
+class NmsPlugin:
+    """What the NMS plugin at the end of a model gives.
+
+    Attributes:
+        outputs: its ports.
+        rows: outputs by role -> labels (B, K), scores (B, K), corners (B, K, 4), and counts (:func:`valid_counts`).
+        place: the rows' corners (N, 4) float32 onto source pixels.
+        first_class_id: id of the first class.
+    """
+
+    outputs: Sequence[Port]
+    rows: Callable[[Mapping[str, Array]], Sequence[Array]]
+    place: Place
+    first_class_id: int = 0
+
+
 def decode_nms(
-    columns: tuple[Array, Array, Array],
-    counts: Array,
+    outputs: Mapping[str, Array],
     geometries: Sequence[Geometry],
     names: Sequence[str],
-    first_class_id: int,
-    threshold: float,
-    place: Place,
+    confidence_threshold: float,
+    *,
+    plugin: NmsPlugin,
+    clip: bool = False,
 ) -> list[PlacedDetections]:
-    """Per image the detections of an NMS plugin, in the model's order (descending score).
+    """Decode one batch: per image, in the model's order (descending score).
 
     Args:
-        columns: labels (B, K), scores (B, K) and corners (B, K, 4) of the rows.
-        counts: see :func:`valid_counts`.
+        outputs: of the plugin, by role.
         geometries: how each of the first ``len(geometries)`` images was placed.
         names: the classes.
-        first_class_id: the first one's id.
-        threshold: detections must score more, compared in float32.
-        place: the rows' corners (N, 4) float32 onto source pixels.
+        confidence_threshold: detections must score more, compared in float32.
+        plugin: what the outputs hold.
+        clip: bring boxes into the source image; a box may reach into the canvas's borders.
 
     Raises:
         ModelError: counts, classes or values that the contract does not allow.
     """
+    *columns, counts = plugin.rows(outputs)
     labels, scores, corners = (column[: len(geometries)].astype(np.float32, copy=False) for column in columns)
     rows = np.arange(scores.shape[1]) < valid_counts(counts, len(geometries), scores.shape[1])[:, None]
     require_finite(scores[rows])
-    kept = rows & (scores > np.float32(threshold))
+    kept = rows & (scores > np.float32(confidence_threshold))
     detections = []
     for image, (mine, geometry) in enumerate(zip(kept, geometries, strict=True)):
         box = corners[image][mine]
-        class_ids = check_detections(labels[image][mine], box, names, first_class_id)
+        class_ids = check_detections(labels[image][mine], box, names, plugin.first_class_id)
+        placed = plugin.place(box, geometry)
+        if clip:
+            placed = np.clip(placed, 0.0, geometry.source_size * 2)
         score = scores[image][mine].astype(np.float64)
-        detections.append(PlacedDetections(place(box, geometry), score, class_ids, geometry=geometry))
+        detections.append(PlacedDetections(placed, score, class_ids, geometry=geometry))
     return detections
 
 
-def nms_columns(rows: Array) -> tuple[Array, Array, Array]:
-    """Labels, scores and corners of NMSDynamic_TRT's rows (B, 1, K, 7): image index, class, score, corners."""
-    return rows[:, 0, :, 1], rows[:, 0, :, 2], rows[:, 0, :, 3:]
+def nms_rows(rows: str, counts: str) -> Callable[[Mapping[str, Array]], Sequence[Array]]:
+    """Of NMSDynamic_TRT: the output ``rows`` (B, 1, K, 7) of image index, class, score, corners, and the counts."""
+
+    def columns(outputs: Mapping[str, Array]) -> Sequence[Array]:
+        table = outputs[rows][:, 0]
+        return table[..., 1], table[..., 2], table[..., 3:], outputs[counts]
+
+    return columns
 
 
 def check_detections(labels: Array, boxes: Array, names: Sequence[str], first_class_id: int) -> Ints:
@@ -319,10 +344,8 @@ class CanvasMetric(KittiMetric):
 def nms_network(
     spec: type[NetworkSpec],
     *,
-    outputs: Sequence[Port],
-    first_class_id: int,
+    plugin: NmsPlugin,
     resize: str,
-    decode: Callable[[Sequence[str], float, str], Decoder],
     places: tuple[Place, Place],
 ) -> Network:
     """A detector whose model ends in an NMS plugin.
@@ -331,34 +354,37 @@ def nms_network(
 
     Args:
         spec: of the network.
-        outputs: of the plugin.
-        first_class_id: id of the first class.
+        plugin: at its end.
         resize: a name of :data:`nvidia_tao_deploy.transforms.resize.PLACEMENTS`.
-        decode: (class names, least score, action) -> decoder.
         places: where an object (clipped as training does) and a detection lie on the canvas.
     """
+
+    def decode(spec: Any, _ports: Ports, action: str) -> Decoder:
+        names, least = class_names(spec), spec.nms_config.confidence_threshold
+        clip = action == "inference"
+        return partial(decode_nms, names=names, confidence_threshold=least, plugin=plugin, clip=clip)
 
     def metric(spec: Any, _data: Dataset) -> CanvasMetric:
         return CanvasMetric(
             class_names(spec),
             *places,
-            first_class_id=first_class_id,
+            first_class_id=plugin.first_class_id,
             iou_threshold=spec.eval_config.matching_iou_threshold,
             confidence_threshold=spec.nms_config.confidence_threshold,
             mode=spec.eval_config.average_precision_mode,
         )
 
     def writer(spec: Any, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:
-        names = dict(enumerate(class_names(spec), first_class_id))
+        names = dict(enumerate(class_names(spec), plugin.first_class_id))
         return DetectionWriter(folder, names, spec.inference.threshold, PALETTE, data.root)
 
     return Network(
         spec=spec,
-        bind=binder(*outputs),
-        dataset=partial(dataset, first_class_id=first_class_id),
+        bind=binder(*plugin.outputs),
+        dataset=partial(dataset, first_class_id=plugin.first_class_id),
         calibration=calibration,
         transform=partial(transform, resize=resize),
-        decode=lambda spec, _ports, action: decode(class_names(spec), spec.nms_config.confidence_threshold, action),
+        decode=decode,
         metric=metric,
         writer=writer,
         batch_size=batch_size_or("eval_config.batch_size"),

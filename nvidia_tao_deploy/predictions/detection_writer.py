@@ -12,10 +12,9 @@ import numpy as np
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text import counted, some
-from nvidia_tao_deploy.files import atomic_write
+from nvidia_tao_deploy.files import atomic_write, write_text
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.predictions.drawing import Rgb, class_color, draw_box, draw_mask
-from nvidia_tao_deploy.predictions.kitti_labels import kitti_line, write_kitti_labels
 from nvidia_tao_deploy.predictions.output_paths import OutputPaths
 from nvidia_tao_deploy.predictions.types import Detections
 
@@ -118,6 +117,21 @@ class DetectionWriter:
 def _rows(found: Detections) -> Iterable[tuple[int, list[float], float]]:
     """(class id, box, score) of each."""
     return zip(found.class_ids.tolist(), found.boxes_xyxy.tolist(), found.scores.tolist(), strict=True)
+
+
+def kitti_line(name: str, box_xyxy: Iterable[float], score: float) -> str:
+    """One label line of 16 fields, without its end.
+
+    Coordinates and score have 3 decimals; fields a 2-D detector does not know are zero. A name with blanks is
+    written as it is.
+    """
+    x1, y1, x2, y2 = box_xyxy
+    return f"{name} 0.00 0 0.00 {x1:.3f} {y1:.3f} {x2:.3f} {y2:.3f} 0.00 0.00 0.00 0.00 0.00 0.00 0.00 {score:.3f}"
+
+
+def write_kitti_labels(path: Path, lines: Iterable[str]) -> None:
+    """Write the lines of one image, each ended by a newline; no line leaves an empty file."""
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nvidia_tao_deploy.data.image import decode_upright
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.data.upright import decode_upright
 from nvidia_tao_deploy.files import write_text
 from nvidia_tao_deploy.predictions.detection_writer import save_picture
 from nvidia_tao_deploy.predictions.output_paths import OutputPaths

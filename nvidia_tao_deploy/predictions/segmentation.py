@@ -69,7 +69,7 @@ def to_canvas(source: Array, geometry: Geometry, fill: int) -> Array:
     if whole:
         return np.asarray(placed)
     canvas = np.full((net_height, net_width), fill, source.dtype)
-    part = canvas[max(top, 0) : max(top + high, 0), max(left, 0) : max(left + wide, 0)]
+    part = canvas[max(top, 0) : top + high, max(left, 0) : left + wide]
     part[...] = placed[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]
     return canvas
 

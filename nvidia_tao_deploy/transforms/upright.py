@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.data.image import decode_upright
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.data.upright import decode_upright
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.resize import resize
 from nvidia_tao_deploy.transforms.transform import Geometry

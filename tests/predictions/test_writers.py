@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter, save_picture
+from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter, kitti_line, save_picture
 from nvidia_tao_deploy.predictions.drawing import PALETTE, draw_box, hashed_color
-from nvidia_tao_deploy.predictions.kitti_labels import kitti_line
 from nvidia_tao_deploy.predictions.segmentation_writer import seeded_color
 from nvidia_tao_deploy.predictions.table import ClassificationWriter
 from nvidia_tao_deploy.predictions.types import Classification, Detections

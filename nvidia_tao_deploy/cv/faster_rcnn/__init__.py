@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nvidia_tao_deploy.actions.verbs import verbs
-from nvidia_tao_deploy.cv.faster_rcnn.decode import decode_rois
+from nvidia_tao_deploy.arrays import Array, Floats
 from nvidia_tao_deploy.cv.faster_rcnn.metric import MeanOfThresholds
 from nvidia_tao_deploy.cv.faster_rcnn.spec import Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
@@ -22,8 +24,23 @@ from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.predictions.drawing import PALETTE
 from nvidia_tao_deploy.transforms.image import ImageTransform
+from nvidia_tao_deploy.transforms.transform import Geometry
 
 classes = partial(family.class_names, keep_case=True)
+
+
+def _place(corners: Array, geometry: Geometry) -> Floats:
+    """Corners divided by the canvas's width - 1 and height - 1, as the proposal layer divides them, on the source."""
+    width, height = geometry.network_size
+    return geometry.to_source(corners.astype(np.float64) * (width - 1, height - 1, width - 1, height - 1))
+
+
+PLUGIN = family.NmsPlugin(
+    outputs=(Port("nms_out", ("NMS",)), Port("nms_out_1", ("NMS_1",))),
+    rows=family.nms_rows("nms_out", "nms_out_1"),
+    place=_place,
+)
+decode_rois = partial(family.decode_nms, plugin=PLUGIN)
 IMAGES = {
     "evaluate": "dataset_config.validation_data_source.image_directory_path",
     "inference": "inference_config.images_dir",
@@ -95,9 +112,7 @@ def writer(spec: Spec, folder: Path, data: Dataset, _ports: Ports) -> DetectionW
 
 NETWORK = Network(
     spec=Spec,
-    bind=family.binder(
-        Port("nms_out", ("NMS",)), Port("nms_out_1", ("NMS_1",)), image=Port("input_image", (), 4, (1, 3))
-    ),
+    bind=family.binder(*PLUGIN.outputs, image=Port("input_image", channels=(1, 3))),
     calibration=family.calibration,
     transform=transform,
     dataset=dataset,

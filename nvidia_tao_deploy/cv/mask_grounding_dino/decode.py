@@ -12,10 +12,16 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families.grounding import INPUTS
 from nvidia_tao_deploy.network import Port, Ports, expect
-from nvidia_tao_deploy.predictions.detr import best_pairs, checked_outputs, sigmoid, to_source_clipped, top_k
+from nvidia_tao_deploy.predictions.detr import (
+    best_pairs,
+    checked_outputs,
+    class_scores,
+    sigmoid,
+    to_source_clipped,
+    top_k,
+)
 from nvidia_tao_deploy.predictions.masks import resized_logits, source_masks
 from nvidia_tao_deploy.predictions.nms import nms
-from nvidia_tao_deploy.predictions.prompted import class_scores
 from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.prompt import PromptGeometry

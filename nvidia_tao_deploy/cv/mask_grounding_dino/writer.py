@@ -9,9 +9,8 @@ from pathlib import Path
 from nvidia_tao_deploy.cv.mask_grounding_dino.decode import Grounded
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.predictions.detection_writer import save_picture
+from nvidia_tao_deploy.predictions.detection_writer import kitti_line, save_picture, write_kitti_labels
 from nvidia_tao_deploy.predictions.drawing import class_color, draw_box, draw_mask
-from nvidia_tao_deploy.predictions.kitti_labels import kitti_line, write_kitti_labels
 from nvidia_tao_deploy.predictions.output_paths import OutputPaths
 
 OUTLINE = 3

@@ -16,7 +16,7 @@ from nvidia_tao_deploy.cv.grounding_dino.spec import Spec
 from nvidia_tao_deploy.errors import DataError, ModelError, RuntimeUnavailableError, SpecError
 from nvidia_tao_deploy.families.grounding import transform
 from nvidia_tao_deploy.network import Ports
-from nvidia_tao_deploy.predictions.prompted import class_scores
+from nvidia_tao_deploy.predictions.detr import class_scores
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.spec.load import load_spec
 from nvidia_tao_deploy.transforms.prompt import TEXT_INPUTS, PromptEncoder

@@ -14,7 +14,7 @@ from PIL import Image
 
 from nvidia_tao_deploy.cv import efficientdet_tf2, faster_rcnn, mask_rcnn
 from nvidia_tao_deploy.cv.efficientdet_tf2.label_map import BUILT_IN, read_label_map
-from nvidia_tao_deploy.cv.faster_rcnn.decode import decode_rois
+from nvidia_tao_deploy.cv.faster_rcnn import decode_rois
 from nvidia_tao_deploy.cv.mask_rcnn.decode import decode_masks
 from nvidia_tao_deploy.cv.rtdetr import COCO_80_IDS
 from nvidia_tao_deploy.data.sample import Sample
