@@ -204,10 +204,10 @@ def tell_unknown(spec: Any, action: str, data: Joined) -> Joined:
     source = spec.model.tokenizer or (model and sidecar(Path(model), TOKENIZER))
     if not texts or not source:
         return data
-    known, canonicalize = trained_as(spec, Path(model)) if model else None, spec.model.canonicalize_text
-    canonicalize = known[1] if known else canonicalize
-    tokens = FixedLength(Path(source), LOOKED_AT)
-    unknown = [text for text in texts if not tokens.knows(canonical(text) if canonicalize else text)]
+    known = trained_as(spec, Path(model)) if model else None
+    cleaned = [canonical(text) if known and known[1] else text for text in texts]
+    found = FixedLength(Path(source), LOOKED_AT).knows(cleaned)
+    unknown = [text for text, any_part in zip(texts, found, strict=True) if not any_part]
     if unknown:
         data.issues.append(f"{counted(len(unknown), 'texts hold')} no word that the tokenizer knows: {some(unknown)}")
     return data

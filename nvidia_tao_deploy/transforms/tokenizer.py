@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError, SpecError
 
 UNKNOWN = "[UNK]"
+FOREIGN = "\U00012000"  # a cuneiform sign, in no vocabulary
 FILES = ("tokenizer.json", "vocab.txt")
 
 
@@ -98,6 +99,11 @@ class FixedLength:
         except ValueError as error:  # not even the special tokens fit
             raise ModelError(f"the model takes {length} tokens, too few for its tokenizer: {error}") from error
         self._ids = lambda text: list(tokenizer.encode(text).ids)
+
+    def knows(self, texts: Iterable[str]) -> list[bool]:
+        """Whether any part of each text has a token of its own."""
+        nothing = {*self._ids(""), *self._ids(FOREIGN)}
+        return [not nothing.issuperset(self._ids(text)) for text in texts]
 
     def __call__(self, text: str) -> NDArray[np.int64]:
         """(L,) ids, special tokens included; what is too long is cut."""

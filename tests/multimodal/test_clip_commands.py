@@ -93,6 +93,19 @@ def test_pairs_find_each_other_both_ways(tmp_path, shell, spec):
     assert "text to image" in shell.out
 
 
+def test_texts_without_a_known_word_are_counted_and_named(tmp_path, shell, spec, pairs):
+    """To the model they are all alike."""
+    (pairs / "p5.txt").write_text("\u6f22\u5b57")
+    file = write_spec(tmp_path / "s.yaml", spec)
+    assert shell("clip", "evaluate", "-e", file) == 0, shell.err
+    told = "1 text holds no word that the tokenizer knows: \u6f22\u5b57"
+    assert f"note: {told}" in shell.out
+    assert results(spec)["data_notes"] == [told]
+    (tmp_path / "words.txt").write_text("three\nzebras quux\n")
+    assert shell("clip", "inference", "-e", file) == 0, shell.err
+    assert "1 text holds no word that the tokenizer knows: zebras quux" in shell.out
+
+
 def test_a_wrong_caption_costs_what_it_costs(tmp_path, shell, spec, pairs):
     """Captions of 0 and 1 exchanged, the one of 2 repeats that of 3: the numbers are scikit-learn's."""
     for k, word in ((0, "one"), (1, "zero"), (2, "three")):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from tokenizers import pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
 
 from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.transforms.tokenizer import FixedLength
@@ -39,6 +40,17 @@ def test_siglip_drops_case_and_punctuation_and_fills_with_the_end(siglip: Path) 
     short = FixedLength(siglip, 3)
     assert short("a photo of a cat").tolist() == [*words[:2], 1]
     assert tokens("a photo").dtype == "int64"
+
+
+def test_texts_of_which_nothing_is_known(siglip: Path, tmp_path: Path) -> None:
+    texts = ("a photo", "\u6f22\u5b57", "\u6f22 cat", "?!", "")
+    assert FixedLength(siglip, 9).knows(texts) == [True, False, True, False, False]
+    words = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "cat", "?"])}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')
+    assert FixedLength(tmp_path, 9).knows(("a cat", "two dogs", "?", "")) == [True, False, True, False]
 
 
 def test_case_stays_where_the_tokenizer_keeps_it(siglip: Path, tmp_path: Path) -> None:
