@@ -18,7 +18,6 @@ from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.ranks import current
 from nvidia_tao_deploy.pipeline.status import StatusLog
-from nvidia_tao_deploy.spec.dump import spec_tree
 from nvidia_tao_deploy.spec.flags import flag_of
 from nvidia_tao_deploy.spec.load import RESULT_FOLDERS, load_spec
 from nvidia_tao_deploy.spec.trees import leaves
@@ -176,7 +175,7 @@ def _name_key(spec: NetworkSpec, action: str, error: TaoDeployError) -> None:
     if spec.get(error.where) is not None:  # a key's name
         error.where = spec.where(error.where)
     path = re.sub(r":\d+$", "", error.where)  # of a place inside a file, the file
-    given = ((key, value) for key, value in leaves(spec_tree(spec)) if value and isinstance(value, str))
+    given = ((key, value) for key, value in leaves(spec.tree()) if value and isinstance(value, str))
     keys = [key for key, value in given if path in (value, str(Path(value)), os.path.abspath(value))]
     own = [key for key in keys if key.startswith(f"{action}.")] or keys
     if len(own) == 1:

@@ -49,10 +49,6 @@ class Flag:
         """The attribute that argparse stores the value under."""
         return self.names[-1].lstrip("-")
 
-    def value(self, given: Any) -> Any:
-        """The spec's value for a value of the command line."""
-        return given * self.factor if self.factor != 1 else given
-
 
 _TRT = "gen_trt_engine.tensorrt"
 _CAL = f"{_TRT}.calibration"
@@ -149,7 +145,7 @@ def spec_is_optional(network: str, action: str) -> bool:
 def flag_values(network: str, action: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Spec keys and values of ``{flag.dest: value}`` as argparse has them; None and an unset ``bool``: not given."""
     return {
-        flag.key: flag.value(given[flag.dest])
+        flag.key: given[flag.dest] * flag.factor if flag.factor != 1 else given[flag.dest]
         for flag in flags_for(network, action)
         if given.get(flag.dest) is not None and not (flag.type is bool and not given[flag.dest])
     }

@@ -10,10 +10,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 FOLDER = Path(__file__).parent / "known"
 
-_TRUE = {"true", "1", "yes", "on", "t"}
-_FALSE = {"false", "0", "no", "off", "f"}
+_EXPECTED: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number"}
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in _EXPECTED}
 INT_RANGES = {
     "int32": (-(2**31), 2**31 - 1),
     "uint32": (0, 2**32 - 1),
@@ -182,29 +184,15 @@ def _scalar(value: Any, declared: str, node: Node) -> Any:
         return enum_name(value, dict(node.enum))
     if declared in ("str", "string", "bytes"):
         return value if isinstance(value, str) else str(value)
-    if declared == "bool":
-        lowered = str(value).lower()
-        if lowered not in _TRUE | _FALSE:
-            raise ValueError(f"true or false is expected, not {value!r}")
-        return lowered in _TRUE
-    if declared in ("float", "double", "float32"):
-        try:
-            return float32(float(value)) if declared == "float32" else float(value)
-        except ValueError:
-            raise ValueError(f"a number is expected, not {value!r}") from None
-    return _integer(value, INT_RANGES.get(declared))
-
-
-def _integer(value: Any, limits: tuple[int, int] | None) -> int:
+    kind = {"bool": bool, "float": float, "double": float, "float32": float}.get(declared, int)
     try:
-        number = int(value.strip().replace("_", ""), 10) if isinstance(value, str) else int(value)
-    except (ValueError, OverflowError):
-        raise ValueError(f"an integer is expected, not {value!r}") from None
-    if isinstance(value, float) and number != value:
-        raise ValueError(f"an integer is expected, not {value!r}")
-    if limits and not limits[0] <= number <= limits[1]:
-        raise ValueError(f"{number} is outside {limits[0]}..{limits[1]}")
-    return number
+        parsed = _ADAPTERS[kind].validate_python(value)
+    except ValidationError:
+        raise ValueError(f"{_EXPECTED[kind]} is expected, not {value!r}") from None
+    limits = INT_RANGES.get(declared)
+    if limits and not limits[0] <= parsed <= limits[1]:
+        raise ValueError(f"{parsed} is outside {limits[0]}..{limits[1]}")
+    return float32(parsed) if declared == "float32" else parsed
 
 
 def enum_name(value: Any, enum: Mapping[str, int]) -> str:

@@ -13,14 +13,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.spec.drift import rules_for
-from nvidia_tao_deploy.spec.dump import set_values
+from nvidia_tao_deploy.spec.drift import apply_drift, rules_for
 from nvidia_tao_deploy.spec.flags import flag_of
 from nvidia_tao_deploy.spec.known import Node, as_float32, checked, known_keys, networks
-from nvidia_tao_deploy.spec.rename import apply_drift
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section, is_missing, is_missing_entry, place_of
 from nvidia_tao_deploy.spec.shapes import allows_none, fields_of, shape_of, typed_paths
-from nvidia_tao_deploy.spec.trees import Tree, dotted, dotted_keys, lay, meets_list, merged, plain, reach
+from nvidia_tao_deploy.spec.trees import Tree, dotted, dotted_keys, meets_list, merged, plain, reach
 
 S = TypeVar("S", bound=NetworkSpec)
 _NOTHING = Node("block", _content={})
@@ -62,6 +60,24 @@ def load_spec(
     return typing.cast(S, reading.finish())
 
 
+def _set_values(spec: NetworkSpec) -> Tree:
+    """The values of a spec that differ from the defaults or were set."""
+    full, default = (item.model_dump(mode="json", by_alias=True) for item in (spec, type(spec)()))
+    given = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return typing.cast(Tree, merged(_difference(full, default), given))
+
+
+def _difference(value: Tree, base: Tree) -> Tree:
+    found: Tree = {}
+    for key, item in value.items():
+        other = base.get(key)
+        if isinstance(item, dict) and isinstance(other, dict):
+            item, other = _difference(item, other), {}
+        if item != other:
+            found[key] = item
+    return found
+
+
 def _is_key(key: str, model: type[Section] | None, node: Node | None) -> bool:
     """Whether a dotted key is a field of ``model`` or known to ``node``."""
     for part in key.split("."):
@@ -99,7 +115,7 @@ class _Reading:
     def take_source(self, source: Path | str | Mapping[str, Any] | NetworkSpec) -> None:
         if isinstance(source, NetworkSpec):
             self.name, self.places, self.notes = source._source, dict(source._places), list(source._notes)
-            self.tree = merged(copy.deepcopy(source._tree), set_values(source))
+            self.tree = merged(copy.deepcopy(source._tree), _set_values(source))
             self.as_given = copy.deepcopy(self.tree)
             return
         if isinstance(source, Mapping):
@@ -138,13 +154,13 @@ class _Reading:
         layer: Any = value
         for part in reversed(path):
             layer = {part: layer}
-        self.as_given = lay(self.as_given, copy.deepcopy(layer))
+        self.as_given = merged(self.as_given, copy.deepcopy(layer), lists=False)
         if added and not self.is_key(dotted(path)):
             self.notes.append(f"{dotted(path)} is not a key of this network; nothing reads it")
             return
         places = dict.fromkeys([dotted(path), *dotted_keys(value, f"{dotted(path)}.")], place)
         self._rename(layer, places)
-        self.tree = lay(self.tree, layer)
+        self.tree = merged(self.tree, layer, lists=False)
         elements = [key for key in self.places if "[" in key and key.partition("[")[0] in places]  # of lists replaced
         self.places = {key: place for key, place in self.places.items() if key not in elements} | places
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -17,10 +17,11 @@ from nvidia_tao_deploy.errors import SpecError
 from nvidia_tao_deploy.spec.drift import Drift
 from nvidia_tao_deploy.spec.fields import changed_fields, field, section
 from nvidia_tao_deploy.spec.flags import flag_of
-from nvidia_tao_deploy.spec.trees import at
+from nvidia_tao_deploy.spec.trees import Tree, at, merged
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 RangeMethod = Literal["minmax", "entropy", "percentile", "mse"]
+SECRETS = ("encryption_key", "enc_key", "key")
 LAYER_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int32")
 
 
@@ -358,10 +359,16 @@ class NetworkSpec(Section):
         return value
 
     def to_yaml(self) -> str:
-        """The resolved spec as YAML, every key that is read and every key that was given; keys are masked."""
-        from nvidia_tao_deploy.spec.dump import spec_yaml
+        """The tree as YAML with keys of encrypted models masked; it loads back to an equal spec but for those."""
+        import yaml
 
-        return spec_yaml(self)
+        tree = self.tree()
+        tree.update({name: "***" for name in SECRETS if tree.get(name)})
+        return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=False))
+
+    def tree(self) -> Tree:
+        """Every typed key with its value, and the other keys that were given, as plain data."""
+        return cast(Tree, merged(self._tree, self.model_dump(mode="json", by_alias=True)))
 
 
 def field_name(model: type[BaseModel], key: str) -> str | None:

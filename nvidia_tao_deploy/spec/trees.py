@@ -19,14 +19,14 @@ def dotted(path: tuple[str | int, ...]) -> str:
     return text
 
 
-def merged(base: Any, over: Any) -> Any:
+def merged(base: Any, over: Any, *, lists: bool = True) -> Any:
     """``over`` laid on ``base``: blocks are merged key by key, everything else is replaced; arguments stay as they are.
 
-    Lists of blocks of equal length are merged element by element, so that typed and other keys of one element meet.
+    ``lists`` of blocks of equal length are merged element by element, so that typed and other keys of one element meet.
     """
     if isinstance(base, dict) and isinstance(over, dict):
-        return {**base, **{key: merged(base.get(key), value) for key, value in over.items()}}
-    lists = isinstance(base, list) and isinstance(over, list) and len(base) == len(over)
+        return {**base, **{key: merged(base.get(key), value, lists=lists) for key, value in over.items()}}
+    lists = lists and isinstance(base, list) and isinstance(over, list) and len(base) == len(over)
     if lists and all(isinstance(item, dict) for item in [*base, *over]):
         return [merged(low, high) for low, high in zip(base, over, strict=True)]
     return over
@@ -48,13 +48,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def lay(base: Any, over: Any) -> Any:
-    """``over`` on ``base``; blocks merge, everything else is replaced."""
-    if not isinstance(base, dict) or not isinstance(over, dict):
-        return over
-    return {**base, **{key: lay(base.get(key), value) for key, value in over.items()}}
 
 
 def meets_list(tree: Any, path: Sequence[str | int]) -> bool:

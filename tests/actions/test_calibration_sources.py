@@ -249,7 +249,7 @@ def test_scales_of_quantization_aware_training(job: Job) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "no such file of QAT scales"),
+        (None, "cannot read the QAT scales: No such file"),
         ('{"scales": {}}', "tensor_scales"),
         ('{"tensor_scales": {"input": -1}}', "not a positive number"),
         ('{"tensor_scales": {"other": 1.0}}', "none of its tensor names is in the model"),
