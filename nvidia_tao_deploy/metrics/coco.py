@@ -75,9 +75,10 @@ class CocoMetric:
         """
         categories = prediction.class_ids
         if self._map is not None:
-            if len(categories) and (categories.max() >= len(self._map) or categories.min() < 0):
+            unknown = categories[(categories < 0) | (categories >= len(self._map))]
+            if len(unknown):
                 raise ModelError(
-                    f"the model gives class {int(categories.max())}, the spec maps {len(self._map)} classes",
+                    f"the model gives class {unknown[0]}, the spec maps {len(self._map)} classes",
                     remedy="Model and spec (or annotation file) do not belong together.",
                 )
             categories = self._map[categories]

@@ -51,9 +51,10 @@ def decode_cloud_boxes(
         table = table[table[:, 8] >= score_threshold]
         table = table[np.lexsort([*table[:, 7::-1].T, -table[:, 8]])][:before_nms]
         class_ids = table[:, 7].astype(np.int64)
-        if len(table) and not (class_ids.min() >= 0 and class_ids.max() < classes):
+        unknown = class_ids[(class_ids < 0) | (class_ids >= classes)]
+        if len(unknown):
             raise ModelError(
-                f"the model gives class {class_ids.max()}, dataset.class_names has {classes} names",
+                f"the model gives class {unknown[0]}, dataset.class_names has {classes} names",
                 remedy="List the classes of the model's anchors in their order.",
             )
         kept = rotated_nms(table[:, BIRDS_EYE], iou_threshold, after_nms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nvidia_tao_deploy.cv.detectnet_v2 import dataset, metric, writer
+from nvidia_tao_deploy.cv.detectnet_v2 import bind, dataset, metric, writer
 from nvidia_tao_deploy.cv.detectnet_v2.spec import Spec
 from nvidia_tao_deploy.data.kitti import KittiTarget
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
+from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 GEOMETRY = Geometry((200, 100), (320, 160), (1.6, 1.6))
@@ -81,3 +84,14 @@ def test_colors_and_thresholds_of_files_go_by_class(tmp_path: Path) -> None:
 
 def dataset_of(folder: Path) -> Any:
     return dataset(spec(inference={"image_dir": str(folder)}), "inference")
+
+
+@pytest.mark.parametrize("channels", [11, 12, 13])
+def test_boxes_have_four_channels_per_class_whatever_the_order(channels: int) -> None:
+    image = TensorInfo("input_1", (None, 3, 176, 320), np.dtype(np.float32))
+    coverage, boxes = (
+        TensorInfo(name, (None, n, 11, 20), np.dtype(np.float32)) for name, n in (("a", 3), ("b", channels))
+    )
+    for outputs in ((coverage, boxes), (boxes, coverage)):
+        with nullcontext() if channels == 12 else pytest.raises(ModelError, match="four channels per class"):
+            assert bind([image], outputs).outputs == {"output_cov": coverage, "output_bbox": boxes}

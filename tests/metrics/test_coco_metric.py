@@ -149,8 +149,9 @@ def test_classes_map_to_categories(tmp_path):
         extra = np.concatenate([[[0, 1.0, 0, 0, 500, 400]], rows])
         metric.update(dataset[i], predictions(extra))
     np.testing.assert_array_equal(metric.stats(), by_pycocotools(document, detections).stats)
-    with pytest.raises(ModelError, match="class 7, the spec maps 7"):
-        metric.update(dataset[0], predictions(np.array([[7, 1.0, 0, 0, 5, 5]])))
+    for wrong in (7, -1):
+        with pytest.raises(ModelError, match=f"class {wrong}, the spec maps 7"):
+            metric.update(dataset[0], predictions(np.array([[3, 1.0, 0, 0, 5, 5], [wrong, 1.0, 0, 0, 5, 5]])))
     with pytest.raises(DataError, match="no class of the network is a category"):
         CocoMetric(dataset, [1000, 1001])
     with pytest.raises(DataError, match="eval_class_ids"):

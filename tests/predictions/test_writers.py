@@ -35,6 +35,10 @@ def test_label_line_has_sixteen_fields():
     assert len(line.split()) == 16
 
 
+def test_a_names_own_colour_is_its_crc():
+    assert hashed_color("123456789") == (0xF4, 0x39, 0x26)  # the check value of CRC-32 is CBF43926
+
+
 def test_jpeg_pictures_have_quality_90(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8))
     tables = {}

@@ -10,6 +10,7 @@ import stat
 import struct
 import tracemalloc
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,14 @@ from onnx import TensorProto, helper, numpy_helper
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from nvidia_tao_deploy.cv.custom_vision import decode
 from nvidia_tao_deploy.cv.custom_vision.decode import decode_boxes, decode_grid
+from nvidia_tao_deploy.cv.custom_vision.spec import Spec
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.graph import archive
+from nvidia_tao_deploy.network import Ports
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.spec.load import load_spec
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 LABELS = ["zebra", "ant", "mole"]  # the export's order is not the alphabet's
@@ -543,3 +549,16 @@ def test_other_models_are_told_from_exports(shell: Shell, classes: Classes) -> N
         model = classes.zip(form=form)
         words = ("custom_vision", "inference", "-m", model, "-i", classes.images, "-r", classes.root / "out")
         assert message in shell.refused(1, *words)
+
+
+@pytest.mark.parametrize("highest", [1, 2])
+def test_a_class_without_a_name_is_refused(tmp_path: Path, highest: int) -> None:
+    (tmp_path / "labels.txt").write_text("ant\nbee\n")
+    ports = Ports({}, {name: TensorInfo(name, shape, np.dtype(np.float32)) for name, shape in (
+        ("detected_boxes", (None, 2, 4)), ("detected_scores", (None, 2)), ("detected_classes", (None, 2)))},
+        tmp_path / "model.onnx")  # fmt: skip
+    run = decode(load_spec(Spec, {"dataset": {"labels": str(tmp_path / "labels.txt")}}), ports, "inference")
+    outputs = {"detected_boxes": np.zeros((1, 2, 4)), "detected_scores": np.full((1, 2), 0.9),
+               "detected_classes": np.array([[0, highest]])}  # fmt: skip
+    with nullcontext() if highest < 2 else pytest.raises(ModelError, match="class 2, 2 are named"):
+        assert run(outputs, [Geometry((4, 4), (4, 4), (1, 1))])[0].class_ids.tolist() == [0, highest]

@@ -294,6 +294,7 @@ class Case:
             rows.append({"file_name": name, "sentence": {"raw": "car"}, "annotations": []})
         rows.append({"file_name": "image_0.png", "sentence": {"raw": "car"}})  # of no annotation nothing is known
         rows.append({"file_name": "image_0.png", "sentence": {"raw": "car"}, "annotations": "none"})
+        rows.append({"file_name": "image_0.png", "sentence": {"raw": "car"}, "annotations": [1, 2]})
         rows.append({"file_name": "image_0.png", "sentence": {"raw": "ball"}, "annotations": [{"bbox": [1, 2, 3, 4]}]})
         path = self.folder / "truth.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "not json\n")
@@ -322,8 +323,10 @@ def test_evaluate(kind: str, tmp_path: Path, shell: Shell) -> None:
     if kind == "lines":
         assert "2 lines name images that are not below" in shell.out
         assert "gone.png (line 6), away.png (line 7) (skipped)" in shell.out
-        assert "3 lines skipped, they are no JSON object with file_name, sentence, annotations: 8, 9, 11" in shell.out
-        assert "1 expression skipped, an annotation has no segmentation: line 10 (ball)" in shell.out
+        assert (
+            "4 lines skipped, they are no JSON object with file_name, sentence, annotations: 8, 9, 10, 12" in shell.out
+        )
+        assert "1 expression skipped, an annotation has no segmentation: line 11 (ball)" in shell.out
         assert shell.out.count("note: ") == 3
         assert "not below" in shell.refused(1, *case.words("evaluate"), "strict=true")
     else:

@@ -119,8 +119,10 @@ def test_decode() -> None:
     with pytest.raises(ModelError, match="NaN or infinite"):
         decoded(rows, counts)
     rows[0, 5, 3:] = [1, 1, 1, 0, 3, 0.9]
-    with pytest.raises(ModelError, match=r"class 3, dataset\.class_names has 3 names"):
-        decoded(rows, counts)
+    for wrong in (3, -1):
+        rows[0, 5, 7] = wrong
+        with pytest.raises(ModelError, match=rf"class {wrong}, dataset\.class_names has 3 names"):
+            decoded(rows, counts)
 
 
 HALF = np.array([[0, 0, 0, 2, 1, 1, 0], [0.5, 0, 0, 1, 1, 1, 0]], float)  # the second is half of the first
@@ -186,6 +188,15 @@ def test_a_perfect_detector() -> None:
     assert metric.compute()["3d mAP"] == pytest.approx(100)
     with pytest.raises(DataError, match="no point cloud"):
         Kitti3dMetric(["Car"]).compute()
+
+
+def test_a_point_that_rounding_puts_beside_the_grid_is_in_no_voxel() -> None:
+    """1.5999999 / 0.16 is 10 in float32, and there are the columns and rows 0 to 9."""
+    caps = VoxelCaps([0, 0, -3, 1.6, 1.6, 1], [0.16, 0.16, 4], 1, 9)
+    near = np.nextafter(np.float32(1.6), np.float32(0))
+    points = np.array([[near, 0.01, 0], [0.01, 0.17, 0], [0.01, near, 0], [0.17, 0.01, 0]], np.float32)
+    assert caps.inside(points).all()
+    assert caps.kept(points).tolist() == [1, 3]
 
 
 CAPS = VoxelCaps([0, -2, -3, 4, 2, 1], [0.5, 0.5, 4], 5, 20)

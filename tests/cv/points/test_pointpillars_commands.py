@@ -17,6 +17,7 @@ from PIL import Image
 
 from nvidia_tao_deploy.cv.pointpillars import point_format, transform, voxel_caps
 from nvidia_tao_deploy.cv.pointpillars.spec import MASK, Spec
+from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.cloud_writer import BACKGROUND, FOUND, SIDE, TRUTH, birds_eye
@@ -235,6 +236,22 @@ def test_points_of_another_form_are_refused(shape: tuple[int | None, ...], fits:
               "num_points": TensorInfo("num_points", (None,), np.dtype(np.int32))}  # fmt: skip
     with nullcontext() if fits else pytest.raises(ModelError, match="a fixed number of points with 4 features"):
         transform(load_spec(Spec, {}), Ports(inputs, {}))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_range_counts_where_the_spec_masks_points(masked: bool, tmp_path: Path) -> None:
+    """Bounds included; z is the model's business."""
+    steps = [{"name": MASK}] if masked else [{"name": "shuffle_points"}]
+    spec = load_spec(Spec, {"dataset": {"data_processor": steps, "point_cloud_range": [0, -2, -1, 4, 2, 1]}})
+    inputs = {"points": TensorInfo("points", (None, 9, 4), np.dtype(np.float32)),
+              "num_points": TensorInfo("num_points", (None,), np.dtype(np.int32))}  # fmt: skip
+    points = np.array([[0, -2, 0, 1], [4, 2, 9, 2], [4.1, 0, 0, 3], [1, -2.1, 0, 4]], np.float32)
+    points.tofile(tmp_path / "a.bin")
+    out = {"points": np.ones((9, 4), np.float32), "num_points": np.zeros((), np.int32)}
+    transform(spec, Ports(inputs, {}))(Sample("a", (tmp_path / "a.bin",)), out)
+    kept = 2 if masked else 4
+    assert out["num_points"] == kept
+    np.testing.assert_array_equal(out["points"], np.concatenate([points[:kept], np.zeros((9 - kept, 4))]))
 
 
 def test_spec(tmp_path: Path) -> None:

@@ -757,3 +757,16 @@ def test_a_label_map_without_ids_is_a_list_of_classes_only(tmp_path: Path) -> No
     for first_id in (0, 1):
         with pytest.raises(DataError, match=r"'a' \(id None\) would be class -"):
             read_label_map(tmp_path / "labels.json", 2, contiguous=False, first_id=first_id)
+
+
+def test_things_of_one_class_differ_in_shade_a_little() -> None:
+    geometry = Geometry((4, 1), (4, 1), (1.0, 1.0))
+    found = PanopticMap(np.array([[1, 2, 3, 4]], np.int32), np.array([0, 0, 0, 1]), geometry)
+    classes = [SegmentClass("car", (100, 120, 140)), SegmentClass("sky", (1, 2, 3), isthing=False)]
+    sky, *cars = (region.color for region in panoptic_regions(found, classes))
+    assert sky == (1, 2, 3)
+    assert len(set(cars)) == 3
+    moved = np.array(cars) - (100, 120, 140)
+    assert moved.min() < -3
+    assert 3 < moved.max() <= 0.12 * 255
+    assert [region.color for region in panoptic_regions(found, classes)] == [sky, *cars]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from PIL import Image
 
 from nvidia_tao_deploy.cv.sparse4d.spec import Inference, Model, Spec
 from nvidia_tao_deploy.cv.sparse4d.tracking import Frame, Tracker, moved, objects, sigmoid
-from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.data.frames import rigid
+from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.graph.lower import lower_plugins
 from nvidia_tao_deploy.spec.load import load_spec
 
@@ -272,6 +274,20 @@ def test_equal_scores_keep_the_order_of_queries() -> None:
     with pytest.raises(ModelError, match="boxes that are not finite"):
         objects(outputs, np.arange(replay.Q), Inference(num_output=25))
     assert sigmoid(np.array([-200, 0, 200], np.float32)).tolist() == pytest.approx([0, 0.5, 1])
+
+
+@pytest.mark.parametrize(("turn", "good"), [
+    ([[0, -1, 0], [1, 0, 0], [0, 0, 1]], True), ([[0, 1, 0], [1, 0, 0], [0, 0, 1]], False),  # a mirror
+    ([[1, 0.5, 0], [0, 1, 0], [0, 0, 1]], False), ([[2, 0, 0], [0, 0.5, 0], [0, 0, 1]], False),
+])  # fmt: skip
+def test_a_pose_is_a_rotation_and_a_shift(turn: object, good: bool) -> None:
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = turn, [1, 2, 3]
+    with nullcontext() if good else pytest.raises(DataError, match="not a rotation and a shift"):
+        rigid(pose, "here")
+    pose[:3, :3], pose[3] = np.eye(3), [0, 0, 1, 1]
+    with pytest.raises(DataError, match="not a rotation and a shift"):
+        rigid(pose, "here")
 
 
 def test_far_poses_do_not_shake_the_instances() -> None:

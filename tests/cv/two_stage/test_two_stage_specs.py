@@ -132,3 +132,10 @@ def test_wrong_values_are_refused_by_their_key(network: str, key: str, value: ob
     section, _, name = key.partition(".")
     with pytest.raises(SpecError, match=re.escape(key)):
         load_spec(spec_class(network), {section: {name: value}})
+
+
+@pytest.mark.parametrize(("network", "names"), [("faster_rcnn", ["Car", "bus"]), ("yolo_v4", ["bus", "car"])])
+def test_class_names_in_the_manifest_keep_the_case_that_counts(network: str, names: list[str]) -> None:
+    page = importlib.import_module(f"nvidia_tao_deploy.cv.{network}").NETWORK
+    tree = {"dataset_config": {"target_class_mapping": {"a": "bus", "b": "Car"}}}
+    assert page.labels(load_spec(page.spec, tree)) == names
