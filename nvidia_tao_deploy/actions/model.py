@@ -150,6 +150,6 @@ def _class_count(path: Path) -> int | None:
         return None
     import onnx
 
-    from nvidia_tao_deploy.graph.classes import class_count
+    from nvidia_tao_deploy.graph.lower import class_count
 
     return class_count(onnx.load(str(path), load_external_data=False))

@@ -61,8 +61,7 @@ def prepare(network: Network, spec: Any, backend: Backend, team: Team | None = N
     """
     from nvidia_tao_deploy.engine.backend import known_plugins
     from nvidia_tao_deploy.graph import load, precision, simplify
-    from nvidia_tao_deploy.graph.classes import class_count
-    from nvidia_tao_deploy.graph.lower import STATIC_PLUGINS, lower_plugins
+    from nvidia_tao_deploy.graph.lower import STATIC_PLUGINS, class_count, lower_plugins
     from nvidia_tao_deploy.graph.verify import is_quantized
 
     options = spec.gen_trt_engine.tensorrt
@@ -159,7 +158,7 @@ def _fit(prepared: Prepared, backend: Backend, path: Path) -> None:
     """
     from nvidia_tao_deploy.engine.operators import known_operators
     from nvidia_tao_deploy.graph.decompose import decompose_norms, set_kernel_shapes
-    from nvidia_tao_deploy.graph.inspect import unsupported_nodes
+    from nvidia_tao_deploy.graph.inspect import operator_of, shown, unsupported_nodes
     from nvidia_tao_deploy.graph.lower import PLUGIN_OPS
     from nvidia_tao_deploy.graph.tensors import copy_model, opset
 
@@ -175,21 +174,20 @@ def _fit(prepared: Prepared, backend: Backend, path: Path) -> None:
         set_kernel_shapes(prepared.model)  # TensorRT 8.5 needs them where weights stand behind Q/DQ
         _older_opset(prepared, backend)
     unknown = unsupported_nodes(prepared.model, known_operators(backend, opset(prepared.model)))
-    foreign = [node for node in unknown if node.domain and backend.features.plugins]
+    foreign = [node for node in unknown if operator_of(node) != node.op_type and backend.features.plugins]
     if foreign:
-        listed = some(foreign, NAMED)
+        listed = some(map(shown, foreign), NAMED)
         prepared.notes.append(f"{len(foreign)} nodes of other domains must be plugins {backend.title} finds: {listed}")
         unknown = [node for node in unknown if node not in foreign]
     if not unknown:
         return
-    lowerable = [node for node in unknown if node.op_type in PLUGIN_OPS]
-    listed = some(unknown, NAMED)
     raise BuildError(
-        f"{backend.title} does not know the operator of {len(unknown)} node{'s' if len(unknown) > 1 else ''}: {listed}",
+        f"{backend.title} does not know the operator of {len(unknown)} node{'s' if len(unknown) > 1 else ''}: "
+        f"{some(map(shown, unknown), NAMED)}",
         where=str(path),
         remedy="Set gen_trt_engine.tensorrt.plugins to auto or lower: these plugins are then written in standard "
         "operators."
-        if len(lowerable) == len(unknown)
+        if all(node.op_type in PLUGIN_OPS for node in unknown)
         else "Export the model without these operators, or end it before them and give their inputs as outputs"
         + ("." if not backend.features.plugins else "; a plugin of your own must be loaded (LD_PRELOAD its library)."),
     )

@@ -9,7 +9,7 @@ from graph_models import Builder, feeds, residual_cnn
 from onnx import helper
 
 from nvidia_tao_deploy.errors import DataError, ModelError
-from nvidia_tao_deploy.graph.inspect import standard_ops, unsupported_nodes
+from nvidia_tao_deploy.graph.inspect import shown, standard_ops, unsupported_nodes
 from nvidia_tao_deploy.graph.parity import compare
 
 
@@ -18,7 +18,7 @@ def test_unsupported_nodes_are_named():
     model.graph.node.append(helper.make_node("NMSDynamic_TRT", ["y"], ["z"], name="nms"))
     model.graph.node.append(helper.make_node("Gelu", ["y"], ["w"], domain="com.microsoft"))
     found = unsupported_nodes(model, standard_ops(17))
-    assert [str(node) for node in found] == ["nms (NMSDynamic_TRT)", "Gelu -> w (com.microsoft::Gelu)"]
+    assert [shown(node) for node in found] == ["nms (NMSDynamic_TRT)", "Gelu -> w (com.microsoft::Gelu)"]
 
 
 def linear(weight, name="y"):

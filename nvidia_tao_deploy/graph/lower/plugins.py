@@ -200,3 +200,15 @@ def _prune(graph: GraphProto) -> None:
         for node in dead:
             graph.node.remove(node)
     remove_unused_initializers(graph)
+
+
+def class_count(model: ModelProto) -> int | None:
+    """Classes, without the background, of the suppression plugin a detector ends in; None: no such plugin."""
+    for node in model.graph.node:
+        numbers: dict[str, int] = {attribute.name: attribute.i for attribute in node.attribute}
+        if "numClasses" in numbers:
+            return numbers["numClasses"] - (numbers.get("backgroundLabelId", -1) >= 0)
+        if node.op_type == "EfficientNMS_TRT":
+            *_, columns = typed(model).shapes.get(node.input[1]) or (None,)
+            return None if columns is None else columns - (numbers.get("background_class", -1) >= 0)
+    return None
