@@ -81,7 +81,7 @@ class CocoDetection:
         self._folders = [Path(os.path.abspath(folder)) for folder in folders]
         self.root: Path | None = common_root(self._folders)
         self.issues: list[str] = []
-        document = load_instances(self.json_file)
+        document = load_document(self.json_file)
         where = str(self.json_file)
         self.categories: dict[int, str] = _categories(document["categories"], where)
         images = _images(document["images"], where)
@@ -140,8 +140,8 @@ class CocoDetection:
         return None
 
 
-def load_instances(json_file: Path) -> dict[str, Any]:
-    """Parse an instances json and check that images, annotations and categories are lists of objects.
+def load_document(json_file: Path, kind: str = "instances") -> dict[str, Any]:
+    """Parse a COCO json and check that images, annotations and categories are lists of objects.
 
     Raises:
         DataError: missing file, malformed json (with line and column), or a missing key.
@@ -161,9 +161,9 @@ def load_instances(json_file: Path) -> dict[str, Any]:
         rows = document.get(key) if isinstance(document, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise DataError(
-                f"no list of objects '{key}': this is not a COCO instances file",
+                f"no list of objects '{key}': this is not a COCO {kind} file",
                 where=str(json_file),
-                remedy="COCO instances have images, annotations and categories.",
+                remedy=f"COCO {kind} files have images, annotations and categories.",
             )
     return dict(document)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.data.coco import load_document
 from nvidia_tao_deploy.data.masks import IGNORE, Truth, read_mask
 from nvidia_tao_deploy.data.sample import Listed, Sample
-from nvidia_tao_deploy.data.text import counted, read_text, some
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import DataError
 
 
@@ -137,7 +136,7 @@ class CocoPanoptic(Listed):
     ) -> None:
         root, self.json_file = Path(os.path.abspath(image_dir)), Path(json_file)
         super().__init__((), root)
-        document = _document(self.json_file)
+        document = load_document(self.json_file, "panoptic")
         where = str(json_file)
         try:
             self.categories = [
@@ -192,14 +191,3 @@ def class_indices(categories: list[Category], *, contiguous: bool, first_id: int
         (category.id, place if contiguous else category.id - first_id) for place, category in enumerate(categories)
     )
     return {category: index for category, index in pairs if 0 <= index < classes}
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"malformed JSON: {error.msg}", where=f"{path}:{error.lineno}") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise DataError(f"no list '{key}': this is not a COCO panoptic file", where=str(path))
-    return dict(document)

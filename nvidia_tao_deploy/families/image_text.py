@@ -200,7 +200,7 @@ def with_texts(spec: Any, parts: Sequence[Dataset], remedy: str) -> Joined:
 def tell_unknown(spec: Any, action: str, data: Joined) -> Joined:
     """``data``, whose ``issues`` tell the texts of which the tokenizer knows no part: all of them look alike."""
     model = getattr(spec, action).trt_engine or spec.gen_trt_engine.onnx_file
-    texts = dict.fromkeys(text for sample in data if (text := sample.meta.get("text")))
+    texts = dict.fromkeys(text for i in range(len(data)) if (text := data[i].meta.get("text")))
     source = spec.model.tokenizer or (model and sidecar(Path(model), TOKENIZER))
     if not texts or not source:
         return data

@@ -282,7 +282,7 @@ class NetworkSpec(Section):
     """Base of every network's spec.
 
     Class attributes:
-        network: the network's name, which selects the known keys and the table of older key names.
+        network: the network's name, which selects the known keys and the table of older key names; a class keyword.
         known_as: name of the known-keys file when it differs from ``network``.
         drift: older key names of this network besides those in ``spec/drift.py``.
 
@@ -309,8 +309,11 @@ class NetworkSpec(Section):
     _source: str = PrivateAttr(default="spec")
     _tree: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    def __init_subclass__(cls, changes: Mapping[str, Any] | None = None, **config: Any) -> None:
+    def __init_subclass__(
+        cls, network: str | None = None, changes: Mapping[str, Any] | None = None, **config: Any
+    ) -> None:
         super().__init_subclass__(**config)
+        cls.network = network or cls.network
         for name, (kind, field_of_it) in changed_fields(cls, changes or {}).items():
             cls.__annotations__[name] = kind
             setattr(cls, name, field_of_it)

@@ -22,7 +22,7 @@ NETWORKS = sorted({path.parent.name for path in FILES})
 def model_of(network: str) -> Any:
     for family in ("cv", "multimodal"):
         try:
-            return importlib.import_module(f"nvidia_tao_deploy.{family}.{network}.spec").Spec
+            return importlib.import_module(f"nvidia_tao_deploy.{family}.{network}").NETWORK.spec
         except ModuleNotFoundError:
             continue
     raise AssertionError(network)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -49,11 +49,11 @@ class Dataset(Section):
 
 
 class Spec(
-    NetworkSpec, changes={"gen_trt_engine.tensorrt.opt_batch_size": 4, "gen_trt_engine.tensorrt.max_batch_size": 8}
+    NetworkSpec,
+    network="centerpose",
+    changes={"gen_trt_engine.tensorrt.opt_batch_size": 4, "gen_trt_engine.tensorrt.max_batch_size": 8},
 ):
     """Spec of centerpose."""
-
-    network: ClassVar[str] = "centerpose"
 
     dataset: Dataset = section(Dataset)
     evaluate: Evaluate = section(Evaluate)

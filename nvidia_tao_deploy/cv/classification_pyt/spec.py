@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -43,10 +43,8 @@ class Model(Section):
     head: Head = section(Head)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="classification_pyt"):
     """Spec of classification_pyt."""
-
-    network: ClassVar[str] = "classification_pyt"
 
     model: Model = section(Model)
     dataset: Dataset = section(Dataset)

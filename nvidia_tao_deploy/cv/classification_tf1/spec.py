@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.families.kitti_detection_spec import ImageMean
@@ -52,10 +52,8 @@ class Training(Section):
     image_mean: ImageMean = field({}, "Mean of mode caffe by channel, on the scale 0..255: r, g and b, or l for grey.")
 
 
-class Spec(NetworkSpec, changes=PROTO_BUILD):
+class Spec(NetworkSpec, network="classification_tf1", changes=PROTO_BUILD):
     """Spec of classification_tf1; ``model_config`` of the file is the attribute ``model``."""
-
-    network: ClassVar[str] = "classification_tf1"
 
     eval_config: EvalConfig = section(EvalConfig)
     model: Model = section(Model, alias="model_config")

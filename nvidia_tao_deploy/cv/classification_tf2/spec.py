@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
@@ -73,10 +73,9 @@ class Model(Section):
     input_image_depth: Literal[8, 16] = field(8, "Bits of a grey level; 16 for one channel only.")
 
 
-class Spec(NetworkSpec, changes={"gen_trt_engine": GenTrtEngine, **TF2_BUILD}):
+class Spec(NetworkSpec, network="classification_tf2", changes={"gen_trt_engine": GenTrtEngine, **TF2_BUILD}):
     """Spec of classification_tf2."""
 
-    network: ClassVar[str] = "classification_tf2"
     drift = (TF2_WORKSPACE,)
 
     data_format: Annotated[Literal["channels_first", "channels_last"], BeforeValidator(lower)] = field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -43,10 +43,8 @@ class Dataset(Section):
     )
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="custom_vision"):
     """Spec of custom_vision."""
-
-    network: ClassVar[str] = "custom_vision"
 
     results_dir: str | None = field(RESULTS, "Folder under which every action writes its own folder.")
     dataset: Dataset = section(Dataset)

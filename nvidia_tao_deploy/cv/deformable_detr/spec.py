@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.families import detr_spec
 from nvidia_tao_deploy.spec.fields import section
 from nvidia_tao_deploy.spec.sections import NetworkSpec
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="deformable_detr"):
     """Spec of deformable_detr."""
-
-    network: ClassVar[str] = "deformable_detr"
 
     model: detr_spec.Model = section(detr_spec.Model)
     dataset: detr_spec.NormalizedDataset = section(detr_spec.NormalizedDataset)

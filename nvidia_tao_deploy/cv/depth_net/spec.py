@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -91,10 +91,8 @@ class Model(Section):
     max_disparity: float = field(416, "Disparities above this are not evaluated.", ge=0)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="depth_net"):
     """Spec of depth_net."""
-
-    network: ClassVar[str] = "depth_net"
 
     model: Model = section(Model)
     dataset: Dataset = section(Dataset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -165,10 +165,8 @@ class Training(Section):
     enable_qat: bool = field(False, "The model was trained with QAT.")
 
 
-class Spec(NetworkSpec, changes=PROTO_BUILD):
+class Spec(NetworkSpec, network="detectnet_v2", changes=PROTO_BUILD):
     """Spec of detectnet_v2; ``model_config`` of the file is the attribute ``model``, as pydantic keeps that name."""
-
-    network: ClassVar[str] = "detectnet_v2"
 
     dataset_config: DatasetConfig = section(DatasetConfig)
     model: Model = section(Model, alias="model_config")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.families import detr_spec
 from nvidia_tao_deploy.spec.fields import field, section
 
@@ -18,10 +16,8 @@ class Dataset(detr_spec.NormalizedDataset):
     )
 
 
-class Spec(detr_spec.LargeBackboneSpec):
+class Spec(detr_spec.LargeBackboneSpec, network="dino"):
     """Spec of dino."""
-
-    network: ClassVar[str] = "dino"
 
     model: detr_spec.BackboneModel = section(detr_spec.BackboneModel)
     dataset: Dataset = section(Dataset)

@@ -10,7 +10,7 @@ from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import efficientdet as family
-from nvidia_tao_deploy.families.class_map import labels, read_class_map
+from nvidia_tao_deploy.families.coco_detection import class_map_labels, read_class_map
 from nvidia_tao_deploy.families.images import batch_size_or
 from nvidia_tao_deploy.network import Decoder, Ports
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
@@ -45,7 +45,7 @@ NETWORK = family.efficientdet(
     decode=decode,
     writer=writer,
     batch_size=batch_size_or("eval_config.eval_batch_size"),
-    labels=labels,
+    labels=class_map_labels,
     check_classes=family.class_check("dataset_config.num_classes"),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

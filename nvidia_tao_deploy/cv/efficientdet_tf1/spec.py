@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
@@ -42,10 +40,8 @@ class EvalConfig(Section):
     max_detections_per_image: int = field(0, "Detections kept per image; 0 means 100.", ge=0)
 
 
-class Spec(NetworkSpec, changes=PROTO_BUILD):
+class Spec(NetworkSpec, network="efficientdet_tf1", changes=PROTO_BUILD):
     """Spec of efficientdet_tf1."""
-
-    network: ClassVar[str] = "efficientdet_tf1"
 
     dataset_config: DatasetConfig = section(DatasetConfig)
     eval_config: EvalConfig = section(EvalConfig)

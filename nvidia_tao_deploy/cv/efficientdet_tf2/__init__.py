@@ -12,7 +12,7 @@ from nvidia_tao_deploy.data.coco import CocoDetection
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.families import efficientdet as family
-from nvidia_tao_deploy.families.class_map import labels
+from nvidia_tao_deploy.families.coco_detection import class_map_labels
 from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
 from nvidia_tao_deploy.predictions.drawing import PALETTE
@@ -38,7 +38,7 @@ NETWORK = family.efficientdet(
     dataset=dataset,
     decode=lambda spec, _ports, _action: family.decoder(spec.evaluate.max_detections_per_image, clip=False),
     writer=writer,
-    labels=partial(labels, key="label_map", read=read_label_map),
+    labels=partial(class_map_labels, key="label_map", read=read_label_map),
     check_classes=family.class_check("dataset.num_classes"),
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

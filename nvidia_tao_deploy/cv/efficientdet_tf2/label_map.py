@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nvidia_tao_deploy.data.text import read_text
 from nvidia_tao_deploy.errors import SpecError
-from nvidia_tao_deploy.families.class_map import read_class_map
+from nvidia_tao_deploy.families.coco_detection import read_class_map
 
 # Class ids are the datasets' own: COCO's 80 categories among 1..90, VOC's 20 and Waymo's 3 from 1.
 _COCO = """person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant - stop_sign

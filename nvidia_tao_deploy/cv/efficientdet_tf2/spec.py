@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.families.build_spec import TF2_BUILD, TF2_WORKSPACE
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
@@ -39,10 +37,9 @@ class Dataset(Section):
     val_dirs: StrList = field([], "Folders that its file names are relative to, tried in order.")
 
 
-class Spec(NetworkSpec, changes=TF2_BUILD):
+class Spec(NetworkSpec, network="efficientdet_tf2", changes=TF2_BUILD):
     """Spec of efficientdet_tf2."""
 
-    network: ClassVar[str] = "efficientdet_tf2"
     drift = (TF2_WORKSPACE,)
 
     dataset: Dataset = section(Dataset)

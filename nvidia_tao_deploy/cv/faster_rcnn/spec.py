@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -125,10 +125,8 @@ class InferenceConfig(Section):
     labels_dump_dir: str = field("", "Folder of label files.")
 
 
-class Spec(NetworkSpec, changes=PROTO_BUILD):
+class Spec(NetworkSpec, network="faster_rcnn", changes=PROTO_BUILD):
     """Spec of faster_rcnn; ``model_config`` of the file is the attribute ``model``."""
-
-    network: ClassVar[str] = "faster_rcnn"
 
     resize: Literal["letterbox", "stretch"] = field(
         "letterbox",

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.families import detr_spec, grounding_spec
 from nvidia_tao_deploy.spec.fields import section
 from nvidia_tao_deploy.spec.sections import NetworkSpec
 
 
-class Spec(NetworkSpec, changes=grounding_spec.BUILD):
+class Spec(NetworkSpec, network="grounding_dino", changes=grounding_spec.BUILD):
     """Spec of grounding_dino."""
-
-    network: ClassVar[str] = "grounding_dino"
 
     model: grounding_spec.Model = section(grounding_spec.Model)
     dataset: grounding_spec.Dataset = section(grounding_spec.Dataset)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD, FloatPrecision
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
@@ -42,10 +40,8 @@ class EvalConfig(Section):
     batch_size: int = field(0, "Images per batch where the action sets none; 0 means 1.", ge=0)
 
 
-class Spec(NetworkSpec, changes={"gen_trt_engine.tensorrt": TensorRT, **PROTO_BUILD}):
+class Spec(NetworkSpec, network="lprnet", changes={"gen_trt_engine.tensorrt": TensorRT, **PROTO_BUILD}):
     """Spec of lprnet."""
-
-    network: ClassVar[str] = "lprnet"
 
     dataset_config: DatasetConfig = section(DatasetConfig)
     eval_config: EvalConfig = section(EvalConfig)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.families.augmentation_spec import Augmentation
 from nvidia_tao_deploy.spec.fields import section
 from nvidia_tao_deploy.spec.sections import NetworkSpec, Section
@@ -15,9 +13,7 @@ class Dataset(Section):
     augmentation: Augmentation = section(Augmentation, "Normalisation of calibration images.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="mae"):
     """Spec of mae."""
-
-    network: ClassVar[str] = "mae"
 
     dataset: Dataset = section(Dataset)

@@ -55,10 +55,9 @@ class Dataset(Section):
     contiguous_id: bool = field(False, "Class k is the k-th category of the file, else the category with id k + 1.")
 
 
-class Spec(NetworkSpec, changes=BUILD):
+class Spec(NetworkSpec, network="mask2former", changes=BUILD):
     """Spec of mask2former."""
 
-    network: ClassVar[str] = "mask2former"
     first_id: ClassVar[int] = 1
     """Category id of class 0, unless ids are contiguous."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from nvidia_tao_deploy.families import detr_spec, grounding_spec
 from nvidia_tao_deploy.spec import sections
@@ -56,10 +56,8 @@ class Inference(detr_spec.Inference):
     ioi_threshold: float = field(0.5, INSIDE, ge=0, le=1)
 
 
-class Spec(NetworkSpec, changes=grounding_spec.BUILD):
+class Spec(NetworkSpec, network="mask_grounding_dino", changes=grounding_spec.BUILD):
     """Spec of mask_grounding_dino."""
-
-    network: ClassVar[str] = "mask_grounding_dino"
 
     model: grounding_spec.Model = section(grounding_spec.Model)
     dataset: Dataset = section(Dataset)

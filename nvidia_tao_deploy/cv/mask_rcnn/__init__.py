@@ -13,8 +13,7 @@ from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import ModelError
-from nvidia_tao_deploy.families.class_map import labels, read_class_map
-from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric, checked_names
+from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric, checked_names, class_map_labels, read_class_map
 from nvidia_tao_deploy.families.images import batch_size_or, image_network
 from nvidia_tao_deploy.families.kitti_detection import binder
 from nvidia_tao_deploy.metrics.coco_masks import BoxesAndMasks, CocoMaskMetric
@@ -107,6 +106,6 @@ NETWORK = image_network(
     metric=metric,
     writer=writer,
     batch_size=batch_size_or("eval_batch_size"),
-    labels=labels,
+    labels=class_map_labels,
 )
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

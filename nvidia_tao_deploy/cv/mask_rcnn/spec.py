@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
@@ -43,10 +41,8 @@ class DataConfig(Section):
     num_classes: int = field(0, "Classes with the background; 0 is the model's own number.", ge=0)
 
 
-class Spec(NetworkSpec, changes=PROTO_BUILD):
+class Spec(NetworkSpec, network="mask_rcnn", changes=PROTO_BUILD):
     """Spec of mask_rcnn."""
-
-    network: ClassVar[str] = "mask_rcnn"
 
     maskrcnn_config: MaskRcnnConfig = section(MaskRcnnConfig)
     data_config: DataConfig = section(DataConfig)

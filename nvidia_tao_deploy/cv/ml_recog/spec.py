@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -54,10 +54,8 @@ class Model(Section):
     input_width: int = field(224, "Width in pixels.", ge=1)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="ml_recog"):
     """Spec of ml_recog."""
-
-    network: ClassVar[str] = "ml_recog"
 
     model: Model = section(Model, "Input of the trained network.")
     dataset: Dataset = section(Dataset)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
@@ -52,10 +50,8 @@ class Model(Section):
     resize_interpolation_method: Interpolation = field("BILINEAR", "How images are resized.")
 
 
-class Spec(NetworkSpec, changes={"gen_trt_engine": GenTrtEngine, **PROTO_BUILD}):
+class Spec(NetworkSpec, network="multitask_classification", changes={"gen_trt_engine": GenTrtEngine, **PROTO_BUILD}):
     """Spec of multitask_classification; ``model_config`` of the file is the attribute ``model``."""
-
-    network: ClassVar[str] = "multitask_classification"
 
     dataset_config: DatasetConfig = section(DatasetConfig)
     model: Model = section(Model, alias="model_config")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
 from nvidia_tao_deploy.spec.sections import NetworkSpec
@@ -20,9 +18,7 @@ class GenTrtEngine(sections.GenTrtEngine):
     max_width: int | None = field(None, "Greatest width of a dynamic input.", ge=1)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="nvdinov2"):
     """Spec of nvdinov2."""
-
-    network: ClassVar[str] = "nvdinov2"
 
     gen_trt_engine: GenTrtEngine = section(GenTrtEngine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -116,10 +116,8 @@ class Dataset(Section):
     validate_dataset: ValidateDataset = section(ValidateDataset, "For evaluate.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="ocdnet"):
     """Spec of ocdnet."""
-
-    network: ClassVar[str] = "ocdnet"
 
     dataset: Dataset = section(Dataset)
     gen_trt_engine: GenTrtEngine = section(GenTrtEngine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
@@ -49,10 +49,8 @@ class Dataset(Section):
     augmentation: Augmentation = section(Augmentation)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="ocrnet"):
     """Spec of ocrnet."""
-
-    network: ClassVar[str] = "ocrnet"
 
     model: Model = section(Model)
     dataset: Dataset = section(Dataset, "Characters, and how images fit.")

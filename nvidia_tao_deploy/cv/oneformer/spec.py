@@ -60,10 +60,9 @@ class Export(Section):
     task: Literal["semantic", "instance", "panoptic"] = field("semantic", "The task the model is asked for.")
 
 
-class Spec(NetworkSpec, changes=HALF_BUILD):
+class Spec(NetworkSpec, network="oneformer", changes=HALF_BUILD):
     """Spec of oneformer."""
 
-    network: ClassVar[str] = "oneformer"
     first_id: ClassVar[int] = 0
     """Category id of class 0, unless ids are contiguous."""
 

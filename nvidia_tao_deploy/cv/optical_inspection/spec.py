@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nvidia_tao_deploy.families.inspection_spec import PairData
 from nvidia_tao_deploy.spec import sections
 from nvidia_tao_deploy.spec.fields import field, section
@@ -22,10 +20,8 @@ class Model(Section):
     margin: float = field(2.0, "A unit is defective where its distance is over this.", ge=0)
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="optical_inspection"):
     """Spec of optical_inspection."""
-
-    network: ClassVar[str] = "optical_inspection"
 
     model: Model = section(Model)
     dataset: PairData = section(PairData, "Units and golden images.")

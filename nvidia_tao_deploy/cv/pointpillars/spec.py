@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -131,10 +131,8 @@ class Model(Section):
     post_processing: PostProcessing = section(PostProcessing, "From rows to boxes.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="pointpillars"):
     """Spec of pointpillars."""
-
-    network: ClassVar[str] = "pointpillars"
 
     dataset: Dataset = section(Dataset)
     model: Model = section(Model)

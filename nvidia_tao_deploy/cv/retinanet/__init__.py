@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from nvidia_tao_deploy.actions.verbs import verbs
-from nvidia_tao_deploy.cv.retinanet.spec import Spec
+from nvidia_tao_deploy.families.kitti_detection_spec import KittiDetectionSpec
 from nvidia_tao_deploy.families.ssd import ssd_network
+
+
+class Spec(KittiDetectionSpec, network="retinanet"):
+    """Spec of retinanet: fields of the message ``Experiment``."""
+
 
 NETWORK = ssd_network(Spec)
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

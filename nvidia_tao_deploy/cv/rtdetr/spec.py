@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -29,10 +29,8 @@ class Dataset(detr_spec.Dataset):
     augmentation: Augmentation = section(Augmentation)
 
 
-class Spec(detr_spec.LargeBackboneSpec, changes={"gen_trt_engine.tensorrt.max_batch_size": 4}):
+class Spec(detr_spec.LargeBackboneSpec, network="rtdetr", changes={"gen_trt_engine.tensorrt.max_batch_size": 4}):
     """Spec of rtdetr."""
-
-    network: ClassVar[str] = "rtdetr"
 
     model: detr_spec.BackboneModel = section(detr_spec.BackboneModel)
     dataset: Dataset = section(Dataset)

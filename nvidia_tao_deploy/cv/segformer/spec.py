@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -61,10 +61,8 @@ class Evaluate(sections.Evaluate):
     )
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="segformer"):
     """Spec of segformer."""
-
-    network: ClassVar[str] = "segformer"
 
     dataset: Dataset = section(Dataset)
     evaluate: Evaluate = section(Evaluate)

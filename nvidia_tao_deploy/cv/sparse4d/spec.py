@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -96,10 +96,8 @@ class Plugin(Section):
     sha256: str | None = field("", "Its hash.")
 
 
-class Spec(NetworkSpec):
+class Spec(NetworkSpec, network="sparse4d"):
     """Spec of sparse4d."""
-
-    network: ClassVar[str] = "sparse4d"
 
     model: Model = section(Model)
     plugin: Plugin = section(Plugin, "The MSDA plugin of other runtimes.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from nvidia_tao_deploy.families.build_spec import PROTO_BUILD
 from nvidia_tao_deploy.spec import sections
@@ -98,10 +98,8 @@ class Training(Section):
     batch_size: int = field(0, "Images per batch if nothing else sets it; 0 is unset.", ge=0)
 
 
-class Spec(NetworkSpec, changes=PROTO_BUILD):
+class Spec(NetworkSpec, network="unet", changes=PROTO_BUILD):
     """Spec of unet; ``model_config`` of the file is the attribute ``model``."""
-
-    network: ClassVar[str] = "unet"
 
     model: Model = section(Model, alias="model_config")
     dataset_config: DatasetConfig = section(DatasetConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -95,10 +95,8 @@ class Dataset(Section):
     classify: ClassifyData = section(ClassifyData, "Pairs of task classify.")
 
 
-class Spec(LargeBackboneSpec, changes={"gen_trt_engine.tensorrt.max_batch_size": 8}):
+class Spec(LargeBackboneSpec, network="visual_changenet", changes={"gen_trt_engine.tensorrt.max_batch_size": 8}):
     """Spec of visual_changenet."""
-
-    network: ClassVar[str] = "visual_changenet"
 
     task: Annotated[Literal["segment", "classify"], BeforeValidator(lambda value: value or "segment")] = field(
         "segment", "What the model does."

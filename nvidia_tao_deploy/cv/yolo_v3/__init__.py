@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from nvidia_tao_deploy.actions.verbs import verbs
-from nvidia_tao_deploy.cv.yolo_v3.spec import Spec
+from nvidia_tao_deploy.families.kitti_detection_spec import KittiDetectionSpec
 from nvidia_tao_deploy.families.yolo import yolo_network
+
+
+class Spec(KittiDetectionSpec, network="yolo_v3"):
+    """Spec of yolo_v3: fields of the message ``Experiment``."""
+
 
 NETWORK = yolo_network(Spec)
 gen_trt_engine, evaluate, inference = verbs(NETWORK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from nvidia_tao_deploy.families import kitti_detection_spec as family
 from nvidia_tao_deploy.families.kitti_detection_spec import KittiDetectionSpec
@@ -18,9 +18,7 @@ class AugmentationConfig(family.AugmentationConfig):
     )
 
 
-class Spec(KittiDetectionSpec):
+class Spec(KittiDetectionSpec, network="yolo_v4"):
     """Spec of yolo_v4 and yolo_v4_tiny."""
-
-    network: ClassVar[str] = "yolo_v4"
 
     augmentation_config: AugmentationConfig = section(AugmentationConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import AfterValidator
 
@@ -65,10 +65,8 @@ class Inference(sections.Inference):
     top_k: int = field(5, "Best matches written of each image and text; 0: none.", ge=0)
 
 
-class Spec(ImageTextSpec):
+class Spec(ImageTextSpec, network="clip"):
     """Spec of clip."""
-
-    network: ClassVar[str] = "clip"
 
     dataset: Dataset = section(Dataset)
     evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")

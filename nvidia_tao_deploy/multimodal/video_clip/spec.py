@@ -53,10 +53,8 @@ class Inference(sections.Inference):
     top_k: int = field(5, "Best matches written of each clip and text; 0: none.", ge=0)
 
 
-class Spec(ImageTextSpec, changes={"gen_trt_engine.tensorrt": TensorRT}):
+class Spec(ImageTextSpec, network="video_clip", changes={"gen_trt_engine.tensorrt": TensorRT}):
     """Spec of video_clip."""
-
-    network: ClassVar[str] = "video_clip"
 
     dataset: Dataset = section(Dataset)
     evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")

@@ -23,7 +23,7 @@ SCALARS = {"bool": "true", "string": "'text'", "float": "0.5", "double": "0.5"}
 
 
 def spec_class(network: str) -> type:
-    return importlib.import_module(f"nvidia_tao_deploy.cv.{network}.spec").Spec
+    return importlib.import_module(f"nvidia_tao_deploy.cv.{network}").NETWORK.spec
 
 
 def lines_of(network: str, message: str, indent: str = "") -> list[str]:
