@@ -16,8 +16,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from nvidia_tao_deploy.launcher import guard
-from nvidia_tao_deploy.launcher.engine import Engine
-from nvidia_tao_deploy.launcher.failures import EngineMissingError
+from nvidia_tao_deploy.launcher.engine import Engine, EngineMissingError
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PASSED = (*_ENDING, signal.SIGUSR1, signal.SIGUSR2)

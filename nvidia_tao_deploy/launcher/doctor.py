@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -104,155 +104,153 @@ def main(argv: Sequence[str]) -> int:
 
 def diagnose(host: Host) -> list[Finding]:
     """All checks, in the order of the report."""
-    checks = (_python, _driver, _cuda, _runtimes, _docker, _podman, _toolkit, _jetson, _resources)
-    return [finding for check in checks for finding in check(host)]
+    checks = (_python, _driver, _cuda, _tensorrt, _tensorrt_rtx, _onnx_runtime, _docker, _podman, _toolkit, _jetson)
+    return [finding for check in (*checks, _resources) for finding in check(host)]
 
 
-def _python(host: Host) -> list[Finding]:
+def _finding(name: str, found: str, remedy: str = "", status: str = MISSING) -> Finding:
+    """A line that is ok without a remedy."""
+    return Finding(name, status if remedy else OK, found, remedy)
+
+
+def _python(host: Host) -> Iterator[Finding]:
     found = "{}.{}".format(*host.python)
-    if not versions.PYTHON[0] <= host.python <= versions.PYTHON[1]:
+    if versions.PYTHON[0] <= host.python <= versions.PYTHON[1]:
+        yield _finding("Python", f"{found}, nvidia_tao_deploy {__version__}")
+    else:
         low, high = ("{}.{}".format(*item) for item in versions.PYTHON)
-        return [Finding("Python", MISSING, found, f"Use Python {low} to {high}.")]
-    return [Finding("Python", OK, f"{found}, nvidia_tao_deploy {__version__}")]
+        yield _finding("Python", found, f"Use Python {low} to {high}.")
 
 
-def _driver(host: Host) -> list[Finding]:
+def _driver(host: Host) -> Iterator[Finding]:
     name, query = "GPU driver", "--query-gpu=index,name,driver_version,compute_cap,memory.total"
-    listing = host.run("nvidia-smi", query, "--format=csv,noheader")
-    if listing:
-        return [_gpu(host, line) for line in listing.strip().splitlines()]
-    if host.tegra and gpus_present(host.root):
-        return [Finding(name, OK, "Tegra, part of L4T")]
-    if host.tegra:
-        return [Finding(name, MISSING, "Tegra, part of L4T", "Flash or repair the BSP: no GPU device file.")]
-    if gpus_present(host.root):
-        found = "device files, but nvidia-smi does not answer"
-        return [Finding(name, MISSING, found, "Reboot, or reinstall the driver.")]
-    remedy = "Without a GPU, ONNX files run on the CPU; for engines install the NVIDIA driver."
-    return [Finding(name, NOTE, "none", remedy)]
+    present = gpus_present(host.root)
+    if listing := host.run("nvidia-smi", query, "--format=csv,noheader"):
+        for line in listing.strip().splitlines():
+            yield _gpu(host, line)
+    elif host.tegra:
+        remedy = "" if present else "Flash or repair the BSP: no GPU device file."
+        yield _finding(name, "Tegra, part of L4T", remedy)
+    elif present:
+        yield _finding(name, "device files, but nvidia-smi does not answer", "Reboot, or reinstall the driver.")
+    else:
+        remedy = "Without a GPU, ONNX files run on the CPU; for engines install the NVIDIA driver."
+        yield _finding(name, "none", remedy, NOTE)
 
 
 def _gpu(host: Host, line: str) -> Finding:
     index, name, driver, capability, memory = (*(part.strip() for part in line.split(",")), *[""] * 5)[:5]
-    found = f"{name}, driver {driver}, compute capability {capability}, {memory}"
+    found, remedy = f"{name}, driver {driver}, compute capability {capability}, {memory}", ""
     tensorrt = _first(host, versions.TENSORRT_PACKAGES)
-    if tensorrt:
+    if tensorrt and re.fullmatch(r"\d+\.\d+", capability):
         minimum = versions.tensorrt_facts(tensorrt[1]).compute_capability
-        if re.fullmatch(r"\d+\.\d+", capability) and versions.number(capability) < minimum:
+        if versions.number(capability) < minimum:
             need = "{}.{}".format(*minimum)
             remedy = f"TensorRT {tensorrt[1]} needs compute capability {need}: install an older TensorRT."
-            return Finding(f"GPU {index}", MISSING, found, remedy)
-    return Finding(f"GPU {index}", OK, found)
+    return _finding(f"GPU {index}", found, remedy)
 
 
-def _cuda(host: Host) -> list[Finding]:
+def _cuda(host: Host) -> Iterator[Finding]:
     if host.cuda_driver:
-        return [Finding("CUDA", OK, "driver supports up to {}.{}".format(*host.cuda_driver))]
-    remedy = "Comes with the NVIDIA driver; needed for TensorRT only."
-    return [Finding("CUDA", NOTE, "no driver library (libcuda)", remedy)]
+        yield _finding("CUDA", "driver supports up to {}.{}".format(*host.cuda_driver))
+    else:
+        remedy = "Comes with the NVIDIA driver; needed for TensorRT only."
+        yield _finding("CUDA", "no driver library (libcuda)", remedy, NOTE)
 
 
-def _runtimes(host: Host) -> list[Finding]:
-    return [_tensorrt(host), _tensorrt_rtx(host), _onnx_runtime(host)]
-
-
-def _tensorrt(host: Host) -> Finding:
+def _tensorrt(host: Host) -> Iterator[Finding]:
     name, package = "TensorRT", _first(host, versions.TENSORRT_PACKAGES)
     if package is None:
         remedy = "pip install tensorrt-cu13 (or -cu12), or use the container; on Jetson it is part of JetPack."
-        return Finding(name, NOTE, "not installed", remedy)
+        yield _finding(name, "not installed", remedy, NOTE)
+        return
     facts = versions.tensorrt_facts(package[1])
+    several = sorted({host.packages[item] for item in versions.TENSORRT_PACKAGES if item in host.packages})
     if host.python > facts.python:
         remedy = "It has no wheels for this Python: use Python {}.{} or a newer TensorRT.".format(*facts.python)
-        return Finding(name, MISSING, " ".join(package), remedy)
-    several = sorted({host.packages[item] for item in versions.TENSORRT_PACKAGES if item in host.packages})
-    if len(several) > 1:
+        yield _finding(name, " ".join(package), remedy)
+    elif len(several) > 1:
         remedy = "Uninstall all tensorrt packages, then install one."
-        return Finding(name, MISSING, f"several: {', '.join(several)}", remedy)
-    return _against_driver(host, name, package, versions.cuda_of(package[0], facts.cuda))
+        yield _finding(name, f"several: {', '.join(several)}", remedy)
+    else:
+        yield _against_driver(host, name, package, versions.cuda_of(package[0], facts.cuda))
 
 
-def _tensorrt_rtx(host: Host) -> Finding:
+def _tensorrt_rtx(host: Host) -> Iterator[Finding]:
     name, package = "TensorRT-RTX", _first(host, versions.RTX_PACKAGES)
-    if package is None:
+    if package is not None:
+        yield _against_driver(host, name, package, versions.cuda_of(package[0], 13))
+    else:
         remedy = "pip install tensorrt-rtx-cu13 to build engines ahead of time, without a GPU."
-        return Finding(name, NOTE, "not installed", remedy)
-    return _against_driver(host, name, package, versions.cuda_of(package[0], 13))
+        yield _finding(name, "not installed", remedy, NOTE)
 
 
-def _onnx_runtime(host: Host) -> Finding:
+def _onnx_runtime(host: Host) -> Iterator[Finding]:
     name, tensorrt = "ONNX Runtime", _first(host, versions.TENSORRT_PACKAGES)
     packages = [item for item in versions.ORT_PACKAGES if item in host.packages]
+    found, status, remedy = ", ".join(f"{item} {host.packages[item]}" for item in packages), NOTE, ""
     if not packages:
         status = NOTE if tensorrt or _first(host, versions.RTX_PACKAGES) else MISSING
-        return Finding(name, status, "not installed", "pip install onnxruntime, or onnxruntime-gpu with a GPU.")
-    found = ", ".join(f"{item} {host.packages[item]}" for item in packages)
-    if len(packages) > 1:
+        found, remedy = "not installed", "pip install onnxruntime, or onnxruntime-gpu with a GPU."
+    elif len(packages) > 1:
+        status = MISSING
         remedy = f"They overwrite each other: pip uninstall {' '.join(packages)}, then install one."
-        return Finding(name, MISSING, found, remedy)
-    remedy = ""
-    if packages == ["onnxruntime"] and host.cuda_driver and not host.tegra:
+    elif packages == ["onnxruntime"] and host.cuda_driver and not host.tegra:
         remedy = "It runs on the CPU only: install onnxruntime-gpu in its place to use the GPU."
-    if packages == ["onnxruntime-gpu"] and tensorrt and versions.number(tensorrt[1])[0] >= 11:
+    elif packages == ["onnxruntime-gpu"] and tensorrt and versions.number(tensorrt[1])[0] >= 11:
         remedy = "Its TensorRT provider wants libnvinfer 10 and does not load beside TensorRT 11."
-    return Finding(name, NOTE if remedy else OK, found, remedy)
+    yield _finding(name, found, remedy, status)
 
 
 def _against_driver(host: Host, name: str, package: tuple[str, str], cuda: int) -> Finding:
-    found = f"{package[0]} {package[1]}, built for CUDA {cuda}"
-    if host.tegra or host.cuda_driver is None:
-        return Finding(name, OK, found)
-    if host.cuda_driver[0] < cuda:
-        branch = versions.DRIVER_BRANCH.get(cuda, "newer")
-        have = host.cuda_driver[0]
+    remedy = ""
+    if not host.tegra and host.cuda_driver is not None and host.cuda_driver[0] < cuda:
+        branch, have = versions.DRIVER_BRANCH.get(cuda, "newer"), host.cuda_driver[0]
         remedy = f"The driver supports CUDA {have}: install driver {branch} or the -cu{have} package."
-        return Finding(name, MISSING, found, remedy)
-    return Finding(name, OK, found)
+    return _finding(name, f"{package[0]} {package[1]}, built for CUDA {cuda}", remedy)
 
 
-def _docker(host: Host) -> list[Finding]:
+def _docker(host: Host) -> Iterator[Finding]:
     client = host.run("docker", "--version")
+    answer = host.run("docker", "version", "--format", "{{.Server.Version}} API {{.Server.APIVersion}}")
     if client is None:
         remedy = "Needed (or podman) for tao_deploy only: see docs.docker.com/engine/install."
-        return [Finding("Docker", NOTE, "not installed", remedy)]
-    answer = host.run("docker", "version", "--format", "{{.Server.Version}} API {{.Server.APIVersion}}")
-    if answer is None:
+        yield _finding("Docker", "not installed", remedy, NOTE)
+    elif answer is None:
         found = f"{client.strip()}; the daemon does not answer"
-        return [Finding("Docker", MISSING, found, "Start it, join the group docker, or set DOCKER_HOST.")]
-    return [Finding("Docker", OK, f"server {answer.strip()}")]
+        yield _finding("Docker", found, "Start it, join the group docker, or set DOCKER_HOST.")
+    else:
+        yield _finding("Docker", f"server {answer.strip()}")
 
 
-def _podman(host: Host) -> list[Finding]:
+def _podman(host: Host) -> Iterator[Finding]:
     version = host.run("podman", "--version")
-    if version:
-        return [Finding("podman", OK, version.strip())]
-    return [Finding("podman", NOTE, "not installed", "Needed only where Docker is not.")]
+    remedy = "" if version else "Needed only where Docker is not."
+    yield _finding("podman", (version or "not installed").strip(), remedy, NOTE)
 
 
-def _toolkit(host: Host) -> list[Finding]:
+def _toolkit(host: Host) -> Iterator[Finding]:
     folders = (host.root / "etc/cdi", host.root / "var/run/cdi")
     specs = [str(path) for folder in folders for path in sorted(folder.glob("*nvidia*"))]
     runtimes = host.run("docker", "info", "--format", "{{json .Runtimes}}") or ""
     version = host.run("nvidia-ctk", "--version")
     ways = (["runtime nvidia"] if '"nvidia"' in runtimes else []) + ([f"CDI {', '.join(specs)}"] if specs else [])
     name = "NVIDIA Container Toolkit"
-    if version and ways:
-        return [Finding(name, OK, f"{version.strip().splitlines()[0]}; {'; '.join(ways)}")]
-    if version:
-        remedy = (
-            "sudo nvidia-ctk runtime configure --runtime=docker "
-            "(podman: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml)."
-        )
-        return [Finding(name, MISSING, "installed, not registered", remedy)]
     if ways:
-        return [Finding(name, OK, "; ".join(ways))]
-    status = MISSING if host.tegra or gpus_present(host.root) else NOTE
-    return [Finding(name, status, "not installed", "Install nvidia-container-toolkit to use GPUs in containers.")]
+        yield _finding(name, "; ".join([*(version or "").strip().splitlines()[:1], *ways]))
+    elif version:
+        remedy = "sudo nvidia-ctk runtime configure --runtime=docker "
+        remedy += "(podman: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml)."
+        yield _finding(name, "installed, not registered", remedy)
+    else:
+        status = MISSING if host.tegra or gpus_present(host.root) else NOTE
+        remedy = "Install nvidia-container-toolkit to use GPUs in containers."
+        yield _finding(name, "not installed", remedy, status)
 
 
-def _jetson(host: Host) -> list[Finding]:
+def _jetson(host: Host) -> Iterator[Finding]:
     if not host.tegra:
-        return []
+        return
     release = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", host.text("etc/nv_tegra_release") or "")
     found, remedy = "/etc/nv_tegra_release is not readable", "Inside a container, mount it from the host."
     if release:
@@ -260,7 +258,8 @@ def _jetson(host: Host) -> list[Finding]:
         old = int(release[1]) < versions.FIRST_L4T_WITH_PYTHON
         found = f"{l4t}, JetPack {versions.jetpack(l4t)}"
         remedy = "Its own Python is 3.8: use Python 3.10 or newer, or the container." if old else ""
-    return [Finding("L4T", NOTE if remedy else OK, found, remedy), _csv_files(host)]
+    yield _finding("L4T", found, remedy, NOTE)
+    yield _csv_files(host)
 
 
 def _csv_files(host: Host) -> Finding:
@@ -270,26 +269,20 @@ def _csv_files(host: Host) -> Finding:
     lists = sorted(folder.glob("*.csv"))
     if not lists:
         if any((host.root / "etc/cdi").glob("*nvidia*")):
-            return Finding(name, OK, "none; a CDI specification is used")
+            return _finding(name, "none; a CDI specification is used")
         remedy = "sudo apt install nvidia-l4t-init nvidia-container, or nvidia-ctk cdi generate --mode=csv."
-        return Finding(name, MISSING, "none", remedy)
+        return _finding(name, "none", remedy)
     kinds = re.compile(r"\s*(?:lib|sym|dev|dir)\s*,\s*/?(\S.*?)\s*$")
-    entries = [
-        match[1]
-        for path in lists
-        for line in path.read_text(errors="replace").splitlines()
-        if (match := kinds.match(line))
-    ]
+    lines = [line for path in lists for line in path.read_text(errors="replace").splitlines()]
+    entries = [match[1] for line in lines if (match := kinds.match(line))]
     absent = [entry for entry in entries if not os.path.lexists(host.root / entry)]
-    found = f"{len(lists)} lists, {len(entries)} entries, {len(absent)} absent on this host"
+    found, remedy = f"{len(lists)} lists, {len(entries)} entries, {len(absent)} absent on this host", ""
     if len(absent) * 2 > len(entries):
         remedy = f"They do not belong to this L4T (first absent: /{absent[0]}): reinstall nvidia-l4t-init."
-        return Finding(name, MISSING, found, remedy)
-    return Finding(name, OK, found)
+    return _finding(name, found, remedy)
 
 
-def _resources(host: Host) -> list[Finding]:
-    findings = []
+def _resources(host: Host) -> Iterator[Finding]:
     docker_root = (host.run("docker", "info", "--format", "{{.DockerRootDir}}") or "").strip()
     places = [("disk here", Path.cwd(), 2)]
     if docker_root and Path(docker_root).exists():
@@ -297,13 +290,11 @@ def _resources(host: Host) -> list[Finding]:
     for name, path, needed in places:
         free = shutil.disk_usage(path).free / _GIB
         remedy = f"Have at least {needed} GiB free." if free < needed else ""
-        findings.append(Finding(name, NOTE if remedy else OK, f"{free:.1f} GiB free in {path}", remedy))
-    memory = re.search(r"MemAvailable:\s+(\d+) kB", host.text("proc/meminfo") or "")
-    if memory:
+        yield _finding(name, f"{free:.1f} GiB free in {path}", remedy, NOTE)
+    if memory := re.search(r"MemAvailable:\s+(\d+) kB", host.text("proc/meminfo") or ""):
         free = int(memory[1]) * 1024 / _GIB
         remedy = "" if free >= 4 else "Building engines wants 4 GiB or more."
-        findings.append(Finding("memory", NOTE if remedy else OK, f"{free:.1f} GiB available", remedy))
-    return findings
+        yield _finding("memory", f"{free:.1f} GiB available", remedy, NOTE)
 
 
 def _first(host: Host, names: Sequence[str]) -> tuple[str, str] | None:

@@ -12,9 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nvidia_tao_deploy.launcher.failures import EngineMissingError
+from nvidia_tao_deploy.errors import TaoDeployError
 
 _INSTALL = "Install Docker or podman, or pass --engine; tao_deploy doctor shows what is there."
+
+
+class ContainerError(TaoDeployError):
+    """The engine cannot start the container: image missing, digest wrong, daemon refuses."""
+
+    exit_code = 125  # as of docker run
+
+
+class EngineMissingError(TaoDeployError):
+    """Neither docker nor podman is there, or its daemon does not answer."""
+
+    exit_code = 127  # as of docker run
 
 
 @dataclass(frozen=True)

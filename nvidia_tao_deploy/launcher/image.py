@@ -8,8 +8,7 @@ import sys
 from typing import Any
 
 from nvidia_tao_deploy.errors import UsageError
-from nvidia_tao_deploy.launcher.engine import Engine
-from nvidia_tao_deploy.launcher.failures import ContainerError
+from nvidia_tao_deploy.launcher.engine import ContainerError, Engine
 from nvidia_tao_deploy.launcher.manifest import TAG, Manifest
 
 
@@ -37,18 +36,15 @@ def provide_image(engine: Engine, reference: str) -> str:
     details = _inspect(engine, reference)
     if details is None:
         print(f"tao_deploy: pulling {reference}", file=sys.stderr, flush=True)
-        try:
-            pull = subprocess.run(
-                [engine.executable, "pull", reference],
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        except OSError as error:
-            raise ContainerError(f"cannot start {engine.executable}: {error.strerror}") from error
+        pull = subprocess.run(
+            [engine.executable, "pull", reference],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+        )
         if pull.returncode:
             raise ContainerError(
                 f"cannot pull {reference}: {pull.stderr.strip()}",

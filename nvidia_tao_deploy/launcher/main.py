@@ -12,14 +12,13 @@ from typing import NoReturn
 from nvidia_tao_deploy.errors import TaoDeployError
 from nvidia_tao_deploy.launcher.arguments import parse
 from nvidia_tao_deploy.launcher.container import run_container
-from nvidia_tao_deploy.launcher.engine import find_engine, offline_engine
+from nvidia_tao_deploy.launcher.engine import EngineMissingError, find_engine, offline_engine
 from nvidia_tao_deploy.launcher.environment import hide_values
-from nvidia_tao_deploy.launcher.failures import EngineMissingError
 from nvidia_tao_deploy.launcher.gpus import gpus_present
 from nvidia_tao_deploy.launcher.image import provide_image, wanted_reference
 from nvidia_tao_deploy.launcher.manifest import find_manifest, read_manifest
 from nvidia_tao_deploy.launcher.request import WORKDIR, container_arguments, make_request
-from nvidia_tao_deploy.launcher.spec_paths import uncovered_paths
+from nvidia_tao_deploy.launcher.spec_paths import uncovered_paths, warning
 
 
 def run() -> NoReturn:
@@ -62,8 +61,8 @@ def launch(words: Sequence[str]) -> int:
         _note(f"{error.what}; showing what a current engine would be told")
         engine = offline_engine(options.engine)
     reference = wanted_reference(manifest, options.tag, engine.architecture)
-    for path in uncovered_paths(request.command, request.mounts, WORKDIR):
-        _note(f"warning: {path}")
+    for path, where in uncovered_paths(request.command, request.mounts, WORKDIR).items():
+        _note(f"warning: {warning(path, where)}")
     if request.gpus is None and "--gpus" not in words and engine.local and not gpus_present():
         _note("no NVIDIA driver on this host: the container gets no GPU (--gpus all insists)")
     name = f"tao_deploy-{uuid.uuid4().hex[:12]}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from nvidia_tao_deploy.errors import TaoDeployError, UsageError
 from nvidia_tao_deploy.files import write_json
-from nvidia_tao_deploy.launcher.failures import ContainerError
+from nvidia_tao_deploy.launcher.engine import ContainerError
 
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,43 +16,36 @@ _SYSTEM = ("/dev", "/proc", "/sys")
 _SPEC_BYTES = 4 << 20
 
 
-@dataclass(frozen=True)
-class Uncovered:
-    """A path in the container without a mount: ``where`` it is named, and whether this host has the same path."""
-
-    path: str
-    where: str
-    on_host: bool
-
-    def __str__(self) -> str:
-        text = f"{self.path!r} ({self.where}) is under no mount: not seen in the container, lost if written there"
-        if self.on_host:
-            folder = self.path if os.path.isdir(self.path) else os.path.dirname(self.path)
-            return f"{text}\n  It exists on this host: add --volume {folder}:{folder}"
-        folder = os.path.dirname(self.path) if os.path.splitext(self.path)[1] else self.path
-        return f"{text}\n  Mount a host folder there: --volume HOST_FOLDER:{folder}"
+def warning(path: str, where: str) -> str:
+    """What to say of a path in the container without a mount; ``where``: it is named."""
+    text = f"{path!r} ({where}) is under no mount: not seen in the container, lost if written there"
+    if os.path.exists(path):
+        folder = path if os.path.isdir(path) else os.path.dirname(path)
+        return f"{text}\n  It exists on this host: add --volume {folder}:{folder}"
+    folder = os.path.dirname(path) if os.path.splitext(path)[1] else path
+    return f"{text}\n  Mount a host folder there: --volume HOST_FOLDER:{folder}"
 
 
-def uncovered_paths(command: Sequence[str], mounts: Sequence[Mount], workdir: str) -> list[Uncovered]:
-    """Absolute paths outside all mounts, in order, each once; relative spec paths start from ``workdir``.
+def uncovered_paths(command: Sequence[str], mounts: Sequence[Mount], workdir: str) -> dict[str, str]:
+    """Absolute paths outside all mounts, in order, and where they are named; commands without a spec file have none.
 
-    Commands without a spec file have none.
+    A relative spec path starts from ``workdir``.
     """
     spec = _spec_word(command)
     if spec is None:
-        return []
+        return {}
     spec = os.path.normpath(os.path.join(workdir, spec))
     found = [(spec, "the spec file")]
     found += [(path, "in the command") for word in command[1:] for path in _path_in_word(word)]
     host = host_path(spec, mounts)
     if host is not None and os.path.isfile(host):
         found += [(path, f"{spec}: {key}" if key else spec) for key, path in spec_file_paths(Path(host))]
-    seen: dict[str, Uncovered] = {}
+    seen: dict[str, str] = {}
     for path, where in found:
         clean = os.path.normpath(path)
         if host_path(clean, mounts) is None and not any(PurePosixPath(clean).is_relative_to(top) for top in _SYSTEM):
-            seen.setdefault(clean, Uncovered(clean, where, os.path.exists(clean)))
-    return list(seen.values())
+            seen.setdefault(clean, where)
+    return seen
 
 
 def host_path(path: str, mounts: Sequence[Mount]) -> str | None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from nvidia_tao_deploy.errors import UsageError
-from nvidia_tao_deploy.launcher.failures import ContainerError
+from nvidia_tao_deploy.launcher.engine import ContainerError
 from nvidia_tao_deploy.launcher.image import digest_reference, wanted_reference
 from nvidia_tao_deploy.launcher.main import main
 from nvidia_tao_deploy.launcher.manifest import main as write_manifest
 from nvidia_tao_deploy.launcher.manifest import read_manifest
 from nvidia_tao_deploy.launcher.mounts import Mount
-from nvidia_tao_deploy.launcher.spec_paths import host_path, uncovered_paths
+from nvidia_tao_deploy.launcher.spec_paths import host_path, uncovered_paths, warning
 from nvidia_tao_deploy.networks import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,29 +108,25 @@ def test_paths_that_no_mount_covers(tmp_path: Path) -> None:
         "/data/out",
         "x=/results",
     ]
-    found = {item.path: item.where for item in uncovered_paths(command, mounts, "/workspace/tao-deploy")}
-    assert found == {
+    assert uncovered_paths(command, mounts, "/workspace/tao-deploy") == {
         "/models/m.onnx": "in the command",
         "/results": "in the command",
         "/hidden/x": "/data/spec.yaml: list[0]",
         "/etc/b": "/data/spec.yaml: list[3]",
     }
     (tmp_path / "spec.txt").write_text('a { path: "/data/ok" b: "/else/where" }\n  # c: "/comment"\n')
-    text = [
-        str(item) for item in uncovered_paths(["ssd", "evaluate", "--experiment_spec=/data/spec.txt"], mounts, "/w")
+    assert list(uncovered_paths(["ssd", "evaluate", "--experiment_spec=/data/spec.txt"], mounts, "/w")) == [
+        "/else/where"
     ]
-    assert len(text) == 1
-    assert "'/else/where'" in text[0]
-    assert [item.path for item in uncovered_paths(["x", "-e", "spec.yaml"], mounts, "/w")] == ["/w/spec.yaml"]
-    assert uncovered_paths(["bash", "-c", "ls /etc", "/etc"], mounts, "/w") == []
+    assert list(uncovered_paths(["x", "-e", "spec.yaml"], mounts, "/w")) == ["/w/spec.yaml"]
+    assert uncovered_paths(["bash", "-c", "ls /etc", "/etc"], mounts, "/w") == {}
 
 
 def test_a_path_that_exists_here_comes_with_the_flag_to_mount_it(tmp_path: Path) -> None:
-    (found,) = uncovered_paths(["x", "-e", str(tmp_path / "s.yaml")], [], "/w")
-    assert str(found).endswith(f"--volume HOST_FOLDER:{tmp_path}")  # the file's folder
+    ((path, where),) = uncovered_paths(["x", "-e", str(tmp_path / "s.yaml")], [], "/w").items()
+    assert warning(path, where).endswith(f"--volume HOST_FOLDER:{tmp_path}")  # the file's folder
     (tmp_path / "s.yaml").touch()
-    (found,) = uncovered_paths(["x", "-e", str(tmp_path / "s.yaml")], [], "/w")
-    assert f"--volume {tmp_path}:{tmp_path}" in str(found)
+    assert f"--volume {tmp_path}:{tmp_path}" in warning(path, where)
 
 
 def test_the_longest_mount_wins() -> None:
