@@ -27,7 +27,9 @@ class BatchDecoder(Protocol):
 
     stream: driver.Stream
 
-    def decode(self, files: Sequence[NDArray[np.uint8]], targets: Sequence[int]) -> list[bool]:
+    def decode(
+        self, files: Sequence[NDArray[np.uint8]], widths: Sequence[int], targets: Sequence[int], /
+    ) -> list[bool]:
         """See :meth:`~nvidia_tao_deploy.data.nvjpeg.JpegEngines.decode`."""
         ...
 
@@ -56,7 +58,9 @@ class ImageCodec:
         self.stream = driver.Stream()
         self._images: list[Any] = []  # their memory is used again: freeing it would wait for all that the GPU does
 
-    def decode(self, files: Sequence[NDArray[np.uint8]], targets: Sequence[int]) -> list[bool]:
+    def decode(
+        self, files: Sequence[NDArray[np.uint8]], _widths: Sequence[int], targets: Sequence[int], /
+    ) -> list[bool]:
         """See :class:`BatchDecoder`."""
         decoder, parameters, source = _decoder()
         sources = [source(file) for file in files]  # reads the headers; outside of the turn

@@ -44,56 +44,64 @@ class JpegEngines:
         self._call("nvjpegJpegStateCreate", self._handle, ctypes.byref(self._state))
         self.stream = driver.Stream(first=True)
         self._prepared = 0  # files
+        self._picky = False
         self._one_at_a_time = threading.Lock()
 
-    def decode(self, files: Sequence[NDArray[np.uint8]], targets: Sequence[int]) -> list[bool]:
+    def decode(
+        self, files: Sequence[NDArray[np.uint8]], widths: Sequence[int], targets: Sequence[int], /
+    ) -> list[bool]:
         """Enqueue the decoding of whole JPEG files; the pixels are there in :attr:`stream`'s order.
 
         Args:
             files: their bytes.
+            widths: pixels in a row of each.
             targets: the device address that each one's (H, W, 3) RGB bytes go to.
 
         Returns:
-            Whether each is decoded; the engines take baseline files only.
+            Whether each is decoded; the engines take baseline files of the usual samplings only.
         """
-        widths = [self._width(file) for file in files]
-        chosen = [index for index, width in enumerate(widths) if width]
-        if not chosen:
+        taken = [not self._picky or self._supports(file) for file in files]
+        rows = [row for *row, is_taken in zip(files, widths, targets, taken, strict=True) if is_taken]
+        if not rows or self._enqueue(rows):
+            return taken
+        if self._picky:  # one is broken, and nvJPEG does not say which
             return [False] * len(files)
-        data = np.array([files[index].ctypes.data for index in chosen], np.uint64)
-        lengths = np.array([files[index].size for index in chosen], np.uint64)
-        images = np.zeros(len(chosen), _IMAGE)
-        images["channel"][:, 0] = [targets[index] for index in chosen]
-        images["pitch"][:, 0] = [3 * widths[index] for index in chosen]
+        self._picky = True  # from now on the headers are read first, which takes as long as decoding
+        return self.decode(files, widths, targets)
+
+    def _enqueue(self, rows: Sequence[Any]) -> bool:
+        """Decode the files of ``rows`` of (file, width, target); False where nvJPEG refuses."""
+        data = np.array([file.ctypes.data for file, _, _ in rows], np.uint64)
+        lengths = np.array([file.size for file, _, _ in rows], np.uint64)
+        images = np.zeros(len(rows), _IMAGE)
+        images["channel"][:, 0] = [target for _, _, target in rows]
+        images["pitch"][:, 0] = [3 * width for _, width, _ in rows]
         arrays = [ctypes.c_void_p(array.ctypes.data) for array in (data, lengths, images)]
         with self._one_at_a_time:
             try:
-                if self._prepared != len(chosen):
-                    form = len(chosen), 1, _RGB_INTERLEAVED
+                if self._prepared != len(rows):
+                    form = len(rows), 1, _RGB_INTERLEAVED
                     self._call("nvjpegDecodeBatchedInitialize", self._handle, self._state, *form)
-                    self._prepared = len(chosen)
+                    self._prepared = len(rows)
                 stream = ctypes.c_void_p(self.stream.handle)
                 self._call("nvjpegDecodeBatched", self._handle, self._state, *arrays, stream)
-            except RuntimeUnavailableError:  # one of them is broken, and nvJPEG does not say which
+            except RuntimeUnavailableError:
                 self._prepared = 0
-                return [False] * len(files)
-        return [width > 0 for width in widths]
+                return False
+        return True
 
-    def _width(self, file: NDArray[np.uint8]) -> int:
-        """Pixels in a row of it; 0 for a file that the engines do not decode."""
+    def _supports(self, file: NDArray[np.uint8]) -> bool:
         header, refused = ctypes.c_void_p(), ctypes.c_int(1)
-        width, height = ctypes.c_uint(), ctypes.c_uint()
         self._call("nvjpegJpegStreamCreate", self._handle, ctypes.byref(header))
         try:
             where, length = ctypes.c_void_p(file.ctypes.data), ctypes.c_size_t(file.size)
             self._call("nvjpegJpegStreamParse", self._handle, where, length, 0, 0, header)
-            self._call("nvjpegJpegStreamGetFrameDimensions", header, ctypes.byref(width), ctypes.byref(height))
             self._call("nvjpegDecodeBatchedSupported", self._handle, header, ctypes.byref(refused))
         except RuntimeUnavailableError:  # not a JPEG file that nvJPEG reads
-            return 0
+            return False
         finally:
             self._library.nvjpegJpegStreamDestroy(header)
-        return 0 if refused.value else width.value
+        return refused.value == 0
 
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._library, name)(*arguments)

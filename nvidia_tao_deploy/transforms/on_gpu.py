@@ -222,7 +222,7 @@ class Finisher:
         files = np.flatnonzero(in_file).tolist()
         if files:
             data = [buffers[PIXELS][index, : in_file[index]] for index in files]
-            self._decode(data, rows["pixels"][files].tolist(), stream)
+            self._decode(data, width[files].tolist(), rows["pixels"][files].tolist(), stream)
         for index in np.flatnonzero(width == 0).tolist():  # finished by the worker
             rows["pixels"][index] = 0
             to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
@@ -238,10 +238,10 @@ class Finisher:
             arguments = (ctypes.c_uint64(staging.rows.pointer), self._store, ctypes.c_uint64(pointer))
             self._kernel.launch(grid, _BLOCK, stream, arguments)
 
-    def _decode(self, files: list[NDArray[np.uint8]], targets: list[int], stream: int) -> None:
+    def _decode(self, files: list[NDArray[np.uint8]], widths: list[int], targets: list[int], stream: int) -> None:
         """Decode ``files`` to device addresses; the CPU decodes what the GPU cannot."""
         assert self._decoder is not None
-        decoded = self._decoder.decode(files, targets)
+        decoded = self._decoder.decode(files, widths, targets)
         driver.follow(stream, self._decoder.stream.handle)
         for file, target, done in zip(files, targets, decoded, strict=True):
             if not done:

@@ -227,9 +227,10 @@ def test_files_for_nvimgcodec_go_as_they_are(pictures: Files, monkeypatch: pytes
 
     asked = []
 
-    def decode(files: Any, targets: list[int]) -> list[bool]:
+    def decode(files: Any, widths: list[int], targets: list[int]) -> list[bool]:
         asked.append(len(files))
         pixels = np.ascontiguousarray(Image.open(io.BytesIO(bytes(files[0]))).convert("RGB"))
+        assert widths[0] == pixels.shape[1]
         ctypes.memmove(targets[0], pixels.ctypes.data, pixels.nbytes)
         return [True, False]  # the second is decoded on the host
 
