@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -12,7 +10,8 @@ from pathlib import Path
 
 from nvidia_tao_deploy.data.image import list_images
 from nvidia_tao_deploy.data.sample import Dataset, Listed, Sample
-from nvidia_tao_deploy.data.text import counted, read_lines, read_text, some
+from nvidia_tao_deploy.data.table import TableRows, read_csv
+from nvidia_tao_deploy.data.text import counted, read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
 PASS = "PASS"  # noqa: S105 - the label of a good unit
@@ -72,7 +71,7 @@ def _objects(folder: str, image_ext: str, lights: Sequence[str]) -> tuple[str, .
     return tuple(sorted(found))
 
 
-class PairTable(Listed):
+class PairTable(TableRows):
     """Rows of a CSV table of units; ``meta["row"]`` is the row as text, the target is True for a defective unit.
 
     Columns: ``input_path``, ``golden_path``, ``object_name``, and ``label`` where targets are needed: exactly PASS is
@@ -103,10 +102,21 @@ class PairTable(Listed):
         if not files.images_dir.is_dir():
             raise DataError("no such folder of images", where=str(files.images_dir), remedy="Check images_dir.")
         needed = ("input_path", "golden_path", "object_name", *(("label",) if labelled else ()))
-        self.columns, rows = _read_rows(Path(csv_path), needed)
-        super().__init__((), files.images_dir)
-        seen: set[str] = set()
-        for line, row in rows:
+
+        def check(columns: Sequence[str], place: str) -> None:
+            missing = [name for name in needed if name not in columns]
+            if missing or len(set(columns)) < len(columns):
+                lacking = f"the column{'s' * (len(missing) > 1)} {', '.join(missing)} missing"
+                raise DataError(
+                    f"the header has {lacking if missing else 'a column twice'}: it names {some(columns, 10)}",
+                    where=place,
+                    remedy=f"Needed are {', '.join(needed)}, each once.",
+                )
+
+        self.columns, rows = read_csv(Path(csv_path), check)
+        super().__init__(files.images_dir)
+        for line, cells in rows:
+            row = dict(zip(self.columns, cells, strict=True))
             empty = [name for name in ("object_name", *needed[3:]) if not row[name]]
             paths = None if empty else files.of(row)
             problem = f"no {' and no '.join(empty)}" if empty else None
@@ -120,40 +130,8 @@ class PairTable(Listed):
                 continue
             name = f"{row['input_path'].strip('/')}/{row['object_name']}"
             target = row["label"] != PASS if labelled else None
-            self._samples.append(Sample(f"{name}#{line}" if name in seen else name, paths, target, {"row": row}))
-            seen.add(name)
-        if not self._samples:
-            raise DataError(
-                f"not one row can be used; the first: {self.issues[0]}" if self.issues else "the table has no rows",
-                where=str(csv_path),
-                remedy=f"Files are looked up in {files.images_dir}.",
-            )
-        if strict and self.issues:
-            raise DataError(self.issues[0], where=str(csv_path), remedy="Mend the table, or leave `strict` off.")
-
-
-def _read_rows(path: Path, needed: Sequence[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """(columns, (line, {column: text}) of every row that is not blank); nothing is converted to numbers."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        lines = [(reader.line_num, row) for row in reader if row]
-    except csv.Error as error:
-        raise DataError(f"not a CSV table: {error}", where=f"{path}:{reader.line_num}") from error
-    columns = lines[0][1] if lines else []
-    missing = [name for name in needed if name not in columns]
-    if missing or len(set(columns)) < len(columns):
-        wrong = f"the column{'s' * (len(missing) > 1)} {', '.join(missing)} missing" if missing else "a column twice"
-        raise DataError(
-            f"the header has {wrong}: it names {some(columns, 10)}",
-            where=f"{path}:1",
-            remedy=f"Needed are {', '.join(needed)}, each once.",
-        )
-    rows = []
-    for line, row in lines[1:]:
-        if len(row) > len(columns):
-            raise DataError(f"{len(row)} cells under {len(columns)} columns", where=f"{path}:{line}")
-        rows.append((line, dict(zip(columns, [*row, *[""] * (len(columns) - len(row))], strict=True))))
-    return columns, rows
+            self.take(line, name, paths, target, row=row)
+        self.finish(csv_path, strict=strict)
 
 
 @dataclass(frozen=True)

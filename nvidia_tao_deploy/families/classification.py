@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,10 +26,7 @@ from nvidia_tao_deploy.predictions.types import Classification
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.spec.sections import NetworkSpec
 from nvidia_tao_deploy.transforms.image import Color, ImageTransform, Layout
-from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN, Mode, Normalization
-
-# What the TensorFlow trainers divide by in torch mode: one deviation for all channels.
-TORCH_STD = (0.224, 0.224, 0.224)
+from nvidia_tao_deploy.transforms.normalize import CAFFE_MEAN_BGR, CAFFE_MEAN_GREY, CAFFE_MEAN_GREY_16, IMAGENET_MEAN
 
 
 @dataclass(frozen=True)
@@ -234,7 +231,7 @@ def mode_transform(
     ports: Ports,
     role: str,
     *,
-    mode: Mode,
+    mode: Literal["tf", "torch", "caffe"],
     mean_bgr: Sequence[float] = (),
     mean_grey: Sequence[float] = (),
     depth: int = 8,
@@ -268,17 +265,20 @@ def mode_transform(
     deep = depth == 16
     if deep and channels != 1:
         raise SpecError("16-bit images need a model with one channel", remedy="Set the image depth to 8.")
-    mean: Sequence[float] = mean_grey if channels == 1 else mean_bgr
-    std: Sequence[float] = ()
-    if mode == "torch":  # the trainers ignore a given mean here
-        mean, std = ((), ()) if channels == 1 else (IMAGENET_MEAN, TORCH_STD)
-    constants = Normalization.of_mode(mode, mean=mean, std=std, channels=channels, depth=depth)
+    full, grey = 65535.0 if deep else 255.0, channels == 1
+    scale, mean, std = 1.0, mean_bgr or CAFFE_MEAN_BGR, (1.0,)
+    if mode == "tf":
+        scale, mean = 2.0 / full, (1.0,)
+    elif mode == "torch":  # the trainers ignore a given mean here
+        scale, mean, std = 1.0 / full, (0.449,) if grey else IMAGENET_MEAN, (0.224,)
+    elif grey:
+        mean = mean_grey or (CAFFE_MEAN_GREY_16 if deep else CAFFE_MEAN_GREY)
     color: Color = "I" if deep else "BGR" if mode == "caffe" else "RGB"
     return ImageTransform(
         resize=f"{'center_crop' if center_crop else 'stretch'}_{'bicubic' if bicubic else 'bilinear'}",
-        scale=constants.scale,
-        mean=constants.mean,
-        std=constants.std,
+        scale=scale,
+        mean=mean,
+        std=std,
         color=color,
         layout=layout,
         input_name=ports.inputs[role].name,

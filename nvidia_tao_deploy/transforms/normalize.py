@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 CAFFE_MEAN_GREY = (117.3786,)
 CAFFE_MEAN_GREY_16 = (30048.9216,)
-
-Mode = Literal["tf", "torch", "caffe"]
 
 
 @dataclass(frozen=True)
@@ -36,29 +34,6 @@ class Normalization:
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-
-    @classmethod
-    def of_mode(
-        cls, mode: Mode, *, mean: Sequence[float] = (), std: Sequence[float] = (), channels: int = 3, depth: int = 8
-    ) -> Normalization:
-        """The constants of a preprocessing mode.
-
-        tf: x/127.5 - 1. torch: (x/255 - mean)/std, ImageNet constants by default. caffe: x - mean in BGR order
-        (the transform's ``color`` must be "BGR"), no scaling. Depth 16: full scale 65535 instead of 255.
-        """
-        top = 65535.0 if depth == 16 else 255.0
-        if mode == "tf":
-            return cls(scale=2.0 / top, mean=(1.0,))
-        if mode == "torch":
-            grey = channels == 1
-            return cls(
-                scale=1.0 / top,
-                mean=tuple(mean) or ((0.449,) if grey else IMAGENET_MEAN),
-                std=tuple(std) or ((0.224,) if grey else IMAGENET_STD),
-            )
-        if channels == 1:
-            return cls(mean=tuple(mean) or (CAFFE_MEAN_GREY_16 if depth == 16 else CAFFE_MEAN_GREY))
-        return cls(mean=tuple(mean) or CAFFE_MEAN_BGR)
 
     def for_channels(self, channels: int) -> Normalization:
         """The same constants, one per channel.

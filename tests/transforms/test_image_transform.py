@@ -12,7 +12,7 @@ from PIL import Image
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
 from nvidia_tao_deploy.transforms.image import ImageTransform
-from nvidia_tao_deploy.transforms.normalize import Normalization
+from nvidia_tao_deploy.transforms.normalize import CAFFE_MEAN_BGR
 from nvidia_tao_deploy.transforms.resize import PLACEMENTS
 from nvidia_tao_deploy.transforms.resize import resize as resize_to
 
@@ -65,8 +65,7 @@ def test_pillow_stretch(picture, method):
 @pytest.mark.parametrize("method", ["bicubic", "bilinear"])
 def test_center_crop_caffe(picture, method):
     sample, pixels = picture
-    normalization = Normalization.of_mode("caffe")
-    transform = ImageTransform(resize=f"center_crop_{method}", mean=normalization.mean, color="BGR")
+    transform = ImageTransform(resize=f"center_crop_{method}", mean=CAFFE_MEAN_BGR, color="BGR")
     geometry, out = run(transform, sample, (3, 48, 64))
     (height, width), (net_w, net_h) = pixels.shape[:2], NET
     ratio = max((net_w + 32) / width, (net_h + 32) / height)
@@ -161,29 +160,6 @@ def test_a_row_of_a_batch_is_filled_in_place(picture):
     ImageTransform(scale=1 / 255)(sample, {"input": batch[1]})
     assert batch[1].any()
     assert not batch[[0, 2]].any()
-
-
-@pytest.mark.parametrize(
-    ("mode", "depth", "formula"),
-    [
-        ("tf", 8, lambda x: x / np.float32(127.5) - np.float32(1)),
-        ("tf", 16, lambda x: x / np.float32(32767.5) - np.float32(1)),
-        ("torch", 8, lambda x: (x / np.float32(255) - np.float32(0.449)) / np.float32(0.224)),
-        ("torch", 16, lambda x: (x / np.float32(65535) - np.float32(0.449)) / np.float32(0.224)),
-        ("caffe", 8, lambda x: x - np.float32(117.3786)),
-        ("caffe", 16, lambda x: x - np.float32(30048.9216)),
-    ],
-)
-def test_modes_of_one_channel(mode, depth, formula):
-    x = np.arange(0, 256 if depth == 8 else 65536, 5, dtype=np.float32)
-    plane = x.copy()
-    Normalization.of_mode(mode, channels=1, depth=depth).for_channels(1).apply_in_place(plane, 0)
-    np.testing.assert_array_equal(plane, formula(x))
-
-
-def test_torch_mode_takes_given_constants():
-    assert Normalization.of_mode("torch") == Normalization(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert Normalization.of_mode("torch", mean=[0.1, 0.2, 0.3], std=[1, 2, 3]).std == (1, 2, 3)
 
 
 def test_describe_is_json_and_complete():

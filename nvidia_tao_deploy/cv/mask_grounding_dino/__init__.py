@@ -10,7 +10,6 @@ from nvidia_tao_deploy.cv.mask_grounding_dino import expressions
 from nvidia_tao_deploy.cv.mask_grounding_dino.decode import OUTPUTS, bind, decode_classes, decode_expressions
 from nvidia_tao_deploy.cv.mask_grounding_dino.metric import MergedMasks
 from nvidia_tao_deploy.cv.mask_grounding_dino.spec import Spec
-from nvidia_tao_deploy.cv.mask_grounding_dino.summary import with_summary
 from nvidia_tao_deploy.cv.mask_grounding_dino.writer import PhraseWriter
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError, SpecError
@@ -104,5 +103,4 @@ NETWORK = family.grounding_network(
     writer=writer,
     labels=labels,
 )
-gen_trt_engine, _evaluate, inference = verbs(NETWORK)
-evaluate = with_summary(_evaluate)
+gen_trt_engine, evaluate, inference = verbs(NETWORK)

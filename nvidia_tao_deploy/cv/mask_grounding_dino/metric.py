@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime, timezone
+
 import numpy as np
 
 from nvidia_tao_deploy.cv.mask_grounding_dino.decode import Grounded
@@ -75,6 +78,19 @@ class MergedMasks:
             "num_images": len(iou),
         }
         return values
+
+    def files(self) -> dict[str, str]:
+        """latest_results.json, the established summary."""
+        numbers = self.compute()
+        summary = {
+            "timestamp": datetime.now(timezone.utc).strftime("%Y%m%d_%H%M%S"),
+            "task_type": "VG",
+            **{key: numbers[key] for key in ("gIoU", "cIoU", "mAP50", "mAP", *(f"Pr@{t}" for t in PRECISIONS))},
+            "accuracy": 100 * numbers["accuracy"],
+            "mean_iou": 100 * numbers["mean_iou"],
+            "num_samples": numbers["num_images"],
+        }
+        return {"latest_results.json": json.dumps(summary, indent=2) + "\n"}
 
     def report(self) -> str:
         """One line per key."""

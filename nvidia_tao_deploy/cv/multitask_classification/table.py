@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nvidia_tao_deploy.data.folder import relative_id
-from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.data.text import read_text, some
+from nvidia_tao_deploy.data.table import TableRows, read_csv
+from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.families.classification import read_json
 
@@ -55,22 +53,13 @@ def read_table(path: Path | str) -> Table:
     Raises:
         DataError: missing, malformed, a column twice, or a row with more cells than the header.
     """
-    reader = csv.reader(io.StringIO(read_text(Path(path)), newline=""), strict=True)
-    try:
-        header, *rows = [(reader.line_num, row) for row in reader if row] or [(1, [])]
-    except csv.Error as error:
-        raise DataError(f"not a CSV table: {error}", where=f"{path}:{reader.line_num}") from error
-    columns = header[1][1:]
-    if not header[1] or len(set(columns)) < len(columns):
-        raise DataError(
-            f"the header must name the file column and each task once: {some(header[1], 10)}",
-            where=f"{path}:{header[0]}",
-        )
-    for line, row in rows:
-        if len(row) > len(header[1]):
-            raise DataError(f"{len(row)} cells under {len(header[1])} columns", where=f"{path}:{line}")
-    width = len(columns)
-    return Table(str(path), columns, [(line, row[0], [*row[1:], *[""] * width][:width]) for line, row in rows])
+
+    def check(header: Sequence[str], place: str) -> None:
+        if not header or len(set(header[1:])) < len(header[1:]):
+            raise DataError(f"the header must name the file column and each task once: {some(header, 10)}", where=place)
+
+    header, rows = read_csv(Path(path), check)
+    return Table(str(path), header[1:], [(line, name, cells) for line, (name, *cells) in rows])
 
 
 def read_class_mapping(path: Path | str) -> dict[str, list[str]]:
@@ -97,7 +86,7 @@ def read_class_mapping(path: Path | str) -> dict[str, list[str]]:
     return found
 
 
-class TaskTable:
+class TaskTable(TableRows):
     """The rows whose image is there, in the table's order; targets are {task: class index}.
 
     Rows left out are counted and named in ``issues``: another suffix, no such file and, where labels are needed, a
@@ -117,7 +106,8 @@ class TaskTable:
     def __init__(
         self, table: Table, image_dir: Path | str, classes: TaskClasses, *, labelled: bool, strict: bool = False
     ) -> None:
-        self.root: Path | None = Path(os.path.abspath(image_dir))
+        root = Path(os.path.abspath(image_dir))
+        super().__init__(root)
         self.classes = classes
         if labelled and set(table.columns) != set(classes):
             raise DataError(
@@ -125,11 +115,8 @@ class TaskTable:
                 where=table.path,
             )
         index = {task: {name: i for i, name in enumerate(names)} for task, names in classes.items()}
-        self._samples: list[Sample] = []
-        self.issues: list[str] = []
-        seen: set[str] = set()
         for line, name, cells in table.rows:
-            path = Path(os.path.join(self.root, name))
+            path = Path(os.path.join(root, name))
             target = {}
             problem = _file_problem(path)
             for task, cell in zip(table.columns, cells, strict=True) if labelled and not problem else ():
@@ -141,25 +128,8 @@ class TaskTable:
             if problem:
                 self.issues.append(f"{table.path}:{line}: {name} skipped: {problem}")
                 continue
-            sample_id = relative_id(path, self.root)
-            self._samples.append(
-                Sample(f"{sample_id}#{line}" if sample_id in seen else sample_id, (path,), target if labelled else None)
-            )
-            seen.add(sample_id)
-        if not self._samples:
-            raise DataError(
-                f"not one row can be used; the first: {self.issues[0]}" if self.issues else "the table has no rows",
-                where=table.path,
-                remedy=f"File names are looked up in {self.root}.",
-            )
-        if strict and self.issues:
-            raise DataError(self.issues[0], where=table.path, remedy="Mend the table, or leave `strict` off.")
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self._samples[index]
+            self.take(line, relative_id(path, root), (path,), target if labelled else None)
+        self.finish(table.path, strict=strict)
 
 
 def _file_problem(path: Path) -> str | None:
