@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nvidia_tao_deploy.cv.detectnet_v2 import bind, dataset, metric, writer
+from nvidia_tao_deploy.cv.detectnet_v2 import bind, dataset, decode, metric, writer
 from nvidia_tao_deploy.cv.detectnet_v2.spec import Spec
 from nvidia_tao_deploy.data.kitti import KittiTarget
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -95,3 +96,28 @@ def test_boxes_have_four_channels_per_class_whatever_the_order(channels: int) ->
     for outputs in ((coverage, boxes), (boxes, coverage)):
         with nullcontext() if channels == 12 else pytest.raises(ModelError, match="four channels per class"):
             assert bind([image], outputs).outputs == {"output_cov": coverage, "output_bbox": boxes}
+
+
+@pytest.mark.parametrize("action", ["evaluate", "inference"])
+@pytest.mark.parametrize("table", ["postprocessing_config", "bbox_handler_config", "both"])
+def test_each_action_has_its_own_clustering_and_the_other_stands_in(action: str, table: str) -> None:
+    """Boxes are 70 pixels high; channels are in the order of the action's own list of classes."""
+
+    def least(height: int) -> dict[str, Any]:
+        return {"clustering_config": {"clustering_algorithm": "NMS", "coverage_threshold": 0.1,
+                                      "minimum_bounding_box_height": height}}  # fmt: skip
+
+    tables = {
+        "postprocessing_config": {"target_class_config": {"Car": least(60), "bus": least(80)}},
+        "bbox_handler_config": {"classwise_bbox_handler_config": {"Car": least(80), "bus": least(60)}},
+    }
+    own = "postprocessing_config" if action == "evaluate" else "bbox_handler_config"
+    tables = tables if table == "both" else {table: tables[table]}
+    ports = Ports({}, {"output_cov": TensorInfo("c", (None, 2, 11, 20), np.dtype(np.float32))})
+    inferencer = {"target_classes": ["bus", "Car"]}
+    run = decode(spec(**tables, inferencer_config=inferencer), ports, action)
+    outputs = {"output_cov": np.ones((1, 2, 11, 20), np.float32), "output_bbox": np.ones((1, 8, 11, 20), np.float32)}
+    (found,) = run(outputs, [Geometry((320, 176), (320, 176), (1.0, 1.0))])
+    name = {"postprocessing_config": "Car", "bbox_handler_config": "bus"}[own if table == "both" else table]
+    order = ["Car", "bus"] if action == "evaluate" else ["bus", "Car"]
+    assert set(found.class_ids.tolist()) == {1 + order.index(name)}

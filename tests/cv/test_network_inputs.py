@@ -52,6 +52,7 @@ def longest(picture: Image.Image) -> np.ndarray:
 
 
 CASES = {
+    "cv.custom_vision": ({}, "data", lambda p: np.asarray(p.resize((WIDE, HIGH), FILTERS.BICUBIC))[..., ::-1]),
     "multimodal.clip": ({"model": {"type": "ViT-L-14"}}, "image", shortest),
     "multimodal.clip siglip": ({"model": {"type": "SigLIP2-so400m"}}, "image", square),
     "cv.rtdetr": ({"dataset": {"augmentation": {"preserve_aspect_ratio": True}}}, "inputs", longest),
@@ -82,5 +83,7 @@ def test_a_picture_becomes_the_contracts_numbers(network: str, tmp_path: Path) -
     if network == "cv.oneformer":
         inputs["tokens"] = TensorInfo("tokens", (None, 77), np.dtype(np.int64))
         out["tokens"] = np.zeros(77, np.int64)
-    page.transform(load_spec(page.spec, values), Ports(inputs, {}))(Sample("a", (tmp_path / "a.png",)), out)
+    page.transform(load_spec(page.spec, values), Ports(inputs, {}, tmp_path / "model.engine"))(
+        Sample("a", (tmp_path / "a.png",)), out
+    )
     np.testing.assert_allclose(out[role], plain(picture).transpose(2, 0, 1), atol=2e-6)

@@ -166,3 +166,14 @@ def test_annotation_ids_the_metric_cannot_count_with_are_renumbered(folder, ids)
     dataset = load(folder, change)
     assert [a["id"] for a in dataset.raw["annotations"]] == [1, 2]
     assert any("renumbered" in issue for issue in dataset.issues)
+
+
+def test_one_image_alone_is_nothing_to_tell(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"x")
+
+    def one(document):
+        document["images"] = [{"id": 3, "file_name": "a.jpg", "width": 9, "height": 9}]
+        document["annotations"] = document["annotations"][1:]
+
+    assert (len(load(tmp_path, one)), load(tmp_path, one).issues) == (1, [])

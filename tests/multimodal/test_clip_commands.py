@@ -20,6 +20,7 @@ from nvidia_tao_deploy.metrics.cross_retrieval import class_auc
 from nvidia_tao_deploy.multimodal.clip.scores import ImageTextMetric
 from nvidia_tao_deploy.predictions.embeddings import Embeddings
 from nvidia_tao_deploy.runtime.towers import tower_files
+from nvidia_tao_deploy.transforms.towers import TowerTransform
 
 COUNT = 7
 
@@ -396,3 +397,12 @@ def test_answers_say_whether_the_nearest_text_is_right():
     scores, right = zip(*metric.answers(), strict=True)
     assert right == (True, False, False, True, True, False, True)
     assert scores == pytest.approx((1, 1, 1, 1, 1, 1, 0.6))
+
+
+def test_the_attention_mask_is_ones_for_a_text_and_zeros_without_one():
+    """As in training, where padding is attended to."""
+    tower = TowerTransform(None, "", ("ids", "mask"), lambda: lambda text: np.array([len(text), 7, 0]), {})
+    for meta, ids, mask in (({"text": "four"}, [4, 7, 0], 1), ({}, [0, 0, 0], 0)):
+        out = {name: np.full(3, 9) for name in ("ids", "mask")}
+        tower(Sample("a", (Path("a"),), meta=meta), out)
+        assert (out["ids"].tolist(), out["mask"].tolist()) == (ids, [mask] * 3)

@@ -289,3 +289,5 @@ def test_evaluate_needs_both_towers_whatever_inference_asks_for():
     spec = Spec.model_validate({"dataset": {"val": {"gt_queries": "q", "metadata": "m"}}})
     assert set(sides(spec, "evaluate")) == {"image_embedding", "text_embedding"}
     assert list(sides(spec, "inference")) == ["image_embedding"]
+    spec = Spec.model_validate({"dataset": {"val": {"gt_queries": "q"}}, "inference": {"text_file": "t"}})
+    assert list(sides(spec, "inference")) == ["text_embedding"]  # half a gallery is none

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nvidia_tao_deploy.errors import ModelError
-from nvidia_tao_deploy.predictions.detr import decode_detr, top_k
+from nvidia_tao_deploy.predictions.detr import best_pairs, decode_detr, top_k
 from nvidia_tao_deploy.transforms.transform import Geometry
 
 
@@ -84,3 +84,13 @@ def test_nan_and_wrong_shapes_are_errors():
 def test_top_k_is_a_stable_descending_sort(k):
     scores = np.random.default_rng(k).integers(0, 6, 40).astype(np.float32)
     np.testing.assert_array_equal(top_k(scores, k), np.argsort(-scores, kind="stable")[:k])
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_pairs_of_few_classes_keep_their_query(classes):
+    scores = np.arange(1, 3 * classes + 1, dtype=np.float32).reshape(3, classes) / 10
+    corners = np.array([[0.1 * q, 0, 0.1 * q + 0.5, 1] for q in range(3)], np.float32)
+    query, found = best_pairs(scores, corners, Geometry((100, 10), (100, 10), (1.0, 1.0)), 2 * classes)
+    assert query.tolist() == [2] * classes + [1] * classes
+    assert found.class_ids.tolist() == list(range(classes))[::-1] * 2
+    np.testing.assert_allclose(found.boxes_xyxy[:, 0], [20] * classes + [10] * classes, rtol=1e-6)

@@ -319,6 +319,7 @@ def test_evaluate(kind: str, tmp_path: Path, shell: Shell) -> None:
     assert found["IoU@0.9"] < 1
     latest = json.loads((folder / "latest_results.json").read_text())
     assert latest["accuracy"] == 100 * found["accuracy"]
+    assert latest["mean_iou"] == 100 * found["mean_iou"]
     assert latest["num_samples"] == len(LINES)
     if kind == "lines":
         assert "2 lines name images that are not below" in shell.out

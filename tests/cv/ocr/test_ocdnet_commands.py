@@ -15,11 +15,15 @@ from cv.ocr.spec_trees import check_tree
 from cv.ocr.test_text_regions import plain_match, plain_regions, random_map
 from PIL import Image
 
-from nvidia_tao_deploy.cv.ocdnet import bind, dataset, transform
+from nvidia_tao_deploy.cv.ocdnet import bind, dataset, decode, transform
 from nvidia_tao_deploy.cv.ocdnet.spec import Spec
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.families.images import OpenInputs
+from nvidia_tao_deploy.network import Ports
+from nvidia_tao_deploy.predictions.polygons import TextRegions
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.spec.load import load_spec
+from nvidia_tao_deploy.transforms.transform import Geometry
 
 NET = (128, 96)
 MEAN = np.array([122.67891434, 116.66876762, 104.00698793])
@@ -237,3 +241,49 @@ def test_the_complete_tree_and_no_typo(tmp_path: Path) -> None:
     values["post_processing"] = {"type": "SegDetectorRepresenter", "args": {"thresh": 0.3, "box_thresh": 0.5}}
     values["metric"] = {"type": "QuadMetric", "args": {"is_output_polygon": True}}
     check_tree(Spec, "ocdnet", values, {"inference": "input_folder", "gen_trt_engine": "img_mode"}, tmp_path)
+
+
+def test_settings_of_each_action_count() -> None:
+    """A bar of 60 x 20 at 0.4 and a dot of 12 x 12 at 0.9, on a map of 160 x 96."""
+    values = np.zeros((1, 1, 96, 160), np.float32)
+    values[0, 0, 38:58, 50:110], values[0, 0, 5:17, 5:17] = 0.4, 0.9
+    ports = Ports(OpenInputs({"input": TensorInfo("input", (None, 3, 96, 160), np.dtype(np.float32))}), {})
+    placed = Geometry((160, 96), (160, 96), (1.0, 1.0))
+
+    def found(action: str, **args: float) -> TextRegions:
+        settings = {"thresh": 0.3, "box_thresh": 0.3, "unclip_ratio": 1.5, "max_candidates": 9, **args}
+        section = {
+            "post_processing": {"args": settings},
+            **({"width": 160, "height": 96} if action == "inference" else {}),
+        }
+        steps = [{"type": "Resize2D", "args": {"short_size": [160, 96]}}]
+        tree = {action: section, "dataset": {"validate_dataset": {"args": {"pre_processes": steps}}}}
+        return decode(load_spec(Spec, tree), ports, action)({"pred": values}, [placed])[0]
+
+    for action in ("evaluate", "inference"):
+        assert sorted(found(action).scores) == pytest.approx([0.4, 0.9])
+        assert found(action, thresh=0.41).scores == pytest.approx([0.9])
+        assert found(action, box_thresh=0.41).scores == pytest.approx([0.9])
+        assert len(found(action, max_candidates=1)) == 1
+        for ratio in (1.0, 2.0):
+            (bar,) = (p for p, s in zip(found(action, unclip_ratio=ratio).polygons,
+                                        found(action, unclip_ratio=ratio).scores, strict=True) if s < 0.5)  # fmt: skip
+            grown = 59 * 19 * ratio / (2 * (59 + 19))  # between the outer pixels' centres: area * ratio / perimeter
+            assert np.ptp(bar, axis=0) == pytest.approx([59 + 2 * grown, 19 + 2 * grown], abs=1.5)
+    assert found("evaluate").probability is None
+    picture = found("inference").probability
+    assert picture is not None
+    assert sorted(set(picture.ravel().tolist())) == [0, 102, 229]  # 255 * 0.4 and 0.9, cut off
+
+
+@pytest.mark.parametrize(
+    ("build", "data", "blue_first"),
+    [("RGB", "BGR", False), ("BGR", "RGB", True), ("", "RGB", False), ("", "BGR", True)],
+)
+def test_calibration_reads_in_the_mode_of_the_build_else_of_the_data(build: str, data: str, blue_first: bool) -> None:
+    tree = {
+        "gen_trt_engine": {"img_mode": build} if build else {},
+        "dataset": {"validate_dataset": {"args": {"img_mode": data}}},
+    }
+    ports = Ports(OpenInputs({"input": TensorInfo("input", (None, 3, 96, 160), np.dtype(np.float32))}), {})
+    assert transform(load_spec(Spec, tree), ports).describe()["color"] == ("BGR" if blue_first else "RGB")

@@ -112,6 +112,9 @@ def test_lists_of_transcripts(tmp_path: Path) -> None:
     assert any("2 lines" in issue and "gone.png (line 5" in issue for issue in data.issues)
     assert any("1 blank line" in issue and issue.endswith("2") for issue in data.issues)
     assert data.unspellable == 0
+    (tmp_path / "0.png").touch()
+    (tmp_path / "list").write_text("0.png ab\n0.png aab\n0.png abc\n")  # the first has every character that there is
+    assert TextLabels.from_list(tmp_path, tmp_path / "list", ["a", "b"]).unspellable == 1
     with pytest.raises(DataError, match=r"gone\.png"):
         TextLabels.from_list(tmp_path, gt, ["a"], strict=True)
     gt.write_text("gone.png x\n")

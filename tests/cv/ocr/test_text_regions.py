@@ -100,6 +100,10 @@ def test_regions_equal_the_contract(polygons: bool, least: float, limit: int) ->
             assert score == pytest.approx(plain_value, abs=1e-6)
         total += len(found)
     assert total > 20
+    flat = np.zeros((40, 60), np.float32)
+    flat[10:30, 10:50] = 0.75
+    kept = [len(find_regions(flat, box_threshold=at, polygons=polygons)[0]) for at in (0.75, np.nextafter(0.75, 1))]
+    assert kept == [1, 0]
     nothing, none = find_regions(np.zeros((8, 9)), polygons=polygons)
     assert nothing == []
     assert none.shape == (0,)

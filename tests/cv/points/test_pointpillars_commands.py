@@ -154,10 +154,11 @@ def test_picture() -> None:
     assert at(3.5, 4) == BACKGROUND
     assert at(15, -5) != BACKGROUND
     # the farthest that the area holds, the nearest, and one that is nowhere
-    ends = np.array([[20, 10, 0, 0], [20, -10, 0, 0], [0, 0, 0, 0], [9, 0, np.nan, 0]], np.float32)
+    ends = np.array([[20, 10, 0, 0], [20, -10, 0, 0], [0, 0, 0, 0], [9, 0, np.nan, 0], [-9, 5, 0, 0]], np.float32)
     picture = np.asarray(birds_eye(ends, box[:0], box[:0], area))
     assert at(20, 10) == at(20, -10) == (253, 231, 37) != at(0, 0)  # where viridis ends
     assert at(9, 0) == BACKGROUND
+    assert (picture[round((10 - 5) / 20 * (SIDE - 1)), :20] == BACKGROUND).all()  # what lies outside is not moved in
     assert (picture != BACKGROUND).any(2).mean() < 0.02
 
 
@@ -241,7 +242,7 @@ def test_points_of_another_form_are_refused(shape: tuple[int | None, ...], fits:
 @pytest.mark.parametrize("masked", [True, False])
 def test_the_range_counts_where_the_spec_masks_points(masked: bool, tmp_path: Path) -> None:
     """Bounds included; z is the model's business."""
-    steps = [{"name": MASK}] if masked else [{"name": "shuffle_points"}]
+    steps = [*([{"name": MASK}] if masked else []), {"name": "shuffle_points"}]
     spec = load_spec(Spec, {"dataset": {"data_processor": steps, "point_cloud_range": [0, -2, -1, 4, 2, 1]}})
     inputs = {"points": TensorInfo("points", (None, 9, 4), np.dtype(np.float32)),
               "num_points": TensorInfo("num_points", (None,), np.dtype(np.int32))}  # fmt: skip
