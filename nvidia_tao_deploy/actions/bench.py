@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,8 @@ from nvidia_tao_deploy.actions.measure import (
     taken,
 )
 from nvidia_tao_deploy.actions.prepare import float_globs, images_of, prepare
-from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.data.sample import called
+from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.files import write_json
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
@@ -65,7 +66,14 @@ class Bench:
         self._began, self.precision = time.monotonic(), str(base.diagnose.precision)
         self._network, self._spec = network, base.model_copy(deep=True)
         self._spec.evaluate.trt_engine = self._spec.evaluate.results_dir = None  # measurements depend on neither
-        options = self._spec.gen_trt_engine.tensorrt
+        options, given = self._spec.gen_trt_engine.tensorrt, Path(base.require("gen_trt_engine.onnx_file"))
+        parts = [*network.sources(given).values()]
+        if given not in parts:
+            raise SpecError(
+                f"{given} stands for {' and '.join(map(str, parts))}, and one file is diagnosed at a time",
+                where=base.where("gen_trt_engine.onnx_file"),
+                remedy=f"Name one of them, e.g. gen_trt_engine.onnx_file={parts[0]}; the other stays in float.",
+            )
         if self.precision not in precisions_of(base):
             raise lacks(network, base, [self.precision], "diagnose.precision")
         # The graph as it is before quantization: the same passes, in fp32. The layers' own wishes come later.
@@ -89,7 +97,9 @@ class Bench:
         used = {path for sample in self._images.samples for path in sample.paths} if self._images else set()
         self.dataset = Subset(self._whole, self._spec.diagnose.subset, used)
         if not self.dataset.held_out:
-            say("note: all images of the evaluation set were calibrated on too: losses may look smaller than they are")
+            say(
+                f"note: all {called(self._whole)} of the evaluation set were calibrated on too: losses may look small"
+            )
         self._state_file, self._key = folder / STATE, self._state_key()
         self._scales: dict[str, dict[str, float]] = {}
         self._metrics: dict[str, dict[str, float]] = {}
@@ -183,13 +193,19 @@ class Bench:
         with TemporaryDirectory(prefix="tao_deploy_") as folder:
             spec.evaluate.results_dir = folder  # some metrics write files: here they are of no use
             metric = network.metric(spec, self._whole)
-            path = Path(folder) / "model.onnx"
+            source = Path(spec.gen_trt_engine.onnx_file)
+            path = Path(folder) / source.name
+            if len(network.sources(source)) > 1:  # the other part stays as it is, with whatever it stands beside
+                for other in source.absolute().parent.iterdir():
+                    (Path(folder) / other.name).symlink_to(other)
+                path.unlink()
             path.write_bytes(model.SerializeToString())
-            session = open_session(
-                path, providers=spec.runtime.providers, provider_options=spec.runtime.provider_options
+            opened = partial(
+                open_session, providers=spec.runtime.providers, provider_options=spec.runtime.provider_options
             )
+            spec.evaluate.trt_engine = str(path)
+            session = network.open(spec, "evaluate", opened)
             try:
-                source = Path(spec.gen_trt_engine.onnx_file)
                 ports, tally = network.bound(session.inputs, session.outputs, source), Tally()
                 for sample, prediction in run_stream(
                     self.dataset,
@@ -218,7 +234,7 @@ class Bench:
         options = self._spec.gen_trt_engine.tensorrt.calibration
         cache = options.cal_cache_file
         facts = [
-            hash_file(Path(self._spec.gen_trt_engine.onnx_file)),
+            *map(hash_file, self._network.sources(Path(self._spec.gen_trt_engine.onnx_file)).values()),
             self._prepared.transform.describe(),
             self._tensors,
             [str(self.dataset[index].id) for index in range(len(self.dataset))],

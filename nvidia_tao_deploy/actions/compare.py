@@ -26,7 +26,7 @@ from nvidia_tao_deploy.actions.measure import (
 from nvidia_tao_deploy.actions.model import OpenModel, opened
 from nvidia_tao_deploy.actions.run import started
 from nvidia_tao_deploy.actions.timing import Timing, first_batch, metered, run_for
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset, Sample, called
 from nvidia_tao_deploy.errors import RuntimeUnavailableError, TaoDeployError
 from nvidia_tao_deploy.files import plain, write_json, write_text
 from nvidia_tao_deploy.metrics.confidence import Seen, class_votes, found_boxes, scored, seen, thresholds, whole_answers
@@ -156,6 +156,7 @@ def compare(
         kept = [Kept(sample, one, other[1]) for sample, one, other in pairs if other is not None]
         report = {
             "network": network.name,
+            "unit": called(dataset),
             "metric": decides.key,
             "higher_is_better": decides.higher_is_better,
             "verdict": lines,

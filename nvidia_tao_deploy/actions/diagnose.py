@@ -12,6 +12,8 @@ import numpy as np
 
 from nvidia_tao_deploy.actions.bench import Bench
 from nvidia_tao_deploy.actions.run import Run, action
+from nvidia_tao_deploy.data.sample import called
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import BuildError, DataError, SpecError
 from nvidia_tao_deploy.files import plain, write_json, write_text
 from nvidia_tao_deploy.network import Network
@@ -50,7 +52,7 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
 
     bench = Bench(network, spec, folder)
     names, precision = bench.names, bench.precision
-    say(f"{len(names)} layers can be {precision}; measuring on {len(bench.dataset)} images")
+    say(f"{len(names)} layers can be {precision}; measuring on {counted(len(bench.dataset), called(bench.dataset))}")
     reference = bench.metric(())
     if not np.isfinite(reference) or reference == 0:
         raise DataError(
@@ -78,6 +80,7 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
         "metric": bench.decides.key,
         "precision": precision,
         "images": len(bench.dataset),
+        "unit": called(bench.dataset),
         "max_metric_drop": max_metric_drop,
         "calibration_method": bench.method,
         "loss_percent_by_method": methods,

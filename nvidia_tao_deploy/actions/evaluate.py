@@ -35,7 +35,13 @@ def evaluate(run: Run) -> dict[str, Any]:
     if not leads:
         return {}
     numbers = metric.compute()
-    figures = {**tally.report(), "data_notes": issues, "runtime": device, "model": run.spec.evaluate.trt_engine}
+    figures = {
+        **tally.report(),
+        "unit": called(dataset),
+        "data_notes": issues,
+        "runtime": device,
+        "model": run.spec.evaluate.trt_engine,
+    }
     # A metric's key wins: multitask_classification names its keys after the user's tasks.
     results = plain({**numbers, **{key: value for key, value in figures.items() if key not in numbers}})
     say(metric.report())

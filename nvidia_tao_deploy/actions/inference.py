@@ -40,4 +40,4 @@ def inference(run: Run) -> dict[str, Any]:
         say(f"Written: {path}")
     report = tally.report()
     report["images"] = report.pop("images_evaluated")
-    return dict(plain({"outputs": outputs, "skipped": dict(tally.skipped), **report, "runtime": device}))
+    return dict(plain({"outputs": outputs, "skipped": dict(tally.skipped), **report, "unit": what, "runtime": device}))

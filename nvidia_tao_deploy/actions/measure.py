@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset, Sample, called
 from nvidia_tao_deploy.errors import DataError, SpecError
 from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.network import Network
@@ -141,6 +141,7 @@ class Subset:
     def __init__(self, dataset: Dataset, count: int, without: Set[Path] = frozenset()) -> None:
         self._dataset = dataset
         self.root: Path | None = dataset.root
+        self.called = called(dataset)
         whole = range(len(dataset))
         kept = [i for i in whole if without.isdisjoint(dataset[i].paths)] if without else []
         self.held_out = bool(kept) or not without

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvidia_tao_deploy.actions.measure import Subset
 from nvidia_tao_deploy.actions.model import OpenModel
-from nvidia_tao_deploy.data.sample import Dataset
+from nvidia_tao_deploy.data.sample import Dataset, called
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.pipeline.stream import calibration_batches
 from nvidia_tao_deploy.runtime.pinned import pinned
 
 LEAST_RUNS = 5
+LOOKED_AT = 16  # samples at least, for a batch of any size
 METER_SECONDS = 0.02
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -96,17 +98,22 @@ def run_for(model: OpenModel, feeds: Feeds, seconds: float, lanes: int = 1) -> t
 
 @contextmanager
 def first_batch(model: OpenModel, dataset: Dataset, batch: int) -> Iterator[Feeds]:
-    """The first images of ``dataset``, repeated where it has fewer; page-locked where the model runs on a GPU.
+    """Samples spread over ``dataset``, repeated where it has fewer; page-locked where the model runs on a GPU.
+
+    Where samples have one of two sides, as images and texts of their own, every row has both.
 
     Raises:
         DataError: none of them can be read.
     """
-    samples = [dataset[index] for index in range(min(batch, len(dataset)))]
-    inputs = list(model.ports.inputs.values())
-    found = next(calibration_batches(samples, model.transform, inputs, batch, strict=False), None)
+    spread, inputs = Subset(dataset, max(batch, LOOKED_AT)), list(model.ports.inputs.values())
+    samples = [spread[index] for index in range(len(spread))]
+    found = next(calibration_batches(samples, model.transform, inputs, len(samples), strict=False), None)
     if found is None:
-        raise DataError("not one image of the first batch can be read", where=str(samples[0].path))
-    feeds = {name: np.resize(rows, (batch, *rows.shape[1:])) for name, rows in found.items()}
+        raise DataError(f"not one of {len(samples)} {called(dataset)} can be read", where=str(samples[0].path))
+    feeds = {}
+    for name, rows in found.items():
+        full = rows[rows.reshape(len(rows), -1).any(axis=1)]
+        feeds[name] = np.resize(full if len(full) else rows, (batch, *rows.shape[1:]))
     with ExitStack() as stack:
         for array in feeds.values():
             stack.enter_context(pinned(array, getattr(model.session, "gpu", None)))

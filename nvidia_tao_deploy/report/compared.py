@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.report import html, plots
 
 MIB = 2**20
@@ -30,11 +31,11 @@ def compared_page(report: Mapping[str, Any], pictures: str) -> str:
     kind, classes = report["per_class_of"], _classes(rows)
     return html.page(
         f"{report['network']}: precisions compared",
-        f"{rows[0]['images_evaluated']} images, {rows[0]['images_skipped']} skipped",
+        f"{counted(rows[0]['images_evaluated'], report['unit'])}, {rows[0]['images_skipped']} skipped",
         [
             ("Verdict", summary),
             ("Accuracy, size", _accuracy(rows, metric) + html.paragraphs(about, "dim")),
-            ("Speed", _speed(rows) + html.paragraphs([speed], "dim")),
+            ("Speed", _speed(rows, report["unit"]) + html.paragraphs([speed], "dim")),
             ("Accuracy against latency", plots.scatter(dots, latency, metric)),
             ("Scores", _scores(report["confidence"])),
             ("All metrics", html.table(["", *names], numbers)),
@@ -72,8 +73,9 @@ def _accuracy(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     return html.table(headers, cells)
 
 
-def _speed(rows: Sequence[Mapping[str, Any]]) -> str:
-    headers = ["precision", "batch", "images/s", "range", "vs fp32", "p50 ms", "p90 ms", "p99 ms", "images/s/W"]
+def _speed(rows: Sequence[Mapping[str, Any]], unit: str) -> str:
+    rate = f"{unit}/s"
+    headers = ["precision", "batch", rate, "range", "vs fp32", "p50 ms", "p90 ms", "p99 ms", f"{rate}/W"]
     cells = [
         [
             row["precision"],

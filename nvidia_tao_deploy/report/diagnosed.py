@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.report import html
 
 SHOWN = 40  # bars
@@ -43,7 +44,7 @@ def diagnosed_page(report: Mapping[str, Any]) -> str:
     summary = html.paragraphs(report["summary"][:1], "verdict") + html.paragraphs(report["summary"][1:])
     return html.page(
         f"{report['network']}: which layers lose accuracy in {precision}",
-        f"{metric} on {report['images']} images of the evaluation set, run with ONNX Runtime",
+        f"{metric} on {counted(report['images'], report['unit'])} of the evaluation set, run with ONNX Runtime",
         [
             ("Result", summary + html.table(["", metric, "loss %", f"{precision} layers"], values)),
             (

@@ -103,6 +103,43 @@ def test_two_towers_are_compared_as_one_model(shell, words, tmp_path, data, towe
     assert "no such model file" in shell.refused(1, "clip", "compare", *command[2:], missing)
 
 
+def test_one_of_two_towers_is_diagnosed(shell, words, tmp_path, data, towers):
+    calibration = f"gen_trt_engine.tensorrt.calibration.cal_image_dir=[{data / 'captions' / 'calibration'}]"
+    method = "gen_trt_engine.tensorrt.calibration.method=minmax"
+    command = ["diagnose", *words("evaluate")[2:], calibration, method, "diagnose.budget_minutes=0.05"]
+    both = towers / "clip.onnx"
+    message = shell.refused(2, "clip", *command, f"gen_trt_engine.onnx_file={both}")
+    assert f"{both} stands for {towers / 'clip_vision.onnx'} and {towers / 'clip_text.onnx'}" in message
+    assert f"gen_trt_engine.onnx_file={towers / 'clip_vision.onnx'}" in message
+    for tower in ("vision", "text"):
+        file = towers / f"clip_{tower}.onnx"
+        assert shell("clip", *command, f"gen_trt_engine.onnx_file={file}") == 0, shell.err
+        report = json.loads((tmp_path / "results" / "clip" / "diagnose" / "diagnose.json").read_text())
+        layers = {node.name for node in onnx.load(file).graph.node}
+        assert report["layers"]
+        assert {row["name"] for row in report["layers"]} <= layers
+        assert report["fp32"] > RETRIEVAL
+        assert report["unit"] == "samples"
+
+
+def test_both_towers_are_timed_where_texts_stand_before_images(shell, words, tmp_path, data, towers, monkeypatch):
+    """Class texts, then images of class folders: a batch of the first samples has no image at all."""
+    seen = []
+
+    def run_for(model, feeds, seconds, lanes=1):
+        seen.append({name: rows.reshape(len(rows), -1).any(axis=1) for name, rows in feeds.items()})
+        return [0.1], 0.1
+
+    monkeypatch.setattr("nvidia_tao_deploy.actions.timing.run_for", run_for)
+    monkeypatch.setattr("nvidia_tao_deploy.actions.compare.run_for", run_for)
+    quick = ("compare.precisions=[fp32]", "compare.batch_sizes=[4,1]", "compare.repeats=1", "dataset.val.datasets=[]")
+    command = words("evaluate", f"gen_trt_engine.onnx_file={towers / 'clip.onnx'}", *quick)
+    assert shell("clip", "compare", *command[2:]) == 0, shell.err
+    assert {"image", "input_ids"} <= set(seen[0])
+    assert {len(rows) for feeds in seen for rows in feeds.values()} == {4, 1}
+    assert all(rows.all() for feeds in seen for rows in feeds.values())
+
+
 def broken(tmp_path: Path, factor: float, offset: float) -> Path:
     """The model behind a wrong constant, its sidecars beside it."""
     folder = tmp_path / "broken"
