@@ -34,11 +34,6 @@ class Detections:
         masks = None if self.masks is None else self.masks[index]
         return Detections(self.boxes_xyxy[index], self.scores[index], self.class_ids[index], masks)
 
-    @classmethod
-    def empty(cls) -> Detections:
-        """No detections: shapes (0, 4), (0,), (0,)."""
-        return cls(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
-
 
 @dataclass(frozen=True)
 class Classification:

@@ -166,7 +166,7 @@ def test_no_predictions_give_zeros_and_undefined(tmp_path):
     with pytest.raises(DataError, match="no image was evaluated"):
         metric.compute()
     for i in range(len(dataset)):
-        metric.update(dataset[i], Detections.empty())
+        metric.update(dataset[i], predictions(np.zeros((0, 6))))
     found = metric.compute()
     assert [found[k] for k in ("AP", "APl", "APs", "ARs")] == [0, 0, -1, -1]
 

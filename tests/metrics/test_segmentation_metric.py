@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics as reference
 
-from nvidia_tao_deploy.data.masks import IGNORE, MaskCodes, MaskFile
+from nvidia_tao_deploy.data.masks import IGNORE, ListedImages, MaskCodes, MaskFile, paired
 from nvidia_tao_deploy.data.panoptic import Segments
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError, ModelError
@@ -245,3 +245,12 @@ def test_panoptic_quality_is_its_definition(seed: int) -> None:
     assert 0.05 < numbers["PQ"] < 0.95
     values = metric.by_class()
     np.testing.assert_allclose(values["PQ"][:4], (values["SQ"] * values["RQ"])[:4], atol=1e-12)
+
+
+def test_folders_are_not_searched_further_down(tmp_path: Path) -> None:
+    for name in ("images/a.png", "images/below/b.png", "masks/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2)).save(tmp_path / name)
+    assert [sample.id for sample in ListedImages([tmp_path / "images"])] == ["a.png"]
+    pairs, issues = paired([(tmp_path / "images", tmp_path / "masks")])
+    assert (pairs, issues) == ([(tmp_path / "images/a.png", tmp_path / "masks/a.png")], [])

@@ -86,7 +86,7 @@ def test_labels_and_pictures(tmp_path, capsys):
 
 def test_an_image_without_detections_leaves_an_empty_file_and_its_picture(tmp_path):
     writer = DetectionWriter(tmp_path / "out", ["cat"], root=tmp_path)
-    writer.write(sample(tmp_path / "a.jpg"), Detections.empty())
+    writer.write(sample(tmp_path / "a.jpg"), detections())
     assert (tmp_path / "out" / "labels" / "a.txt").read_bytes() == b""
     assert Image.open(tmp_path / "out" / "images_annotated" / "a.jpg").format == "JPEG"
 
@@ -135,7 +135,7 @@ def test_the_tag_is_as_high_as_its_text_and_at_least_10_pixels(above):
 def test_equal_names_do_not_overwrite_each_other(tmp_path):
     writer = DetectionWriter(tmp_path / "out", ["cat"], root=tmp_path / "in")
     for name in ("in/x/a.png", "in/y/a.png", "in/x/a.jpg", "elsewhere/b.png"):
-        writer.write(sample(tmp_path / name), Detections.empty())
+        writer.write(sample(tmp_path / name), detections())
     written = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*"))
     assert written == [
         "images_annotated/b.png", "images_annotated/x/a.jpg", "images_annotated/x/a.png", "images_annotated/y/a.png",

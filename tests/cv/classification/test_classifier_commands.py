@@ -281,6 +281,7 @@ def test_pyt_without_root_dir_reads_no_class_list_of_the_working_folder(
         ("[1, 2]", "not a class map"),
         ('{"a": "0"}', "not a class map"),
         ('{"a": true}', "not a class map"),
+        ('{"a": 0, "b": "1"}', "not a class map"),
         ("{}", "not a class map"),
         ('{"a": 0, "b": 2}', "0 to 1"),
         ('{"a": 0, "b": 0}', "0 to 1"),

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from repository import MODELS
 
 from nvidia_tao_deploy.cv.mask2former.spec import Spec as Mask2FormerSpec
+from nvidia_tao_deploy.cv.oneformer import bind
 from nvidia_tao_deploy.cv.oneformer.spec import Spec as OneFormerSpec
 from nvidia_tao_deploy.cv.oneformer.task import task_tokens
 from nvidia_tao_deploy.data.masks import IGNORE
@@ -31,6 +32,7 @@ from nvidia_tao_deploy.predictions.queries import (
 )
 from nvidia_tao_deploy.predictions.segments import Region, SegmentClass, draw_regions, panoptic_regions
 from nvidia_tao_deploy.predictions.types import PanopticMap
+from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.spec.known import known_keys
 from nvidia_tao_deploy.spec.load import load_spec
 from nvidia_tao_deploy.transforms.transform import Geometry
@@ -770,3 +772,16 @@ def test_things_of_one_class_differ_in_shade_a_little() -> None:
     assert moved.min() < -3
     assert 3 < moved.max() <= 0.12 * 255
     assert [region.color for region in panoptic_regions(found, classes)] == [sky, *cars]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_oneformers_tensors_are_told_by_rank(turned: bool) -> None:
+    def tensor(name: str, *shape: int | None) -> TensorInfo:
+        return TensorInfo(name, (None, *shape), np.dtype(np.float32))
+
+    image, tokens, logits, masks = tensor("x", 3, 8, 8), tensor("y", 77), tensor("a", 9, 5), tensor("b", 9, 8, 8)
+    inputs, outputs = [image, tokens], [logits, masks]
+    ports = bind(inputs[::-1] if turned else inputs, outputs[::-1] if turned else outputs)
+    assert (ports.inputs, ports.outputs) == (
+        {"inputs": image, "tokens": tokens}, {"pred_logits": logits, "pred_masks": masks}
+    )  # fmt: skip

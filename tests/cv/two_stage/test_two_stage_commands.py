@@ -344,6 +344,22 @@ def test_faster_rcnn_without_a_threshold_writes_no_padding(shell: Shell, data: P
     assert {name for name, *_ in rows} <= set(replay.NAMES)
 
 
+def test_faster_rcnn_writes_every_row_that_reaches_the_writers_threshold(shell: Shell, data: Path) -> None:
+    """``object_confidence_thres`` is evaluate's."""
+    least = {"inference_config": {"bbox_visualize_threshold": 0.05},
+             "evaluation_config": {"object_confidence_thres": 0.9}}  # fmt: skip
+    path = write_spec(data / "spec.yaml", spec("faster_rcnn", data, **least))
+    assert shell("faster_rcnn", "inference", "-e", path) == 0, shell.err
+    scenes = kitti.scenes("yolo")
+    outputs, low = replay.faster_rcnn_outputs(scenes), 0
+    for n in range(len(scenes)):
+        rows = [row for row in replay.plain_faster_rcnn(outputs, n, 0) if row[1] >= 0.05]
+        found = kitti_rows(data / "results" / "trt_inference" / "labels" / f"{n:03d}.txt")
+        assert [score for _, score, _ in found] == pytest.approx([row[1] for row in rows], abs=6e-4)
+        low += sum(row[1] < 0.3 for row in rows)
+    assert low
+
+
 def test_other_category_ids(shell: Shell, data: Path) -> None:
     """mask_rcnn ranks them; efficientdet's classes are category ids, and a run in which none is known is refused."""
     ids = (7, 21, 90)
