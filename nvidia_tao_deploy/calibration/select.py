@@ -18,13 +18,8 @@ def choose(paths: Sequence[Item], count: int, seed: int = DEFAULT_SEED) -> list[
     Items are sorted by their text before sampling, so the order in which a file system lists them does not matter.
 
     Raises:
-        DataError: no paths at all, fewer than ``count``, or count < 1.
+        DataError: no paths at all, or fewer than ``count``.
     """
-    if count < 1:
-        raise DataError(
-            f"{count} calibration images were asked for",
-            remedy="Set cal_batches and cal_batch_size to 1 or more.",
-        )
     if not paths:
         raise DataError(
             "no calibration images were found",

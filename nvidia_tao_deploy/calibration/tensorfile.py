@@ -33,7 +33,6 @@ def write_tensorfile(path: Path, records: Iterable[Array | Mapping[str, Any]]) -
         RuntimeUnavailableError: h5py is not installed.
     """
     h5py = hdf5()
-    path = Path(path)
     count = 0
     shape: tuple[int, ...] | None = None
     with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
@@ -61,7 +60,6 @@ def read_tensorfile(path: Path) -> Iterator[Record]:
     h5py is not installed.
     """
     h5py = hdf5()
-    path = Path(path)
     if not path.is_file():
         raise DataError("no such tensorfile", where=str(path), remedy="Check cal_data_file.")
     with path.open("rb") as file:

@@ -13,7 +13,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
-from nvidia_tao_deploy.errors import BuildError, RuntimeUnavailableError
+from nvidia_tao_deploy.errors import RuntimeUnavailableError
 from nvidia_tao_deploy.runtime import cuda
 
 RuntimeName = Literal["tensorrt", "tensorrt_rtx"]
@@ -83,11 +83,8 @@ def choose_runtime(wanted: str = "auto") -> Backend:
     ahead of time on any machine.
 
     Raises:
-        BuildError: ``wanted`` is not a runtime.
         RuntimeUnavailableError: what is asked for is not installed or lacks its GPU; says what to install.
     """
-    if wanted not in ("auto", "tensorrt", "tensorrt_rtx"):
-        raise BuildError(f"unknown runtime {wanted!r}", remedy="Use auto, tensorrt or tensorrt_rtx.")
     reasons = []
     if wanted in ("auto", "tensorrt"):
         module, reason = _import("tensorrt")

@@ -177,7 +177,6 @@ def engine_runtime(engine: Path) -> str:
     Raises:
         ModelError: there is no such file, it is empty, or it is an ONNX file.
     """
-    engine = Path(engine)
     if not engine.is_file():
         raise ModelError(f"there is no engine {engine}", remedy="Check the path, or build it with gen_trt_engine.")
     if engine.suffix.lower() == ".onnx":
@@ -199,7 +198,6 @@ def preflight(engine: Path, device: int = 0) -> None:
         RuntimeUnavailableError: no GPU, another GPU, library, version or system. One message: everything that
             does not fit, the prepared ONNX that can be used instead, and the command that builds it for here.
     """
-    engine = Path(engine)
     runtime = engine_runtime(engine)
     manifest = Manifest.beside(engine)
     if manifest is not None and manifest.engine_bytes and engine.stat().st_size != manifest.engine_bytes:

@@ -228,7 +228,13 @@ def _option_problems(options: BuildOptions, backend: Backend, weak: bool, notes:
         problems.append((f"the DLA runs fp16 and int8, not {options.precision}.", "Change data_type."))
     if rtx and options.refit and not cuda.gpu_available():
         problems.append(("refittable engines need a GPU while TensorRT-RTX builds.", "Build on one."))
-    problems += _implicit_problems(options)
+    implicit = options.implicit
+    if (
+        implicit is not None
+        and implicit.batches is None
+        and not (implicit.cache_file and implicit.cache_file.is_file())
+    ):
+        problems.append(("int8 calibration has neither images nor an existing cache.", "Set cal_image_dir."))
     if options.layer_precisions and not weak:
         problems.append(("layer precisions stand in the graph for strongly typed networks.", "Cast those nodes."))
     if options.strict_types and not weak:
@@ -236,17 +242,6 @@ def _option_problems(options: BuildOptions, backend: Backend, weak: bool, notes:
     if options.refit and options.precision in ("int8", "fp8"):
         notes.append("a refittable engine loses most int8/fp8 fusions")
     return problems
-
-
-def _implicit_problems(options: BuildOptions) -> list[Problem]:
-    implicit = options.implicit
-    if implicit is None:
-        return []
-    if options.precision != "int8":
-        return [(f"a calibrator is given and the precision is {options.precision}.", "Set data_type to int8.")]
-    if implicit.batches is None and not (implicit.cache_file and implicit.cache_file.is_file()):
-        return [("int8 calibration has neither images nor an existing cache.", "Set cal_image_dir.")]
-    return []
 
 
 def _targets(

@@ -41,7 +41,6 @@ def load_model(path: Path) -> ModelProto:
         ModelError: the file is missing, empty, truncated, encrypted (.etlt), a UFF file, an engine, not ONNX at
             all, lacks an external weight file, or fails the ONNX checker.
     """
-    path = Path(path)
     where = str(path)
     head = _read_head(path)
     _refuse_other_kinds(path, head)

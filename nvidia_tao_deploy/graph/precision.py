@@ -10,7 +10,7 @@ import onnx
 import onnx.version_converter
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from nvidia_tao_deploy.errors import BuildError, SpecError
+from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.graph.islands import close_islands, node_key, seed_reason, touches_float
 from nvidia_tao_deploy.graph.tensors import (
     INLINE_PROTO_LIMIT,
@@ -75,11 +75,8 @@ def cast_float(
             stays FP32. It does not bind bf16, whose range is that of FP32.
 
     Raises:
-        SpecError: unknown precision.
         BuildError: bf16 needs a newer opset than the model can be converted to.
     """
-    if precision not in LOW_TYPES:
-        raise SpecError(f"precision {precision!r} is not one of {', '.join(LOW_TYPES)}")
     low_type = LOW_TYPES[precision]
     remedy = f"Export the model with opset {BF16_OPSET}, or ask for fp16."
     result = workable(model, precision, BF16_OPSET if precision == "bf16" else 0, remedy)

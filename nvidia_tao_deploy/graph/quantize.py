@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from nvidia_tao_deploy.errors import ModelError, SpecError
+from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.graph.decompose import set_kernel_shapes
 from nvidia_tao_deploy.graph.placement import plan_quantization
 from nvidia_tao_deploy.graph.precision import workable
@@ -67,7 +67,7 @@ def quantize(
             precision keeps the node out; "int8"/"fp8" overrules the small-layer and last-layer rules.
 
     Raises:
-        SpecError: unknown precision. ModelError: already quantized. BuildError: the opset cannot hold Q/DQ.
+        ModelError: already quantized. BuildError: the opset cannot hold Q/DQ.
     """
     prepared = _prepare(model, precision)
     plan = plan_quantization(prepared, precision, layers)
@@ -106,8 +106,6 @@ def output_axis(node: NodeProto, weight_rank: int) -> int:
 
 
 def _prepare(model: ModelProto, precision: str) -> ModelProto:
-    if precision not in QUANTIZED_MAX:
-        raise SpecError(f"precision {precision!r} is not one of {', '.join(QUANTIZED_MAX)}")
     if is_quantized(model):
         raise ModelError(
             "the model already carries quantization (Q/DQ or QLinear nodes)",

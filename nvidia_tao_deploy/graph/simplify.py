@@ -129,12 +129,7 @@ def set_batch(model: ModelProto, batch: int | None) -> ModelProto:
 
     Outputs whose first dimension is a fixed number other than the old batch are left alone. Reshape nodes with the
     old batch baked into their constant shape cannot be known to mean the batch; check with ``parity.compare``.
-
-    Raises:
-        ModelError: batch < 1.
     """
-    if batch is not None and batch < 1:
-        raise ModelError(f"batch size {batch} is not positive")
     result = copy_model(model)
     inputs = fed_inputs(result.graph)
     old = {dims_of(value)[:1] for value in inputs} - {()}

@@ -18,7 +18,7 @@ from nvidia_tao_deploy.calibration.ranges import (
     float_activations,
     observe,
 )
-from nvidia_tao_deploy.errors import DataError, ModelError, SpecError
+from nvidia_tao_deploy.errors import DataError, ModelError
 from nvidia_tao_deploy.graph.ort import open_session
 
 
@@ -225,8 +225,6 @@ def test_memory_does_not_grow_with_the_number_of_images():
 def test_user_errors():
     model = small_model()
     feeds = [{"x": images(1)[0]}]
-    with pytest.raises(SpecError, match="kl"):
-        collect(model, feeds, ["r"], "kl")
     with pytest.raises(DataError, match="no calibration images"):
         collect(model, [], ["r"], "entropy")
     with pytest.raises(ModelError, match="'nope'"):

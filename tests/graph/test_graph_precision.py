@@ -11,7 +11,7 @@ from graph_models import Builder, decomposed_norm, detector, feeds, residual_cnn
 from onnx import TensorProto, helper
 from onnx.backend.test.case.node import collect_testcases
 
-from nvidia_tao_deploy.errors import BuildError, SpecError
+from nvidia_tao_deploy.errors import BuildError
 from nvidia_tao_deploy.graph.ort import open_session
 from nvidia_tao_deploy.graph.parity import compare
 from nvidia_tao_deploy.graph.precision import cast_float
@@ -188,11 +188,6 @@ def test_bf16_that_cannot_be_converted_is_an_error():
     model.graph.node.append(helper.make_node("EfficientNMS_TRT", ["y"], ["z"]))
     with pytest.raises(BuildError, match="opset 22"):
         cast_float(model, "bf16")
-
-
-def test_unknown_precision():
-    with pytest.raises(SpecError, match="fp12"):
-        cast_float(residual_cnn(), "fp12")
 
 
 def test_plugin_nodes_stay_fp32():

@@ -9,7 +9,7 @@ from graph_models import Builder, detector, feeds, residual_cnn, transformer_blo
 from onnx import TensorProto, helper, numpy_helper
 
 from nvidia_tao_deploy.calibration.ranges import collect
-from nvidia_tao_deploy.errors import BuildError, ModelError, SpecError
+from nvidia_tao_deploy.errors import BuildError, ModelError
 from nvidia_tao_deploy.graph.parity import compare
 from nvidia_tao_deploy.graph.precision import cast_float
 from nvidia_tao_deploy.graph.quantize import QUANTIZED_MAX, quantizable_tensors, quantize, weight_scales
@@ -243,11 +243,6 @@ def test_already_quantized_models_are_refused_and_recognised():
     outer = residual_cnn()
     outer.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=hidden, else_branch=hidden))
     assert is_quantized(outer)
-
-
-def test_unknown_precision_is_refused():
-    with pytest.raises(SpecError, match="int4"):
-        quantize(residual_cnn(), {}, precision="int4")
 
 
 def test_weights_alone_do_not_make_an_int8_operator():

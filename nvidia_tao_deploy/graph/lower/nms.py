@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
-from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT32, INT64, CannotLowerError, Emitter, Operand, Tensor
 from nvidia_tao_deploy.graph.lower.node import PluginNode
 from nvidia_tao_deploy.graph.lower.suppress import NOTHING, Overlap, Selection, greedy
@@ -23,23 +21,11 @@ def lower_batched_nms(g: Emitter, node: PluginNode) -> list[Tensor]:
     node.expect_inputs(2)
     boxes, scores = node.inputs
     _, anchors, sets, _ = g.fixed(boxes, 4)
-    keep = node.integer("keepTopK")
-    classes = node.integer("numClasses")
-    scores = g.reshape(scores, -1, anchors, classes)
-    candidates = _candidates_per_class(
-        g, node, boxes, scores, (anchors, sets, classes), node.number("scoreThreshold", 0.0)
-    )
+    scores = g.reshape(scores, -1, anchors, node.integer("numClasses"))
     overlap = _caffe_overlap(node, node.number("iouThreshold"), caffe=node.flag("caffeSemantics", 1))
-    chosen, picked = _choose(g, candidates, keep, overlap)
-    if node.flag("clipBoxes", 1):
-        picked = g.clamp(picked, 0.0, 1.0)
-    labels = g("Gather", candidates.label_table, chosen.index, axis=0)
-    return [
-        _count(g, chosen),
-        g("Where", g.unsqueeze(chosen.valid, 2), picked, 0.0),
-        chosen.scores(g),
-        g("Where", chosen.valid, labels, -1.0),
-    ]
+    least, clip = node.number("scoreThreshold", 0.0), node.flag("clipBoxes", 1)
+    chosen, picked, labels = _best_per_class(g, node, boxes, scores, anchors, sets, least, overlap, clip)
+    return [_count(g, chosen), picked, chosen.scores(g), labels]
 
 
 def lower_detection_output(g: Emitter, node: PluginNode) -> list[Tensor]:
@@ -70,16 +56,11 @@ def lower_detection_output(g: Emitter, node: PluginNode) -> list[Tensor]:
         code=node.integer("codeType", 1),
         variance_in_target=node.flag("varianceEncodedInTarget", 0),
     )
-    candidates = _candidates_per_class(
-        g, node, boxes, scores, (anchors, sets, classes), node.number("confidenceThreshold", 0.0)
-    )
     overlap = _caffe_overlap(node, node.number("nmsThreshold"), caffe=True)
-    chosen, picked = _choose(g, candidates, keep, overlap)
-    picked = g("Where", g.unsqueeze(chosen.valid, 2), g.clamp(picked, 0.0, 1.0), 0.0)
-    labels = g("Where", chosen.valid, g("Gather", candidates.label_table, chosen.index, axis=0), -1.0)
-    score = chosen.scores(g)
+    least = node.number("confidenceThreshold", 0.0)
+    chosen, picked, labels = _best_per_class(g, node, boxes, scores, anchors, sets, least, overlap, clip=True)
     image = g("Add", g.cast(g.batch_index(), FLOAT), np.zeros((1, keep), np.float32))
-    columns = [g.reshape(column, -1, keep, 1) for column in (image, labels, score)]
+    columns = [g.reshape(column, -1, keep, 1) for column in (image, labels, chosen.scores(g))]
     rows = g.concat([*columns, picked], 2)
     return [g.reshape(rows, -1, 1, keep, 7), g.reshape(_count(g, chosen), -1, 1, 1, 1)]
 
@@ -132,21 +113,22 @@ def lower_efficient_nms_onnx(g: Emitter, node: PluginNode) -> list[Tensor]:
     return [g.cast(g("Gather", compact, at, axis=0), INT32)]
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """Candidates of an image: raw boxes (B, M, 4), masked scores (B, M), class of each position (M,)."""
+def _best_per_class(
+    g: Emitter,
+    node: PluginNode,
+    boxes: Tensor,
+    scores: Tensor,
+    anchors: int,
+    sets: int,
+    threshold: float,
+    overlap: Overlap,
+    clip: bool,
+) -> tuple[Selection, Tensor, Tensor]:
+    """Choose among the ``topK`` best boxes of every class, of boxes (B, N, 1 or C, 4) and scores (B, N, C).
 
-    boxes: Tensor
-    scores: Tensor
-    label_table: Array
-
-
-def _candidates_per_class(
-    g: Emitter, node: PluginNode, boxes: Tensor, scores: Tensor, sizes: tuple[int, int, int], threshold: float
-) -> _Candidates:
-    """The ``topK`` best boxes of every class, class-major, from boxes (B, N, 1 or C, 4) and scores (B, N, C)."""
-    anchors, sets, classes = sizes
-    background, top_k = node.integer("backgroundLabelId", -1), node.integer("topK")
+    Returns the selection with its boxes (B, K, 4), zero where none is, and its classes (B, K), -1 where none is.
+    """
+    background, top_k, classes = node.integer("backgroundLabelId", -1), node.integer("topK"), node.integer("numClasses")
     if sets not in (1, classes):
         raise CannotLowerError(f"it has {sets} sets of boxes for {classes} classes")
     by_class = g.transpose(scores, 0, 2, 1)
@@ -164,15 +146,12 @@ def _candidates_per_class(
     elif sets == 1 and classes > 1:
         source = g("Tile", source, np.asarray([1, classes, 1], np.int64))
     table = np.repeat(np.arange(classes, dtype=np.float32), min(top_k, anchors))
-    return _Candidates(source, g.reshape(by_class, -1, len(table)), table)
-
-
-def _choose(g: Emitter, candidates: _Candidates, keep: int, overlap: Overlap) -> tuple[Selection, Tensor]:
-    """The selection and its raw boxes (B, keep, 4)."""
-    classes = candidates.label_table[None] if candidates.label_table[-1] > 0 else None
-    corners = _ordered_corners(g, candidates.boxes)
-    chosen = greedy(g, corners, candidates.scores, len(candidates.label_table), keep, overlap, classes)
-    return chosen, g.take_rows(candidates.boxes, chosen.index, 4)
+    by_class, of_class = g.reshape(by_class, -1, len(table)), table[None] if classes > 1 else None
+    corners = _ordered_corners(g, source)
+    chosen = greedy(g, corners, by_class, len(table), node.integer("keepTopK"), overlap, of_class)
+    picked = g.take_rows(source, chosen.index, 4)
+    picked = g("Where", g.unsqueeze(chosen.valid, 2), g.clamp(picked, 0.0, 1.0) if clip else picked, 0.0)
+    return chosen, picked, g("Where", chosen.valid, g("Gather", table, chosen.index, axis=0), -1.0)
 
 
 def _ordered_corners(g: Emitter, boxes: Tensor) -> Tensor:
