@@ -158,12 +158,13 @@ class Network:
 
     Attributes:
         spec: its typed spec, which names the network.
-        bind: model tensors -> roles; the check that a model fits the contract.
-        transform: (spec, ports) -> transform; the same one for calibration, evaluate and inference.
+        bind: model tensors -> roles; the check that a model fits the contract: ModelError.
+        transform: (spec, ports) -> transform; the same one for calibration, evaluate and inference. ModelError or
+            SpecError where the model and what the spec says of it do not fit, or a size that must be fixed is not.
         calibration: spec -> samples whose files feed INT8 calibration; raises as ``dataset``.
         dataset: (spec, "evaluate" | "inference") -> samples; SpecError where a source is not named, DataError where
             files are missing or malformed.
-        decode: (spec, ports, action) -> decoder.
+        decode: (spec, ports, action) -> decoder; raises as ``transform``.
         metric: (spec, dataset) -> metric.
         writer: (spec, results folder, dataset, ports) -> writer.
         batch_size: (spec, action) -> images per batch that the spec asks for.

@@ -48,11 +48,7 @@ def read_pfm(path: Path | str) -> NDArray[np.float32]:
 
 
 def write_pfm(path: Path, values: NDArray[np.floating]) -> None:
-    """Write a map (H, W) as little-endian "Pf" with scale -1, as a whole.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
+    """Write a map (H, W) as little-endian "Pf" with scale -1, as a whole."""
     height, width = values.shape
     body = np.ascontiguousarray(values[::-1], "<f4").tobytes()
     write_bytes(path, f"Pf\n{width} {height}\n-1.0\n".encode() + body)

@@ -199,11 +199,7 @@ def backbone(spec: type[NetworkSpec], transform: Callable[[Any, Ports], ImageTra
 def bind_image(
     inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], *, role: str, scores: Sequence[Port] = ()
 ) -> Ports:
-    """One image input of either layout; the outputs by ``scores``, or all of them under their own names.
-
-    Raises:
-        ModelError: the model is another.
-    """
+    """One image input of either layout; the outputs by ``scores``, or all of them under their own names."""
     ports = expect((Port(role),), scores)(inputs, outputs)
     image_layout(ports, role)
     return ports if scores else Ports(ports.inputs, {tensor.name: tensor for tensor in outputs})

@@ -84,21 +84,12 @@ def metric(spec: Any, data: Dataset, category_of_class: Sequence[int] | None = N
 
 
 def read_classmap(path: Path | str) -> list[str | None]:
-    """One class name per line, by line number; a blank line names nothing.
-
-    Raises:
-        DataError: the file is missing or not text.
-    """
+    """One class name per line, by line number; a blank line names nothing."""
     return [line.strip() or None for line in read_lines(Path(path))]
 
 
 def read_class_map(path: Path | str) -> dict[int, str]:
-    """Line i (from 0) names class i + 1; a blank line names nothing.
-
-    Raises:
-        SpecError: the file names no class.
-        DataError: the file is missing or not text.
-    """
+    """Line i (from 0) names class i + 1; a blank line names nothing; SpecError where the file names no class."""
     names = {number: name for number, name in enumerate(read_classmap(path), 1) if name}
     if not names:
         raise SpecError("the class map names no class", where=str(path), remedy="Write one class name per line.")
@@ -118,7 +109,6 @@ def classmap(spec: Any) -> list[str | None]:
 
     Raises:
         SpecError: no file is named, or it names no class.
-        DataError: the file is missing or not text.
     """
     key = "dataset.infer_data_sources.classmap"
     names = read_classmap(spec.require(key))
@@ -132,7 +122,6 @@ def classmap_writer(spec: Any, folder: Path, data: Dataset, ports: Ports, *, fir
 
     Raises:
         SpecError: no classmap is named, or it names no class of the model.
-        DataError: the file is missing or not text.
     """
     names = {first + line: name for line, name in enumerate(classmap(spec)) if name and first + line >= 0}
     where = spec.where("dataset.infer_data_sources.classmap")

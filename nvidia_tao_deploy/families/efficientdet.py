@@ -34,11 +34,7 @@ _ports = binder(
 
 
 def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
-    """An image of either layout, and counts, boxes, scores and classes.
-
-    Raises:
-        ModelError: the model is another, or its image size is open.
-    """
+    """An image of either layout, and counts, boxes, scores and classes."""
     ports = _ports(inputs, outputs)
     ports.image_size("input", image_layout(ports, "input", "NHWC")[0])
     return ports

@@ -88,12 +88,7 @@ def calibration(spec: Any) -> Dataset:
 
 
 def transform(spec: Any, ports: Ports) -> PromptTransform:
-    """The normalized image and the tokens of the sample's prompt.
-
-    Raises:
-        ModelError: the text length of the model is not fixed.
-        SpecError: ``model.max_text_len`` is given and is not the model's.
-    """
+    """The normalized image and the tokens of the sample's prompt."""
     length, given, key = ports.inputs["input_ids"].shape[1], spec.model.max_text_len, "model.max_text_len"
     if length is None or set(ports.inputs["text_token_mask"].shape[1:]) != {length}:
         raise ModelError(

@@ -160,11 +160,7 @@ def refuse_unknown(spec: ImageTextSpec, model: Path | None) -> None:
 
 
 def transform(spec: ImageTextSpec, ports: Ports, visual: Transform | None, canonicalize: bool) -> TowerTransform:
-    """Pictures by ``visual`` (None: the model has no such tower), texts by the model's tokenizer.
-
-    Raises:
-        ModelError: the context length is dynamic.
-    """
+    """Pictures by ``visual`` (None: the model has no such tower), texts by the model's tokenizer."""
     tensors = [ports.inputs[role] for role in ("input_ids", "attention_mask") if role in ports.inputs]
     length = tensors[0].shape[1] if tensors else 0
     if length is None:

@@ -149,10 +149,6 @@ def transform(spec: Any, ports: Ports, *, resize: str) -> ImageTransform:
         spec: the network's spec; ``augmentation_config.output_depth``, where it has one, counts for grey networks.
         ports: the model's tensors; the input's channels decide between colour and grey.
         resize: a name of :data:`nvidia_tao_deploy.transforms.resize.PLACEMENTS`.
-
-    Raises:
-        SpecError: the mean is not for the network's channels, or 16 bits with colour.
-        ModelError: the input's height or width is dynamic.
     """
     config, key = spec.augmentation_config, "augmentation_config.image_mean"
     depth = getattr(config, "output_depth", 8)

@@ -70,12 +70,7 @@ def read_label_map(path: Path | str, classes: int, *, contiguous: bool, first_id
 
 
 def label_map(spec: Any) -> list[SegmentClass]:
-    """The classes of ``dataset.label_map``, by class index; ``spec.first_id`` is the category id of class 0.
-
-    Raises:
-        SpecError: it is not named.
-        DataError: see :func:`read_label_map`.
-    """
+    """The classes of ``dataset.label_map``, by class index; ``spec.first_id`` is the category id of class 0."""
     return read_label_map(
         spec.require("dataset.label_map"),
         spec.model.sem_seg_head.num_classes,

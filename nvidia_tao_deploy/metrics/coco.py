@@ -68,11 +68,7 @@ class CocoMetric:
             )
 
     def update(self, sample: Sample, prediction: Detections) -> None:
-        """Take one image's detections; their order decides between equal scores.
-
-        Raises:
-            ModelError: a class id lies outside ``category_of_class``.
-        """
+        """Take one image's detections; their order decides between equal scores."""
         categories = prediction.class_ids
         if self._map is not None:
             unknown = categories[(categories < 0) | (categories >= len(self._map))]

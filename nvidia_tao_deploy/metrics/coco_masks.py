@@ -151,11 +151,7 @@ class CocoMaskMetric(CocoMetric):
             )
 
     def _take(self, sample: Sample, prediction: Detections, categories: Ints) -> None:
-        """Keep the codes of an image's masks, and code its truth in their size.
-
-        Raises:
-            DataError: a segmentation cannot be read, or is of another size than the image.
-        """
+        """Keep the codes of an image's masks, and code its truth in their size."""
         prediction = prediction[np.asarray(categories >= 0)]
         size = prediction.size if isinstance(prediction, RoiMaskDetections) else _size(prediction)
         try:

@@ -105,12 +105,7 @@ class StereoMetric:
         self.per_sample: list[dict[str, Any]] = []
 
     def update(self, sample: Sample, prediction: DepthMap) -> None:
-        """Take one pair.
-
-        Raises:
-            DataError: the truth cannot be read, or is of another size than the left image.
-            ModelError: a value that is no number, where there is truth.
-        """
+        """Take one pair."""
         truth, values = _pair(sample, prediction)
         valid = (truth > 0) & (truth < self._limit)
         epe = math.nan
@@ -160,12 +155,7 @@ class MonoMetric:
         self._without = 0
 
     def update(self, sample: Sample, prediction: DepthMap) -> None:
-        """Take one image.
-
-        Raises:
-            DataError: the truth cannot be read, or is of another size than the image.
-            ModelError: a value that is no number, where there is truth.
-        """
+        """Take one image."""
         truth, values = _pair(sample, prediction)
         target: DepthTruth = sample.target
         inverse = self._relative and target.kind == "disparity"

@@ -17,7 +17,8 @@ class Metric(Protocol):
         """Take one sample's prediction; the target is the sample's own.
 
         Raises:
-            DataError: the target cannot be used; the sample has then left no trace.
+            DataError: the target cannot be read or used; the sample has then left no trace.
+            ModelError: the prediction is NaN, or of a class that has no name.
         """
         ...
 

@@ -87,12 +87,7 @@ class PanopticMetric:
         self._images = 0
 
     def update(self, sample: Sample, prediction: PanopticMap) -> None:
-        """Take one image.
-
-        Raises:
-            DataError: the image's PNG cannot be read, or is of another size.
-            ModelError: the model predicts a class that has no name.
-        """
+        """Take one image."""
         if prediction.class_ids.size and int(prediction.class_ids.max()) >= len(self.names):
             raise ModelError(
                 f"the model predicts class {int(prediction.class_ids.max())}, of {len(self.names)} classes"

@@ -68,12 +68,7 @@ class ConfusionMetric:
         self._images = 0
 
     def update(self, sample: Sample, prediction: LabelMap) -> None:
-        """Take one image.
-
-        Raises:
-            DataError: the image's mask cannot be read, or is of another size.
-            ModelError: the model predicts a class that has no name.
-        """
+        """Take one image."""
         truth = sample.target.load(prediction.geometry.source_size)
         if truth.unmapped:
             self.unmapped.update(truth.unmapped)

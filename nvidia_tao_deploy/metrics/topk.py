@@ -28,11 +28,7 @@ class TopKMetric:
         self._labels: list[int] = []
 
     def update(self, sample: Sample, prediction: Classification) -> None:
-        """Take one image's scores.
-
-        Raises:
-            ModelError: the number of scores is not the number of classes, or a score is NaN.
-        """
+        """Take one image's scores."""
         if len(prediction.scores) != len(self._names):
             raise ModelError(
                 f"the model gives {len(prediction.scores)} scores, the class list has {len(self._names)} names",

@@ -78,13 +78,7 @@ class ImageTransform:
         self._work = np.dtype(arithmetic)
 
     def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
-        """Write the sample into ``out[input_name]``: (C, H, W) or (H, W, C) by ``layout``.
-
-        Raises:
-            DataError: the sample's file is missing or cannot be decoded.
-            ModelError: the input is not there or is no image with 1 or 3 channels.
-            SpecError: the number of mean or std values does not fit the input's channels.
-        """
+        """Write the sample into ``out[input_name]``: (C, H, W) or (H, W, C) by ``layout``."""
         target = out.get(self.input_name)
         if target is None:
             raise ModelError(f"the model has no input '{self.input_name}', only {', '.join(out)}")
@@ -95,11 +89,7 @@ class ImageTransform:
         return self.finish(self.decode(sample, target.shape), target)
 
     def decode(self, sample: Sample, shape: tuple[int, ...]) -> Decoded:
-        """The first half: the sample's pixels for an input of ``shape`` (no batch axis), and its file's own size.
-
-        Raises:
-            DataError: see above.
-        """
+        """The first half: the sample's pixels for an input of ``shape`` (no batch axis), and its file's own size."""
         channels, canvas = self._canvas(shape)
         # Only a stretch leaves the same geometry whatever size the pixels come in.
         least = canvas if self.resize.startswith("stretch") else None

@@ -189,12 +189,7 @@ class PromptTransform:
         self._encoded = lru_cache(maxsize=256)(self._encode)
 
     def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> PromptGeometry:
-        """Write the sample into ``out``.
-
-        Raises:
-            DataError: the image cannot be read, or the sample's expression is empty or too long.
-            SpecError: the class names do not fit the model, or there is no tokenizer.
-        """
+        """Write the sample into ``out``."""
         with self._lock:  # the threads that decode images start together; one of them loads the tokenizer
             prompt = self._encoded(sample.meta["prompt"])
         for role, name in self._names.items():

@@ -62,12 +62,7 @@ class TiledTransform:
         ]
 
     def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
-        """Write every file of the sample into its tile; the geometry is the first file's.
-
-        Raises:
-            DataError: a file is missing or cannot be decoded, or there are not as many files as tiles.
-            ModelError: an input is not there or has another shape.
-        """
+        """Write every file of the sample into its tile; the geometry is the first file's."""
         if len(sample.paths) != len(self.layout):
             raise DataError(f"{len(sample.paths)} files for {len(self.layout)} tiles", where=str(sample.id))
         self.check({name: array.shape for name, array in out.items()})

@@ -43,12 +43,7 @@ class TowerTransform:
         self._encoder: Encoder | None = None
 
     def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
-        """Write the sample into ``out``; the attention mask is all ones, as in training.
-
-        Raises:
-            DataError: the picture cannot be read.
-            SpecError: there is no tokenizer, or a whole sample lacks its text.
-        """
+        """Write the sample into ``out``; the attention mask is all ones, as in training."""
         text = sample.meta.get("text")
         if self._names:
             if text is None and sample.meta.get("whole"):

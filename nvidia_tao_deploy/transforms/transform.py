@@ -47,7 +47,9 @@ class Transform(Protocol):
         """Write the sample into ``out[input name]`` (the input's shape without the batch axis).
 
         Raises:
-            DataError: the sample's file is missing or cannot be decoded.
+            DataError: the sample's file is missing or cannot be decoded, or does not fit what the dataset says of it.
+            ModelError: an input is not there, or has another shape.
+            SpecError: constants or texts of the spec do not fit the input, or there is no tokenizer.
         """
         ...
 

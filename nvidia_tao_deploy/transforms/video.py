@@ -25,11 +25,7 @@ class VideoTransform:
         self._frames = VideoFrames()
 
     def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> Geometry:
-        """Write the sample into ``out``.
-
-        Raises:
-            DataError: see :class:`VideoFrames`.
-        """
+        """Write the sample into ``out``."""
         from PIL import Image
 
         target = out[self.input_name]

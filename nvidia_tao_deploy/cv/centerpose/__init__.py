@@ -38,11 +38,7 @@ def dataset(spec: Spec, action: str) -> Dataset:
 
 
 def transform(spec: Spec, ports: Ports) -> WarpTransform:
-    """Letterboxed, B, G, R, with the camera that the spec gives for inference.
-
-    Raises:
-        SpecError: ``dataset.input_res`` is not the model's.
-    """
+    """Letterboxed, B, G, R, with the camera that the spec gives for inference."""
     check_size(spec, ports, "input", "dataset.input_res", "dataset.input_res")
     asked = spec.inference
     camera = np.array(

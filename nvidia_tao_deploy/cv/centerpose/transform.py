@@ -44,11 +44,7 @@ class WarpTransform:
         self._constants = Normalization(1 / 255, tuple(mean), tuple(std)).for_channels(3)
 
     def __call__(self, sample: Sample, out: Mapping[str, NDArray[Any]]) -> CameraGeometry:
-        """Write the sample into its row (3, H, W).
-
-        Raises:
-            DataError: the image cannot be read, or is of another size than its annotation says.
-        """
+        """Write the sample into its row (3, H, W)."""
         import cv2
 
         image = decode(sample.path, "RGB", self._backend)

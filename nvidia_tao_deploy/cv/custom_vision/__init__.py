@@ -38,11 +38,7 @@ GRID, SCORES = Port("model_outputs0"), Port("loss", names=("model_output",), ran
 
 
 def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
-    """One image; ``detected_boxes``, ``_scores`` and ``_classes``, or one anchor grid, or one row of scores.
-
-    Raises:
-        ModelError: the model is no Custom Vision export.
-    """
+    """One image; ``detected_boxes``, ``_scores`` and ``_classes``, or one anchor grid, or one row of scores."""
     if len(outputs) > 1:
         return expect((IMAGE,), BOXES)(inputs, outputs)
     ports = expect((IMAGE,), (GRID if len(outputs[0].shape) == 4 else SCORES,))(inputs, outputs)
@@ -104,11 +100,7 @@ def known_names(spec: Spec) -> family.ClassNames:
 
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
-    """Pillow bicubic to the input size, aspect not kept; channel order and range as the export declares them.
-
-    Raises:
-        ModelError: the input has no fixed size, or labels.txt names another number of classes than the model has.
-    """
+    """Pillow bicubic to the input size, aspect not kept; channel order and range as the export declares them."""
     assert ports.source is not None
     ports.image_size("data")
     names = class_names(spec, ports.source)

@@ -116,11 +116,7 @@ class PairTransform:
 
 
 def transform(spec: Spec, ports: Ports) -> Transform:
-    """Stretched with OpenCV on float pixels, RGB, ImageNet mean and deviation.
-
-    Raises:
-        SpecError: the model leaves its size open, and a size of the build does not fit it.
-    """
+    """Stretched with OpenCV on float pixels, RGB, ImageNet mean and deviation."""
     build = spec.gen_trt_engine
     sizes = {f"{which}_{side}": side for side in SIDES for which in ("min", "opt", "max")}
     for name, side in sizes.items():
@@ -136,12 +132,7 @@ def transform(spec: Spec, ports: Ports) -> Transform:
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
-    """The map; a height or width that the model leaves open is the action's crop_size.
-
-    Raises:
-        ModelError: a stereo model for single images, or the other way round.
-        SpecError: the model leaves its size open, and crop_size does not fit it.
-    """
+    """The map; a height or width that the model leaves open is the action's crop_size."""
     stereo = len(ports.inputs) == 2
     if stereo != is_stereo(spec):
         raise ModelError(

@@ -84,11 +84,7 @@ def dataset(spec: Spec, action: str) -> Dataset:
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
-    """Clustering by class, as ``postprocessing_config`` (evaluate) or ``bbox_handler_config`` (inference) says.
-
-    Raises:
-        ModelError: the model's classes are not as many as the spec's.
-    """
+    """Clustering by class, as ``postprocessing_config`` (evaluate) or ``bbox_handler_config`` (inference) says."""
     names = target_classes(spec) if action == "evaluate" else inference_classes(spec)
     channels = ports.outputs["output_cov"].shape[1]
     if channels != len(names):

@@ -32,7 +32,6 @@ def read_label_map(source: str) -> dict[int, str]:
 
     Raises:
         SpecError: the file names no class, or is not such a mapping.
-        DataError: the file is missing or not text.
     """
     if source in BUILT_IN and not Path(source).exists():
         return BUILT_IN[source]

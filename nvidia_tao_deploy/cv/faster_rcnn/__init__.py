@@ -63,12 +63,7 @@ def dataset(spec: Spec, action: str) -> Dataset:
 
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
-    """(level - mean) / ``image_scaling_factor`` in ``image_channel_order``, letterboxed unless ``resize`` says else.
-
-    Raises:
-        SpecError: the mean is not for the network's channels.
-        ModelError: the input's height or width is dynamic.
-    """
+    """(level - mean) / ``image_scaling_factor`` in ``image_channel_order``, letterboxed unless ``resize`` says else."""
     ports.image_size("input_image")
     image, key = spec.model.input_image_config, "model_config.input_image_config.image_channel_mean"
     grey = ports.inputs["input_image"].shape[1] == 1

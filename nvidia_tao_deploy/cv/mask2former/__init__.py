@@ -72,12 +72,7 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
-    """Label maps, instances or segments.
-
-    Raises:
-        ModelError: a semantic model has more classes than the spec.
-        SpecError: evaluate, and the data cannot measure this kind of model.
-    """
+    """Label maps, instances or segments."""
     mode = MODES[len(ports.outputs)][0]
     channels, classes = ports.outputs["pred_masks"].shape[1], spec.model.sem_seg_head.num_classes
     if mode == "semantic" and channels is not None and channels > classes:

@@ -29,11 +29,7 @@ class MergedMasks:
         self._rows: list[tuple[int, int, bool, bool]] = []
 
     def update(self, sample: Sample, prediction: Grounded) -> None:
-        """Take one expression's result.
-
-        Raises:
-            DataError: an annotated mask cannot be read, or is of another size than the image.
-        """
+        """Take one expression's result."""
         from pycocotools import mask as codes
 
         found = prediction.union

@@ -45,11 +45,7 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
 
 
 def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
-    """Boxes and coarse masks, both of the real detections only.
-
-    Raises:
-        ModelError: the model's outputs do not fit each other or the number of classes of the spec.
-    """
+    """Boxes and coarse masks, both of the real detections only."""
     boxes, masks = ports.outputs["generate_detections"], ports.outputs["mask_fcn_logits/BiasAdd"]
     count, wanted = masks.shape[2], spec.data_config.num_classes
     if wanted and count is not None and count != wanted:
@@ -87,7 +83,6 @@ def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> MaskWriter:
 
     Raises:
         SpecError: no class map is given, or it names no class of the model.
-        DataError: the file is missing or not text.
     """
     path = spec.require("inference.class_map")
     names = checked_names(read_class_map(path), ports.outputs["mask_fcn_logits/BiasAdd"].shape[2], path)

@@ -63,11 +63,7 @@ def dataset(spec: Spec, action: str) -> GalleryAndQueries:
 
 
 def transform(spec: Spec, ports: Ports) -> ImageTransform:
-    """Pillow bilinear to 1.14 times the input size, the centre cut out, (x / 255 - mean) / std.
-
-    Raises:
-        ModelError: the model's input has no fixed size, or another one than the spec states.
-    """
+    """Pillow bilinear to 1.14 times the input size, the centre cut out, (x / 255 - mean) / std."""
     width, height = ports.image_size("input")
     channels = ports.inputs["input"].shape[1]
     for key, size in (("input_width", width), ("input_height", height), ("input_channels", channels)):

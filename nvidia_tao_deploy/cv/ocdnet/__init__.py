@@ -109,12 +109,7 @@ def transform(spec: Spec, ports: Ports) -> ModeTransform:
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
-    """Contours of the probability map, with the action's settings.
-
-    Raises:
-        SpecError: a size is set for this action that is not the model's.
-        RuntimeUnavailableError: pyclipper or shapely is not installed.
-    """
+    """Contours of the probability map, with the action's settings."""
     require_polygon_libraries()
     if action == "inference":
         _fit(spec, ports, action)

@@ -57,11 +57,7 @@ def dataset(spec: Spec, action: str) -> Dataset:
 
 
 def transform(spec: Spec, ports: Ports) -> TaskTransform:
-    """Pillow bicubic stretch, ImageNet's mean and deviation, and the sentence of ``export.task``.
-
-    Raises:
-        SpecError: ``dataset.max_seq_len`` is given and is not the model's.
-    """
+    """Pillow bicubic stretch, ImageNet's mean and deviation, and the sentence of ``export.task``."""
     constants = {"scale": 1 / 255, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     image = image_transform(spec, ports, "inputs", resize="stretch_bicubic", **constants)
     length, given = ports.inputs["tokens"].shape[1], spec.dataset.max_seq_len
@@ -79,11 +75,7 @@ def transform(spec: Spec, ports: Ports) -> TaskTransform:
 
 
 def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
-    """Label maps, instances or segments, as ``export.task`` says.
-
-    Raises:
-        ModelError: the model has more classes than the spec.
-    """
+    """Label maps, instances or segments, as ``export.task`` says."""
     width, classes = ports.outputs["pred_logits"].shape[2], spec.model.sem_seg_head.num_classes
     if width is not None and width - 1 != classes:
         raise ModelError(

@@ -53,11 +53,7 @@ def voxel_caps(spec: Spec) -> VoxelCaps | None:
 
 
 def transform(spec: Spec, ports: Ports) -> PointTransform:
-    """Points of the range, no more than the voxel caps, in rows.
-
-    Raises:
-        ModelError: the model takes another number of features, or of points that is not fixed.
-    """
+    """Points of the range, no more than the voxel caps, in rows."""
     form, points = point_format(spec), ports.inputs["points"]
     if points.shape[1] is None or points.shape[2] != len(form.columns):
         raise ModelError(

@@ -92,11 +92,7 @@ def transform(spec: Spec, ports: Ports) -> ImageTransform:
 
 
 def decode(spec: Spec, ports: Ports, _action: str) -> Decoder:
-    """Logits stretched bilinearly to the network's input size, as training does, then the best class.
-
-    Raises:
-        ModelError: the model's classes are not as many as the spec's.
-    """
+    """Logits stretched bilinearly to the network's input size, as training does, then the best class."""
     names, channels = classes(spec).names, ports.outputs["output"].shape[1]
     if channels is not None and channels != len(names):
         raise ModelError(

@@ -153,11 +153,7 @@ _gen_trt_engine, _, inference = verbs(NETWORK)
 
 
 def gen_trt_engine(source: Any, overrides: Sequence[str] = (), **more: Any) -> dict[str, Any]:
-    """Build an engine; its manifest also has the keys of the established sidecar.
-
-    Raises:
-        TaoDeployError: see :func:`nvidia_tao_deploy.actions.gen_trt_engine.gen_trt_engine` and :func:`graph`.
-    """
+    """Build an engine; its manifest also has the keys of the established sidecar."""
     result = _gen_trt_engine(source, overrides, **more)
     if not result:  # not rank 0
         return result

@@ -81,11 +81,7 @@ class UnetTransform(ImageTransform):
         self.inner, self.method, self.keep_aspect, self.fill = inner, method, keep_aspect, fill
 
     def __call__(self, sample: Sample, out: Mapping[str, Array]) -> Geometry:
-        """Write the sample into ``out[input_name]``, (C, H, W).
-
-        Raises:
-            DataError: the sample's file is missing or cannot be decoded.
-        """
+        """Write the sample into ``out[input_name]``, (C, H, W)."""
         planes = out[self.input_name]
         channels, height, width = planes.shape
         image = np.asarray(decode(sample.path, self._mode(channels), self.backend, self.max_pixels), np.uint8)

@@ -19,9 +19,6 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
     """Two images; ``output_final`` or ``output`` by name, else the last of class maps and the first of anything else.
 
     Roles are ``before`` and ``after`` where the output is a class map, ``unit`` and ``golden`` where it is a score.
-
-    Raises:
-        ModelError: the model is neither.
     """
     by_name = {tensor.name: tensor for tensor in outputs}
     chosen = by_name.get("output_final") or by_name.get("output")

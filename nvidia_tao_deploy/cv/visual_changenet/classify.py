@@ -56,11 +56,7 @@ def transform(spec: Spec, ports: Ports) -> TiledTransform:
 
 
 def decode(spec: Spec, ports: Ports) -> Decoder:
-    """The score of every pair.
-
-    Raises:
-        ModelError: images, golden images or difference_module are not those of the model.
-    """
+    """The score of every pair."""
     transform(spec, ports).check(family.input_shapes(ports))
     output, module = ports.outputs["output"], spec.model.classify.difference_module
     logits = len(output.shape) == 2 and output.shape[1] == 2
