@@ -22,11 +22,11 @@ GZIP_LEVEL = 4
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _REMEDY = "Delete it to have it made again from cal_image_dir."
 
-Record = NDArray[np.float32] | dict[str, Any]
+Record = NDArray[np.float32] | dict[str, NDArray[np.float32]]
 
 
 def write_tensorfile(path: Path, records: Iterable[Array | Mapping[str, Any]]) -> int:
-    """Write arrays (usually batches (N, C, H, W)) or (nested) dicts of arrays as float32, streamed; how many.
+    """Write arrays (usually batches (N, C, H, W)) or dicts of arrays as float32, streamed; how many.
 
     Raises:
         DataError: no records, differing shapes, or the file cannot be written.
@@ -39,7 +39,8 @@ def write_tensorfile(path: Path, records: Iterable[Array | Mapping[str, Any]]) -
         for record in records:
             group = file.create_group(f"{ARRAY_KEY}_{count}")
             contents = record if isinstance(record, Mapping) else {ARRAY_KEY: record}
-            for key, array in _flatten(contents):
+            for key, value in contents.items():
+                array = np.asarray(value, dtype=np.float32)
                 if shape is None:
                     shape = array.shape
                 elif array.shape != shape:
@@ -91,19 +92,16 @@ def _records(handle: Any, count: int, path: Path) -> Iterator[Record]:
             yield contents[ARRAY_KEY] if set(contents) == {ARRAY_KEY} else contents
 
 
-def _flatten(contents: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, NDArray[np.float32]]]:
-    for key, value in contents.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", np.asarray(value, dtype=np.float32)
+def _read_group(group: Any) -> dict[str, NDArray[np.float32]]:
+    """Its arrays by name; a name with slashes stands in groups of groups."""
+    found: dict[str, NDArray[np.float32]] = {}
 
+    def take(name: str, item: Any) -> None:
+        if hasattr(item, "shape"):
+            found[name] = np.asarray(item[()], dtype=np.float32)
 
-def _read_group(group: Any) -> dict[str, Any]:
-    return {
-        key: _read_group(item) if hasattr(item, "keys") else np.asarray(item[()], dtype=np.float32)
-        for key, item in group.items()
-    }
+    group.visititems(take)
+    return found
 
 
 def hdf5() -> Any:

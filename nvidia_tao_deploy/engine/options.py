@@ -228,12 +228,8 @@ def _option_problems(options: BuildOptions, backend: Backend, weak: bool, notes:
         problems.append((f"the DLA runs fp16 and int8, not {options.precision}.", "Change data_type."))
     if rtx and options.refit and not cuda.gpu_available():
         problems.append(("refittable engines need a GPU while TensorRT-RTX builds.", "Build on one."))
-    implicit = options.implicit
-    if (
-        implicit is not None
-        and implicit.batches is None
-        and not (implicit.cache_file and implicit.cache_file.is_file())
-    ):
+    cache = options.implicit.cache_file if options.implicit else None
+    if options.implicit and options.implicit.batches is None and not (cache and cache.is_file()):
         problems.append(("int8 calibration has neither images nor an existing cache.", "Set cal_image_dir."))
     if options.layer_precisions and not weak:
         problems.append(("layer precisions stand in the graph for strongly typed networks.", "Cast those nodes."))

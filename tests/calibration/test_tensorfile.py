@@ -36,7 +36,7 @@ def test_float64_records_and_dicts_of_other_writers(tmp_path):
         file["_tensorfile_array_key__1/a"] = np.zeros((1, 2), dtype=np.float16)
         file["_tensorfile_array_key__1/b/c"] = np.ones((1, 2))
     first, second = read_tensorfile(path)
-    assert first.dtype == second["a"].dtype == second["b"]["c"].dtype == np.float32
+    assert first.dtype == second["a"].dtype == second["b/c"].dtype == np.float32
 
 
 def test_broken_files_and_shapes(tmp_path):

@@ -79,7 +79,7 @@ def lower_efficient_nms(g: Emitter, node: PluginNode) -> list[Tensor]:
     score = g("Sigmoid", chosen.score) if node.flag("score_activation", 0) else chosen.score
     return [
         _count(g, chosen),
-        g("Where", g.unsqueeze(chosen.valid, 2), picked, 0.0),
+        picked,
         g("Where", chosen.valid, score, 0.0),
         g.cast(g("Where", chosen.valid, labels, 0.0), INT32),
     ]
@@ -149,9 +149,12 @@ def _best_per_class(
     by_class, of_class = g.reshape(by_class, -1, len(table)), table[None] if classes > 1 else None
     corners = _ordered_corners(g, source)
     chosen = greedy(g, corners, by_class, len(table), node.integer("keepTopK"), overlap, of_class)
-    picked = g.take_rows(source, chosen.index, 4)
-    picked = g("Where", g.unsqueeze(chosen.valid, 2), g.clamp(picked, 0.0, 1.0) if clip else picked, 0.0)
-    return chosen, picked, g("Where", chosen.valid, g("Gather", table, chosen.index, axis=0), -1.0)
+    picked = chosen.rows(g, source)
+    return (
+        chosen,
+        g.clamp(picked, 0.0, 1.0) if clip else picked,
+        g("Where", chosen.valid, g("Gather", table, chosen.index, axis=0), -1.0),
+    )
 
 
 def _ordered_corners(g: Emitter, boxes: Tensor) -> Tensor:
@@ -256,7 +259,7 @@ def _efficient(g: Emitter, node: PluginNode, keep: int, coding: int) -> tuple[Se
     else:
         picked_anchor = g("Gather", table, chosen.index, axis=0)
         picked_label = g("Gather", np.asarray(labels)[0], chosen.index, axis=0)
-    return chosen, g.take_rows(corners, chosen.index, 4), picked_label, picked_anchor
+    return chosen, chosen.rows(g, corners), picked_label, picked_anchor
 
 
 def _apply_anchors(g: Emitter, deltas: Tensor, anchors: Tensor, coding: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -51,26 +52,25 @@ def lower_pyramid_roi_align(g: Emitter, node: PluginNode) -> list[Tensor]:
     area = _area(g, ends, image_h, image_w, bool(setting("roi_coords_plusone", 0)))
     # The first level takes rois of up to (fpn_scale / 2)^2 pixels.
     level = level_by_area(g, area, fpn_scale * fpn_scale / 4 / (image_h * image_w), LEVELS, count)
-    y, x = (
-        _Axis(g, level, low, high, [size[axis] for size in pyramid.sizes], pooled, ratio, transform)
+    (rows, most_rows, row_positions), (columns, most_columns, column_positions) = (
+        _axis(g, level, low, high, [size[axis] for size in pyramid.sizes], pooled, ratio, transform)
         for axis, (low, high) in enumerate((ends[0::2], ends[1::2]))
     )
-    own_samples = g("Mul", y.samples, x.samples)
+    own_samples = g("Mul", rows, columns)
     width = count * pooled * pooled * pyramid.channels
 
     def body(iteration: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         number = g.cast(iteration, FLOAT)
         # Row-major over the grid of samples; the half keeps an inexact division on the right side.
-        row = g("Floor", g("Div", g("Add", number, 0.5), x.samples))
-        column = g("Sub", number, g("Mul", row, x.samples))
-        samples = sample_rois(g, pyramid, level, y.positions(row), x.positions(column), count, pooled, pooled)
+        row = g("Floor", g("Div", g("Add", number, 0.5), columns))
+        column = g("Sub", number, g("Mul", row, columns))
+        samples = sample_rois(g, pyramid, level, row_positions(row), column_positions(column), count, pooled)
         wanted = g.unsqueeze(g("Less", number, own_samples), 3)
         added = g("Add", state[0], g.reshape(g("Where", wanted, samples, 0.0), -1, width))
         most = g.reduce("ReduceMax", own_samples, [0, 1, 2], keepdims=False)
         return g("Less", g("Add", number, 1.0), most), [added]
 
-    rounds = y.most_samples * x.most_samples
-    (total,) = g.loop(rounds, [(g.batched(width, value=0.0), FLOAT, width)], body)
+    (total,) = g.loop(most_rows * most_columns, [(g.batched(width, value=0.0), FLOAT, width)], body)
     mean = g("Div", g.reshape(total, -1, count, pooled * pooled, pyramid.channels), g.unsqueeze(own_samples, 3))
     return [g.reshape(g.transpose(mean, 0, 1, 3, 2), -1, count, pyramid.channels, pooled, pooled)]
 
@@ -99,37 +99,29 @@ def _area(g: Emitter, ends: tuple[Tensor, ...], height: float, width: float, plu
     return g("Mul", roi_h, roi_w)
 
 
-class _Axis:
-    """Sample positions of the bins of every roi along one axis of its level's map."""
+def _axis(
+    g: Emitter, level: Tensor, low: Tensor, high: Tensor, sizes: list[int], pooled: int, ratio: int, transform: int
+) -> tuple[Tensor, int, Callable[[Tensor], Tensor]]:
+    """Samples in the bins of every roi along one axis of its level's map.
 
-    def __init__(
-        self,
-        g: Emitter,
-        level: Tensor,
-        low: Tensor,
-        high: Tensor,
-        sizes: list[int],
-        pooled: int,
-        ratio: int,
-        transform: int,
-    ) -> None:
-        self._g, self._bins = g, np.arange(pooled, dtype=np.float32)[None, None]
-        self._offset = 0.5 if transform > 0 else 0.0
-        corners = transform == -1
-        size = per_roi(g, level, [float(s - 1 if corners else s) for s in sizes], np.float32)
-        shift = 0.5 if transform == 2 else 0.0
-        self._start = g("Sub", g("Mul", low, size), shift)
-        length = g("Sub", g("Sub", g("Mul", high, size), shift), self._start)
-        self._step = g("Div", length, float(pooled - 1 if corners else pooled))
-        if ratio > 0:
-            self.samples: Tensor = g("Add", g("Mul", length, 0.0), float(ratio))
-            self.most_samples = ratio
-        else:
-            self.samples = g("Max", g("Ceil", g("Div", length, float(pooled))), 1.0)
-            self.most_samples = max(1, math.ceil(max(sizes) / pooled))
+    Their number (N, R, 1), the most there can be, and a function from the number (N, R, 1) of a sample to its pixel
+    positions (N, R, pooled) in the bins.
+    """
+    bins, offset = np.arange(pooled, dtype=np.float32)[None, None], 0.5 if transform > 0 else 0.0
+    corners = transform == -1
+    size = per_roi(g, level, [float(s - 1 if corners else s) for s in sizes], np.float32)
+    shift = 0.5 if transform == 2 else 0.0
+    start = g("Sub", g("Mul", low, size), shift)
+    length = g("Sub", g("Sub", g("Mul", high, size), shift), start)
+    step = g("Div", length, float(pooled - 1 if corners else pooled))
+    if ratio > 0:
+        samples, most = g("Add", g("Mul", length, 0.0), float(ratio)), ratio
+    else:
+        samples = g("Max", g("Ceil", g("Div", length, float(pooled))), 1.0)
+        most = max(1, math.ceil(max(sizes) / pooled))
 
-    def positions(self, sample: Tensor) -> Tensor:
-        """(N, R, pooled) pixel positions of the sample with number (N, R, 1) in every bin."""
-        g = self._g
-        within = g("Div", g("Mul", self._step, g("Add", sample, self._offset)), self.samples)
-        return g("Add", g("Add", self._start, g("Mul", self._step, self._bins)), within)
+    def positions(sample: Tensor) -> Tensor:
+        within = g("Div", g("Mul", step, g("Add", sample, offset)), samples)
+        return g("Add", g("Add", start, g("Mul", step, bins)), within)
+
+    return samples, most, positions

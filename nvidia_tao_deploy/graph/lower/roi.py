@@ -183,7 +183,7 @@ def lower_multilevel_crop(g: Emitter, node: PluginNode) -> list[Tensor]:
         step = g("Div", g("Mul", side, scale), float(pooled))
         return g("Add", g("Mul", low, scale), g("Mul", step, bins))
 
-    samples = sample_rois(g, pyramid, level, positions(y1, roi_h), positions(x1, roi_w), count, pooled, pooled)
+    samples = sample_rois(g, pyramid, level, positions(y1, roi_h), positions(x1, roi_w), count, pooled)
     valid = g("And", g("Greater", roi_h, 0.0), g("Greater", roi_w, 0.0))
     for low, high, side in ((y1, y2, image_h), (x1, x2, image_w)):
         within = g("And", g.at_least(low, 0.0), g("Not", g("Greater", high, float(side))))

@@ -88,32 +88,23 @@ def level_by_area(g: Emitter, area: Tensor, first: float, levels: int, count: in
     return g.reshape(g.reduce("ReduceSum", g.cast(g("Greater", area, limits), INT64), [2]), -1, count)
 
 
-def sample_rois(
-    g: Emitter, pyramid: Pyramid, level: Tensor, y: Tensor, x: Tensor, count: int, height: int, width: int
-) -> Tensor:
-    """Samples (B, R, height * width, C) at every pair of y (B, R, height) and x (B, R, width) on each roi's level.
+def sample_rois(g: Emitter, pyramid: Pyramid, level: Tensor, y: Tensor, x: Tensor, count: int, pooled: int) -> Tensor:
+    """Samples (B, R, pooled * pooled, C) at every pair of y and x, (B, R, pooled) each, on each roi's level.
 
     Positions are pixels of the level's map and are clamped to it.
     """
     last_y = per_roi(g, level, [h - 1 for h, _ in pyramid.sizes], np.float32)
     last_x = per_roi(g, level, [w - 1 for _, w in pyramid.sizes], np.float32)
-    y, x = outer(g, g.clamp(y, 0.0, last_y), g.clamp(x, 0.0, last_x), count, height, width)
+    y, x = outer(g, g.clamp(y, 0.0, last_y), g.clamp(x, 0.0, last_x), count, pooled, pooled)
+    bins = pooled * pooled
 
     def repeat(value: Tensor, kind: type) -> Tensor:
-        spread = g("Add", value, np.zeros((1, 1, height * width), kind))
-        return g.reshape(spread, -1, count * height * width)
+        return g.reshape(g("Add", value, np.zeros((1, 1, bins), kind)), -1, count * bins)
 
-    samples = bilinear(
-        g,
-        pyramid,
-        y,
-        x,
-        repeat(per_roi(g, level, pyramid.offsets, np.int64), np.int64),
-        repeat(per_roi(g, level, [w for _, w in pyramid.sizes], np.int64), np.int64),
-        repeat(last_y, np.float32),
-        repeat(last_x, np.float32),
-    )
-    return g.reshape(samples, -1, count, height * width, pyramid.channels)
+    base = repeat(per_roi(g, level, pyramid.offsets, np.int64), np.int64)
+    width = repeat(per_roi(g, level, [w for _, w in pyramid.sizes], np.int64), np.int64)
+    samples = bilinear(g, pyramid, y, x, base, width, repeat(last_y, np.float32), repeat(last_x, np.float32))
+    return g.reshape(samples, -1, count, bins, pyramid.channels)
 
 
 def outer(g: Emitter, y: Tensor, x: Tensor, count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
