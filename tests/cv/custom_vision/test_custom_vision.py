@@ -234,7 +234,7 @@ def test_labels_that_disagree_with_the_model(shell: Shell, classes: Classes) -> 
         model = exports.pack(classes.root / "e.zip", made, labels)
         for words in (("inference", "-i", classes.images), ("gen_trt_engine",)):
             message = shell.refused(1, "custom_vision", words[0], "-m", model, *words[1:], "-r", out)
-            assert f"the model has 3 classes and the data names {len(labels)}" in message
+            assert f"the model has 3 classes, the data names {len(labels)}" in message
             assert "e.zip/labels.txt" in message
     assert not (out / "result.csv").exists()
     assert not list(out.glob("*.engine"))

@@ -275,7 +275,7 @@ def test_wrong_class_maps_and_models_are_told(tmp_path: Path, shell: Shell) -> N
     assert "classmap: no value is given" in shell.refused(2, *case.words("inference"))
     case.spec["dataset"]["num_classes"] = 91
     assert shell(*case.words("evaluate")) == 0
-    assert "the model has 8 classes, dataset.num_classes says 91" in shell.out
+    assert "the model has 8 classes, dataset.num_classes is 91" in shell.out
     names = [f"image_{row}.png" for row in range(len(SIZES))]
     moved = [{**a, "category_id": a["category_id"] + 20} for a in case.annotations]
     write_coco(case.json, names, {i + 20: name for i, name in CATEGORIES.items()}, moved)
