@@ -29,6 +29,16 @@ TOWER_OF = {VISUAL: "vision", TEXT: "text"}
 Sides = Callable[[Any, str], Collection[str]]
 
 
+def sides_of(has_pictures: Callable[[Any], Any]) -> Sides:
+    """The embeddings that an action needs: evaluate both, inference those of what the spec has."""
+
+    def sides(spec: Any, action: str) -> Sequence[str]:
+        asked = {VISUAL: has_pictures(spec), TEXT: spec.inference.text_file}
+        return [side for side, wanted in asked.items() if wanted or action == "evaluate"]
+
+    return sides
+
+
 def binder(visual: Port) -> Binder:
     """Inputs: ``visual``, the token ids, the attention mask; outputs: both embeddings. A tower alone has its own."""
 

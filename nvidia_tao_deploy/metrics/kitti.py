@@ -56,7 +56,7 @@ class KittiMetric:
             are dropped.
 
     Raises:
-        SpecError: an unknown mode, or a threshold out of (0, 1].
+        SpecError: a threshold out of (0, 1].
     """
 
     def __init__(
@@ -69,8 +69,6 @@ class KittiMetric:
         mode: Mode = "SAMPLE",
         box_limits: Mapping[str, BoxLimits] | None = None,
     ) -> None:
-        if mode not in ("SAMPLE", "INTEGRATE"):
-            raise SpecError(f"unknown average precision mode '{mode}'", remedy="One of: SAMPLE, INTEGRATE.")
         self._names = list(class_names)
         self._first = first_class_id
         by_name = iou_threshold if isinstance(iou_threshold, Mapping) else dict.fromkeys(self._names, iou_threshold)

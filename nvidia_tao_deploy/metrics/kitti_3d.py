@@ -16,6 +16,7 @@ from nvidia_tao_deploy.predictions.types import CloudBoxes
 from nvidia_tao_deploy.transforms.points import CloudTally
 
 RECALLS = 41
+IOU = 0.5
 # The last takes z for the top of a box, as the training toolkit's own evaluation does.
 KINDS = ("bev", "3d", "3d z_top")
 
@@ -41,11 +42,11 @@ def cuboid_overlaps(boxes_a: Array, boxes_b: Array) -> Floats:
 class Kitti3dMetric:
     """AP of every class (in id order) from above and in space, and their means, in percent.
 
-    A detection and an object match where they overlap by more than ``iou_threshold``.
+    A detection and an object match where they overlap by more than :data:`IOU`.
     """
 
-    def __init__(self, class_names: Sequence[str], iou_threshold: float = 0.5) -> None:
-        self._names, self._iou = list(class_names), iou_threshold
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self._names = list(class_names)
         self._scores: list[list[Floats]] = [[] for _ in self._names]
         # per class: scores (D,) and overlaps (3, D, G) of the clouds where some pair matches
         self._pairs: list[list[tuple[Floats, Floats]]] = [[] for _ in self._names]
@@ -63,7 +64,7 @@ class Kitti3dMetric:
             self._scores[index].append(prediction.scores[mine])
             self._objects[index] += theirs.sum()
             overlaps = cuboid_overlaps(prediction.boxes[mine], target.boxes[theirs])
-            if (overlaps > self._iou).any():
+            if (overlaps > IOU).any():
                 self._pairs[index].append((prediction.scores[mine], overlaps))
 
     def compute(self) -> dict[str, float]:
@@ -86,7 +87,7 @@ class Kitti3dMetric:
         found = self.compute()
         lines = []
         for name in self._names:
-            lines.append(f"{name} AP@{self._iou:.2f}, {self._iou:.2f}:")
+            lines.append(f"{name} AP@{IOU:.2f}, {IOU:.2f}:")
             lines += [f"{kind:<4} AP: {found[f'{kind} AP {name}']:.4f}" for kind in KINDS[:2]]
         lines += [f"{kind:<4} mAP: {found[f'{kind} mAP']:.4f}" for kind in KINDS[:2]]
         lines.append(f"average detections per cloud: {found['detections_per_cloud']:.3f}")
@@ -97,13 +98,13 @@ class Kitti3dMetric:
 
     def _average_precision(self, index: int, kind: int) -> float:
         pairs = [(scores, overlaps[kind]) for scores, overlaps in self._pairs[index]]
-        right = [score for pair in pairs for score in _best_scores(*pair, self._iou)]
+        right = [score for pair in pairs for score in _best_scores(*pair)]
         thresholds = score_thresholds(np.array(right), int(self._objects[index]))
         scores = np.sort(np.concatenate([np.zeros(0), *self._scores[index]]))
         seen = len(scores) - np.searchsorted(scores, thresholds)
         hits = np.zeros(len(thresholds), np.int64)
         for pair in pairs:
-            hits += _matches(*pair, thresholds, self._iou)
+            hits += _matches(*pair, thresholds)
         precision = np.zeros(RECALLS)
         precision[: len(thresholds)] = np.maximum.accumulate((hits / seen)[::-1])[::-1]
         return float(precision[::4].sum() / 11 * 100)
@@ -123,10 +124,10 @@ def score_thresholds(scores: Floats, objects: int) -> Floats:
     return np.array(chosen[:RECALLS])
 
 
-def _best_scores(scores: Floats, overlaps: Floats, iou: float) -> list[float]:
+def _best_scores(scores: Floats, overlaps: Floats) -> list[float]:
     """Each object in turn takes, of the free detections it overlaps enough, the one of the highest score."""
     free, taken = np.ones(len(scores), bool), []
-    for column in (overlaps > iou).T:
+    for column in (overlaps > IOU).T:
         candidates = np.flatnonzero(column & free)
         if len(candidates):
             best = candidates[scores[candidates].argmax()]
@@ -135,13 +136,13 @@ def _best_scores(scores: Floats, overlaps: Floats, iou: float) -> list[float]:
     return taken
 
 
-def _matches(scores: Floats, overlaps: Floats, thresholds: Floats, iou: float) -> Ints:
+def _matches(scores: Floats, overlaps: Floats, thresholds: Floats) -> Ints:
     """(T,) objects that are matched by detections of at least each threshold; each takes the free one it overlaps
     most."""
     free = scores >= thresholds[:, None]
     hits = np.zeros(len(thresholds), np.int64)
-    for column in overlaps.T[(overlaps > iou).any(0)]:
-        candidates = np.where(free & (column > iou), column, 0.0)
+    for column in overlaps.T[(overlaps > IOU).any(0)]:
+        candidates = np.where(free & (column > IOU), column, 0.0)
         best, matched = candidates.argmax(1), candidates.any(1)
         free[matched, best[matched]] = False
         hits += matched

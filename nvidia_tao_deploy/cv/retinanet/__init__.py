@@ -8,7 +8,7 @@ from nvidia_tao_deploy.families.ssd import ssd_network
 
 
 class Spec(KittiDetectionSpec, network="retinanet"):
-    """Spec of retinanet: fields of the message ``Experiment``."""
+    """Spec of retinanet."""
 
 
 NETWORK = ssd_network(Spec)

@@ -8,7 +8,7 @@ from nvidia_tao_deploy.families.ssd import ssd_network
 
 
 class Spec(KittiDetectionSpec, network="ssd"):
-    """Spec of ssd and dssd: fields of the message ``Experiment``."""
+    """Spec of ssd and dssd."""
 
 
 NETWORK = ssd_network(Spec)

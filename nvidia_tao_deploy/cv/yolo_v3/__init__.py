@@ -8,7 +8,7 @@ from nvidia_tao_deploy.families.yolo import yolo_network
 
 
 class Spec(KittiDetectionSpec, network="yolo_v3"):
-    """Spec of yolo_v3: fields of the message ``Experiment``."""
+    """Spec of yolo_v3."""
 
 
 NETWORK = yolo_network(Spec)

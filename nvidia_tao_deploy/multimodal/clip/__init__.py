@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,12 +77,7 @@ def class_texts(spec: Spec, images: ClassFolder) -> list[str]:
     return [given.get(folder, folder.replace("_", " ")) for folder in images.class_names]
 
 
-def sides(spec: Spec, action: str) -> Sequence[str]:
-    """The embeddings that an action needs."""
-    if action == "evaluate":
-        return (family.VISUAL, family.TEXT)
-    asked = {family.VISUAL: spec.inference.datasets, family.TEXT: spec.inference.text_file}
-    return [side for side, wanted in asked.items() if wanted]
+sides = family.sides_of(lambda spec: spec.inference.datasets)
 
 
 def calibration(spec: Spec) -> Dataset:

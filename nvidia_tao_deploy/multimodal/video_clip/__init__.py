@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.errors import ModelError
@@ -38,12 +36,7 @@ def dataset(spec: Spec, action: str) -> Dataset:
     )
 
 
-def sides(spec: Spec, action: str) -> Sequence[str]:
-    """The embeddings that an action needs."""
-    if action == "evaluate":
-        return (family.VISUAL, family.TEXT)
-    asked = {family.VISUAL: has_gallery(spec), family.TEXT: spec.inference.text_file}
-    return [side for side, wanted in asked.items() if wanted]
+sides = family.sides_of(has_gallery)
 
 
 def transform(spec: Spec, ports: Ports) -> TowerTransform:

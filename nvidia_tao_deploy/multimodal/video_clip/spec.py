@@ -39,12 +39,6 @@ class Dataset(Section):
     val: Val = section(Val)
 
 
-class Evaluate(sections.Evaluate):
-    """Measure how queries find clips."""
-
-    batch_size: BatchSize = field(8, "Clips or queries per batch.")
-
-
 class Inference(sections.Inference):
     """Write embeddings of clips and texts."""
 
@@ -53,9 +47,11 @@ class Inference(sections.Inference):
     top_k: int = field(5, "Best matches written of each clip and text; 0: none.", ge=0)
 
 
-class Spec(ImageTextSpec, network="video_clip", changes={"gen_trt_engine.tensorrt": TensorRT}):
+CHANGES = {"gen_trt_engine.tensorrt": TensorRT, "evaluate.batch_size": field(8, "Clips or queries per batch.")}
+
+
+class Spec(ImageTextSpec, network="video_clip", changes=CHANGES):
     """Spec of video_clip."""
 
     dataset: Dataset = section(Dataset)
-    evaluate: Evaluate = section(Evaluate, "Measure a model on annotated data.")
     inference: Inference = section(Inference, "Run a model on clips and texts.")
