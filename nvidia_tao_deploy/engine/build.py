@@ -146,7 +146,7 @@ class _Conversation:
 
     def __init__(self, plan: BuildPlan, options: BuildOptions, progress: Progress) -> None:
         self._plan, self._options, self._progress = plan, options, progress
-        self._started = time.monotonic()
+        self._started = self._spoken = time.monotonic()
         self._connection: Connection
         self.warnings: list[str] = []
         self.layers: dict[str, int] | None = None
@@ -158,43 +158,37 @@ class _Conversation:
         """Serve the worker at the other end until it sends the engine."""
         self._connection = connection
         self._send({"plan": asdict(self._plan), "has_batches": self._batches is not None})
-        spoken = time.monotonic()
         while True:
             if not self._connection.poll(_POLL):
-                self._check_time()
-                if time.monotonic() - spoken > _HEARTBEAT:
-                    spoken = time.monotonic()
-                    self._progress(f"Building, {spoken - self._started:.0f} s so far")
-                continue
-            event = json.loads(self._connection.recv_bytes())
-            if event["event"] == "plan":
-                return self._connection.recv_bytes()
-            if self._handle(event):
-                spoken = time.monotonic()
+                if time.monotonic() - self._spoken > _HEARTBEAT:
+                    self._tell(f"Building, {time.monotonic() - self._started:.0f} s so far")
+            else:
+                event = json.loads(self._connection.recv_bytes())
+                if event["event"] == "plan":
+                    return self._connection.recv_bytes()
+                self._handle(event["event"], event)
             self._check_time()
 
-    def _handle(self, event: dict[str, Any]) -> bool:
-        """Act on one event; whether the user was told something."""
-        if event["event"] == "error":
+    def _tell(self, text: str) -> None:
+        self._spoken = time.monotonic()
+        self._progress(text)
+
+    def _handle(self, kind: str, event: dict[str, Any]) -> None:
+        if kind == "error":
             raise BuildError(event["what"], remedy=event["remedy"])
-        if event["event"] == "batch":
+        if kind == "batch":
             self._send_batch()
-            return False
-        if event["event"] == "layers":
+        elif kind == "layers":
             self.layers, self.opaque = event["counts"], event["opaque"]
-            return False
-        if event["event"] == "progress":
-            self._progress(f"{event['phase']}: {event['step']} of {event['steps']}")
-            return True
-        if event["event"] == "warning":
-            self.warnings.append(event["text"])
-            self._progress(f"Warning: {event['text']}")
-            return True
-        if event["severity"] == "WARNING":
-            self.warnings.append(event["text"])
-        if self._options.verbose:
-            self._progress(f"[{event['severity']}] {event['text']}")
-        return self._options.verbose
+        elif kind == "progress":
+            self._tell(f"{event['phase']}: {event['step']} of {event['steps']}")
+        else:
+            if kind == "warning" or event["severity"] == "WARNING":
+                self.warnings.append(event["text"])
+            if kind == "warning":
+                self._tell(f"Warning: {event['text']}")
+            elif self._options.verbose:
+                self._tell(f"[{event['severity']}] {event['text']}")
 
     def _send(self, message: dict[str, Any]) -> None:
         self._connection.send_bytes(json.dumps(message, default=str).encode())  # paths
