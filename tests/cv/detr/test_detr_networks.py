@@ -286,7 +286,7 @@ def test_wrong_class_maps_and_models_are_told(tmp_path: Path, shell: Shell) -> N
     assert "annotated, but not detected once: kite (40)" in shell.out
     write_coco(case.json, names, CATEGORIES, case.annotations)
     assert shell(*case.words("evaluate")) == 0
-    assert "their classes are no category of the annotation file: 0 (" in shell.out
+    assert "of classes that are no category of the annotation file: 0 (" in shell.out
     case.spec["dataset"]["eval_class_ids"] = [2]
     assert "eval_class_ids [2]" in shell.refused(1, *case.words("evaluate"))
     del case.spec["dataset"]["eval_class_ids"]
