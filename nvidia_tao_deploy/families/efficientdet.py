@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.data.coco import CocoDetection
+from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.sample import Dataset
 from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families.classification import image_layout
-from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric
+from nvidia_tao_deploy.families.coco_detection import MatchedCocoMetric, class_map_labels, read_class_map
 from nvidia_tao_deploy.families.images import image_network
 from nvidia_tao_deploy.families.kitti_detection import binder, require_finite, valid_counts
-from nvidia_tao_deploy.network import Decoder, Port, Ports
+from nvidia_tao_deploy.network import Decoder, Network, Port, Ports
+from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter
+from nvidia_tao_deploy.predictions.drawing import PALETTE
 from nvidia_tao_deploy.predictions.types import Detections
 from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.spec.sections import NetworkSpec
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -84,11 +89,6 @@ def decode_efficient_nms(
     return found
 
 
-def decoder(limit: int, *, clip: bool) -> Decoder:
-    """:func:`decode_efficient_nms` with its settings."""
-    return partial(decode_efficient_nms, limit=limit, clip=clip)
-
-
 def class_check(key: str) -> Callable[[Any, int], None]:
     """Compare the number under ``key``, unless it is 0, with the model's classes; ModelError where they differ."""
 
@@ -110,5 +110,54 @@ def metric(_spec: Any, data: Dataset) -> MatchedCocoMetric:
     return MatchedCocoMetric(data)
 
 
-efficientdet = partial(image_network, bind=bind, transform=transform, metric=metric)
-"""A :class:`Network` with what is the family's own."""
+def efficientdet(
+    spec: type[NetworkSpec],
+    *,
+    annotations: tuple[str, str, str],
+    detections: Callable[[Any], int],
+    names: str,
+    threshold: str,
+    num_classes: str,
+    clip: bool = False,
+    read: Callable[[str], Mapping[int, str]] = read_class_map,
+    **more: Any,
+) -> Network:
+    """An EfficientDet.
+
+    Args:
+        spec: of the network.
+        annotations: keys of evaluate's annotation file, of its images, and of how many of them count.
+        detections: spec -> most detections of an image.
+        names: key below ``inference`` of the class names, which ``read`` reads; without them classes are numbers.
+        threshold: key below ``inference`` of the least score that is written.
+        num_classes: key of the number of classes.
+        clip: inference brings boxes into the image.
+        read: see above.
+        more: as in :class:`Network`.
+    """
+
+    def dataset(spec: Any, action: str) -> Dataset:
+        if action == "inference":
+            return ImageFolder(spec.require("inference.image_dir"))
+        json_file, images = map(spec.require, annotations[:2])
+        return CocoDetection(json_file, images, limit=spec.get(annotations[2]), strict=spec.strict)
+
+    def decode(spec: Any, _ports: Ports, action: str) -> Decoder:
+        return partial(decode_efficient_nms, limit=detections(spec), clip=clip and action == "inference")
+
+    def writer(spec: Any, folder: Path, data: Dataset, _ports: Ports) -> DetectionWriter:
+        listed, least = (getattr(spec.inference, key) for key in (names, threshold))
+        return DetectionWriter(folder, read(listed) if listed else None, least, PALETTE, data.root)
+
+    return image_network(
+        spec=spec,
+        bind=bind,
+        transform=transform,
+        dataset=dataset,
+        decode=decode,
+        metric=metric,
+        writer=writer,
+        labels=partial(class_map_labels, key=names, read=read),
+        check_classes=class_check(num_classes),
+        **more,
+    )
