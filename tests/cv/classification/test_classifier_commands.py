@@ -114,10 +114,11 @@ def test_tf1_text_with_flags_and_yaml_give_the_numbers_of_scikit_learn(
     assert results(tmp_path / "yaml" / "trt_evaluate")["top_k_accuracy"] == results(out)["top_k_accuracy"]
 
 
-def test_tf1_looks_at_five_classes_unless_told(shell: Shell, data: Data, tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [{}, {"top_k": 0}])
+def test_tf1_looks_at_five_classes_unless_told(shell: Shell, data: Data, tmp_path: Path, given: dict[str, int]) -> None:
     tree = {
         "results_dir": str(tmp_path / "out"),
-        "eval_config": {"eval_dataset_path": str(data.images)},
+        "eval_config": {"eval_dataset_path": str(data.images), **given},
         "evaluate": {"trt_engine": str(data.model(data.caffe())), "class_map": str(data.map)},
     }
     assert shell("classification_tf1", "evaluate", "-e", write_spec(tmp_path / "s.yaml", tree)) == 0, shell.err
