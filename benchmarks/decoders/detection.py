@@ -145,7 +145,8 @@ def efficientdet() -> Case:
 @row("detectnet_v2 (60x34, 3 classes, DBSCAN)", "detectnet_v2")
 def detectnet() -> Case:
     """detectnet_v2: three classes on a grid of 60x34 with ten objects each, weighted DBSCAN."""
-    from nvidia_tao_deploy.cv.detectnet_v2.decode import ClassClustering, decode
+    from nvidia_tao_deploy.cv.detectnet_v2.decode import decode
+    from nvidia_tao_deploy.cv.detectnet_v2.spec import Clustering
 
     rng = np.random.default_rng(0)
     rows, columns, classes, objects = 34, 60, 3, 10
@@ -160,7 +161,13 @@ def detectnet() -> Case:
                         sides = np.array([40 + dx * 16, 40 + dy * 16, 40 - dx * 16, 40 - dy * 16]) / 35
                         offsets[image, channel * 4 : channel * 4 + 4, y + dy, x + dx] = sides + rng.normal(0, 0.02, 4)
     geometry = Geometry((1920, 1080), (960, 544), (0.5, 544 / 1080))
-    settings = ClassClustering("DBSCAN", 0.05, 0.4, 1, 0.5, 4.0)
+    settings = Clustering(
+        coverage_threshold=0.05,
+        dbscan_eps=0.4,
+        dbscan_min_samples=1,
+        dbscan_confidence_threshold=0.5,
+        minimum_bounding_box_height=4,
+    )
     geometries = [geometry] * BATCH
 
     def distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:

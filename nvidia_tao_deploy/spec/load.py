@@ -101,7 +101,7 @@ class _Reading:
 
     def __init__(self, model: type[NetworkSpec]) -> None:
         self.model = model
-        self.network = model.known_as or model.network
+        self.network = model.network
         self.known = known_keys(self.network)
         self.rules = (*model.drift, *rules_for(self.network))
         self.name = "spec"

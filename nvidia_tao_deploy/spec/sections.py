@@ -283,14 +283,12 @@ class NetworkSpec(Section):
 
     Class attributes:
         network: the network's name, which selects the known keys and the table of older key names; a class keyword.
-        known_as: name of the known-keys file when it differs from ``network``.
         drift: older key names of this network besides those in ``spec/drift.py``.
 
     The class keyword ``changes`` says in what its sections differ from these, by dotted key, see ``spec/fields.py``.
     """
 
     network: ClassVar[str] = ""
-    known_as: ClassVar[str] = ""
     drift: ClassVar[tuple[Drift, ...]] = ()
 
     model_name: str | None = field(None, "Network name, read by the model_agnostic command.")

@@ -212,13 +212,13 @@ def test_detectnet_map_is_the_definitions(
     model = MODELS / "detectnet_v2.onnx"
     spec = write_spec(tmp_path / "spec.yaml", detectnet)
     assert shell("detectnet", "evaluate", "-e", spec, "-m", model, "runtime.image_backend=pillow") == 0, shell.err
-    from nvidia_tao_deploy.cv.detectnet_v2.decode import ClassClustering
+    from nvidia_tao_deploy.cv.detectnet_v2.spec import Clustering
 
     runner = session(model)
     _, _, height, width = runner.get_inputs()[0].shape
     monkeypatch.setattr(plain, "NET", (width, height))
     monkeypatch.setattr(plain, "GRID", (width // 16, height // 16))
-    settings = [ClassClustering(**CLUSTERING)] * 10
+    settings = [Clustering(**CLUSTERING)] * 10
     entries: list[list[Any]] = [[] for _ in CLASSES]
     for path in sorted((scenes[1] / "test" / "images").iterdir()):
         image = Image.open(path).convert("RGB")

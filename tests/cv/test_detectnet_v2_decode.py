@@ -7,14 +7,23 @@ import pytest
 from sklearn.cluster import DBSCAN
 
 from nvidia_tao_deploy.cv.detectnet_v2 import metric
-from nvidia_tao_deploy.cv.detectnet_v2.decode import ClassClustering, decode
-from nvidia_tao_deploy.cv.detectnet_v2.spec import Spec
+from nvidia_tao_deploy.cv.detectnet_v2.decode import decode
+from nvidia_tao_deploy.cv.detectnet_v2.spec import Clustering, Spec
 from nvidia_tao_deploy.data.kitti import KittiTarget
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
 from nvidia_tao_deploy.predictions.cluster import overlap_distance, weighted_dbscan
 from nvidia_tao_deploy.transforms.transform import Geometry
+
+NUMBERS = ("coverage_threshold", "dbscan_eps", "dbscan_min_samples", "dbscan_confidence_threshold")
+
+
+def clustering(algorithm, *numbers, **more):
+    """Settings of one class, the first numbers in the order of the spec."""
+    names = (*NUMBERS, "minimum_bounding_box_height")
+    return Clustering(clustering_algorithm=algorithm, **dict(zip(names, numbers, strict=False)), **more)
+
 
 NET = (320, 176)
 GRID = (20, 11)
@@ -86,11 +95,11 @@ def plain_decode(cov, bbox, size, classes):
     rows = []
     for k, c in enumerate(classes):
         boxes, scores = plain_cells(cov, bbox, k, c.coverage_threshold)
-        if c.algorithm == "NMS":
+        if c.clustering_algorithm == "NMS":
             result = plain_nms(boxes, scores, c)
         else:
             result = plain_dbscan(boxes, scores, c)
-            if c.algorithm == "HYBRID":
+            if c.clustering_algorithm == "HYBRID":
                 members = sorted(i for _, _, m in result for i in m)
                 result = plain_nms(boxes[members], scores[members], c)
         for box, score, _ in sorted(result, key=lambda r: -r[1]):
@@ -124,9 +133,9 @@ def geometry(size):
 
 
 CLASSES = (
-    ClassClustering("DBSCAN", 0.1, 0.3, 1, 0.3, 4),
-    ClassClustering("NMS", 0.1, nms_iou_threshold=0.4, nms_confidence_threshold=0.2, minimum_bounding_box_height=20),
-    ClassClustering("HYBRID", 0.05, 0.45, 0, 0.6, 4, nms_iou_threshold=0.3, nms_confidence_threshold=0.1),
+    clustering("DBSCAN", 0.1, 0.3, 1, 0.3, 4),
+    clustering("NMS", 0.1, nms_iou_threshold=0.4, nms_confidence_threshold=0.2, minimum_bounding_box_height=20),
+    clustering("HYBRID", 0.05, 0.45, 0, 0.6, 4, nms_iou_threshold=0.3, nms_confidence_threshold=0.1),
 )
 
 
@@ -158,7 +167,7 @@ def test_one_isolated_cell_needs_enough_coverage_to_be_a_cluster():
     cov = np.zeros((1, 1, GRID[1], GRID[0]), np.float32)
     cov[0, 0, 5, 5] = 0.9
     bbox = np.full((1, 4, GRID[1], GRID[0]), 1.0, np.float32)
-    one = [ClassClustering("DBSCAN", 0.1, 0.3, 1)]
+    one = [clustering("DBSCAN", 0.1, 0.3, 1)]
     assert len(decode(cov, bbox, [geometry(NET)], one)[0]) == 0
     cov[0, 0, 5, 5] = 1.0
     found = decode(cov, bbox, [geometry(NET)], one)[0]
@@ -172,7 +181,7 @@ def test_kept_boxes_keep_their_own_coverage():
     cov = np.zeros((1, 1, GRID[1], GRID[0]), np.float32)
     bbox = np.full((1, 4, GRID[1], GRID[0]), 0.4, np.float32)
     cov[0, 0, 2, 1], cov[0, 0, 2, 9], cov[0, 0, 2, 17] = 0.4, 0.9, 0.6
-    found = decode(cov, bbox, [geometry(NET)], [ClassClustering("NMS", 0.1)])[0]
+    found = decode(cov, bbox, [geometry(NET)], [clustering("NMS", 0.1)])[0]
     np.testing.assert_allclose(found.scores, [0.9, 0.6, 0.4], rtol=1e-6)
     np.testing.assert_allclose((found.boxes_xyxy[:, 0] + found.boxes_xyxy[:, 2]) / 2, [144.5, 272.5, 16.5])
 
@@ -182,7 +191,7 @@ def test_scale_offset_and_stride_come_from_spec_and_grid():
     cov[0, 0, 3, 2] = 1.0
     bbox = np.full((1, 4, 4, 5), 0.1, np.float32)
     found = decode(
-        cov, bbox, [Geometry((100, 100), (40, 32), (0.4, 0.32))], [ClassClustering("NMS", 0.5)], scale=20, offset=4
+        cov, bbox, [Geometry((100, 100), (40, 32), (0.4, 0.32))], [clustering("NMS", 0.5)], scale=20, offset=4
     )[0]
     np.testing.assert_allclose(found.boxes_xyxy, [[(20 - 2) / 0.4, (28 - 2) / 0.32, (20 + 2) / 0.4, (28 + 2) / 0.32]])
 
@@ -223,8 +232,8 @@ def test_coverage_must_exceed_its_threshold():
     cov = np.zeros((1, 1, GRID[1], GRID[0]), np.float32)
     cov[0, 0, 3, 3] = 0.5
     bbox = np.full((1, 4, GRID[1], GRID[0]), 1.0, np.float32)
-    assert len(decode(cov, bbox, [geometry(NET)], [ClassClustering("NMS", 0.5)])[0]) == 0
-    assert len(decode(cov, bbox, [geometry(NET)], [ClassClustering("NMS", 0.49)])[0]) == 1
+    assert len(decode(cov, bbox, [geometry(NET)], [clustering("NMS", 0.5)])[0]) == 0
+    assert len(decode(cov, bbox, [geometry(NET)], [clustering("NMS", 0.49)])[0]) == 1
 
 
 def test_suppression_counts_whole_pixels():
@@ -234,7 +243,7 @@ def test_suppression_counts_whole_pixels():
     bbox = np.zeros((1, 4, GRID[1], GRID[0]), np.float32)
     bbox[0, :, 0, 0] = np.array([0.5, 0.5, 8.5, 8.5]) / 35
     bbox[0, :, 0, 1] = np.array([11.5, 0.5, -2.5, 8.5]) / 35
-    found = decode(cov, bbox, [geometry(NET)], [ClassClustering("NMS", 0.1, nms_iou_threshold=0.3)])[0]
+    found = decode(cov, bbox, [geometry(NET)], [clustering("NMS", 0.1, nms_iou_threshold=0.3)])[0]
     np.testing.assert_allclose(found.boxes_xyxy, [[0, 0, 9, 9]], atol=1e-5)
 
 
@@ -247,7 +256,7 @@ def test_suppression_defaults_where_the_spec_is_silent(shift, kept):
     bbox[0, :, 0, 0] = np.array([0.5, 0.5, 8.5, 8.5]) / 35
     bbox[0, :, 0, 1] = np.array([16.5 - shift, 0.5, shift + 9 - 16.5, 8.5]) / 35
     bbox[0, :, 0, 2] = np.array([-67.5, 0.5, 76.5, 8.5]) / 35
-    found = decode(cov, bbox, [geometry(NET)], [ClassClustering("NMS", 0.01)])[0]
+    found = decode(cov, bbox, [geometry(NET)], [clustering("NMS", 0.01)])[0]
     np.testing.assert_allclose(found.scores, [0.9, 0.11][:kept], rtol=1e-6)
 
 
@@ -273,7 +282,7 @@ def test_a_box_of_the_minimum_height_is_dropped_and_a_sum_at_the_threshold_is_ke
     bbox = np.full((1, 4, GRID[1], GRID[0]), 1.0, np.float32)  # 70 pixels high
 
     def found(height, least):
-        return len(decode(cov, bbox, [geometry(NET)], [ClassClustering(algorithm, 0.1, 0.3, 1, least, height)])[0])
+        return len(decode(cov, bbox, [geometry(NET)], [clustering(algorithm, 0.1, 0.3, 1, least, height)])[0])
 
     assert [found(height, 0.0) for height in (69, 70, 71)] == [1, 0, 0]
     if algorithm != "NMS":

@@ -141,6 +141,12 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
             where=spec.where("dataset.dataset_name"),
             remedy="Set it to StereoDataset for pairs, MonoDataset for single images.",
         )
+    if not stereo and "stereo" in spec.model.model_type.lower():
+        raise ModelError(
+            f"the model takes single images, model.model_type is {spec.model.model_type}",
+            where=spec.where("model.model_type"),
+            remedy="Set it to MetricDepthAnything or RelativeDepthAnything: it says what the numbers mean.",
+        )
     key = f"dataset.{DATA[action]}.augmentation.crop_size"
     height, width = spec.get(key)
     for side, size in zip(SIDES, (height, width), strict=True):

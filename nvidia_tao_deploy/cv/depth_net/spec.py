@@ -83,6 +83,12 @@ class Dataset(Section):
     test_dataset: Images = section(Images, "For evaluate.")
     infer_dataset: Images = section(Images, "For inference.")
 
+    @model_validator(mode="after")
+    def _range(self) -> Dataset:
+        if self.min_depth and self.max_depth and self.min_depth >= self.max_depth:
+            raise ValueError(f"max_depth {self.max_depth:g} is not above min_depth {self.min_depth:g}")
+        return self
+
 
 class Model(Section):
     """Facts about the trained network."""

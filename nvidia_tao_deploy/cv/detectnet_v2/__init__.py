@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from nvidia_tao_deploy.actions.verbs import verbs
-from nvidia_tao_deploy.cv.detectnet_v2.decode import ClassClustering
 from nvidia_tao_deploy.cv.detectnet_v2.decode import decode as decode_grids
-from nvidia_tao_deploy.cv.detectnet_v2.spec import Clustering, Spec
+from nvidia_tao_deploy.cv.detectnet_v2.spec import Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.kitti import KittiDetection
 from nvidia_tao_deploy.data.sample import Dataset
@@ -93,7 +92,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
             where=spec.source,
             remedy="List the classes of the training, in its order.",
         )
-    settings = [_clustering(_class_entry(spec, name, action).clustering_config) for name in names]
+    settings = [_class_entry(spec, name, action).clustering_config for name in names]
     bbox = spec.model.objective_set.bbox
     return lambda outputs, geometries: decode_grids(
         outputs["output_cov"], outputs["output_bbox"], geometries, settings, scale=bbox.scale, offset=bbox.offset
@@ -116,10 +115,6 @@ def _class_entry(spec: Spec, name: str, action: str) -> Any:
             remedy=f"Add {key}.{name} with its clustering_config.",
         )
     return entries.get(name) or entries["default"]
-
-
-def _clustering(config: Clustering) -> ClassClustering:
-    return ClassClustering(config.clustering_algorithm, **config.model_dump(exclude={"clustering_algorithm"}))
 
 
 def metric(spec: Spec, _data: Dataset) -> CanvasMetric:

@@ -4,45 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.arrays import Array, Bools, Ints
+from nvidia_tao_deploy.cv.detectnet_v2.spec import Clustering
 from nvidia_tao_deploy.errors import ModelError
 from nvidia_tao_deploy.families.kitti_detection import PlacedDetections
 from nvidia_tao_deploy.predictions.checks import refuse_nan
 from nvidia_tao_deploy.predictions.cluster import NOISE, weighted_dbscan
 from nvidia_tao_deploy.predictions.nms import nms
 from nvidia_tao_deploy.transforms.transform import Geometry
-
-Algorithm = Literal["DBSCAN", "NMS", "HYBRID"]
-
-
-@dataclass(frozen=True)
-class ClassClustering:
-    """How the cells of one class become boxes (``clustering_config``).
-
-    Attributes:
-        algorithm: DBSCAN merges cells, NMS picks among them, HYBRID picks among the cells of DBSCAN's clusters.
-        coverage_threshold: cells at or below it are ignored.
-        dbscan_eps: largest distance between neighbours, see ``predictions.cluster``.
-        dbscan_min_samples: least summed coverage around a core cell; at least 1.
-        dbscan_confidence_threshold: least summed coverage of a cluster; 0 keeps all.
-        minimum_bounding_box_height: boxes not taller than this (network pixels) are dropped.
-        nms_iou_threshold: greater overlap suppresses; 0: 0.3.
-        nms_confidence_threshold: boxes at or below it are dropped; 0: 0.1.
-    """
-
-    algorithm: Algorithm = "DBSCAN"
-    coverage_threshold: float = 0.0
-    dbscan_eps: float = 0.0
-    dbscan_min_samples: int = 1
-    dbscan_confidence_threshold: float = 0.0
-    minimum_bounding_box_height: float = 0.0
-    nms_iou_threshold: float = 0.0
-    nms_confidence_threshold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +33,7 @@ def decode(
     coverage: Array,
     offsets: Array,
     geometries: Sequence[Geometry],
-    classes: Sequence[ClassClustering],
+    classes: Sequence[Clustering],
     *,
     scale: float = 35.0,
     offset: float = 0.5,
@@ -121,9 +94,9 @@ def cell_boxes(centers: NDArray[np.float32], sides: NDArray[np.float32], scale: 
     return np.concatenate([centers - distances[:, :2], centers + distances[:, 2:]], axis=1)
 
 
-def cluster(candidates: Candidates, settings: ClassClustering) -> Candidates:
+def cluster(candidates: Candidates, settings: Clustering) -> Candidates:
     """The boxes of one class in one image by descending score (stable)."""
-    if settings.algorithm == "NMS":
+    if settings.clustering_algorithm == "NMS":
         merged = _nms(candidates, settings)
     else:
         labels = weighted_dbscan(
@@ -131,7 +104,7 @@ def cluster(candidates: Candidates, settings: ClassClustering) -> Candidates:
         )
         means = _weighted_means(candidates, labels)
         kept = _tall(means, settings) & (means.scores >= settings.dbscan_confidence_threshold)
-        if settings.algorithm == "HYBRID":
+        if settings.clustering_algorithm == "HYBRID":
             merged = _nms(candidates[np.isin(labels, np.flatnonzero(kept))], settings)
         else:
             merged = means[kept]
@@ -151,14 +124,14 @@ def _weighted_means(candidates: Candidates, labels: Ints) -> Candidates:
     return Candidates(boxes, total)
 
 
-def _nms(candidates: Candidates, settings: ClassClustering) -> Candidates:
+def _nms(candidates: Candidates, settings: Clustering) -> Candidates:
     candidates = candidates[candidates.scores > (settings.nms_confidence_threshold or 0.1)]
     # whole pixels, both ends included: widths and heights count one more
     kept = candidates[nms(candidates.boxes, candidates.scores, settings.nms_iou_threshold or 0.3, offset=1.0)]
     return kept[_tall(kept, settings)]
 
 
-def _tall(candidates: Candidates, settings: ClassClustering) -> Bools:
+def _tall(candidates: Candidates, settings: Clustering) -> Bools:
     height = candidates.boxes[:, 3] - candidates.boxes[:, 1]
     return np.asarray(height > settings.minimum_bounding_box_height)
 

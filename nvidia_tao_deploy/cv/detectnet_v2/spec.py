@@ -31,6 +31,8 @@ class Inference(sections.Inference):
 class Clustering(Section):
     """How cells become boxes."""
 
+    # DBSCAN merges cells, NMS picks among them, HYBRID picks among the cells of DBSCAN's clusters.
+
     coverage_threshold: Fraction = field(0.0, "Cells must have more coverage than this.")
     clustering_algorithm: Annotated[Literal["DBSCAN", "NMS", "HYBRID"], enum_of("DBSCAN", "NMS", "HYBRID")] = field(
         "DBSCAN", "How cells become boxes."
