@@ -121,6 +121,14 @@ def test_longest_side_pads_right_and_below_with_zero(picture):
     np.testing.assert_allclose(geometry.to_source(np.array([[0, 0, new_w, new_h]])), [[0, 0, width, height]])
 
 
+@pytest.mark.parametrize("name", sorted(PLACEMENTS))
+def test_the_scale_is_that_of_the_resized_picture(name):
+    for source, canvas in (((70, 50), (64, 48)), ((33, 97), (48, 64))):
+        placed = PLACEMENTS[name](source, canvas)
+        sides = (side * scale for side, scale in zip(source, placed.scale, strict=True))
+        np.testing.assert_allclose(placed.resized, list(sides), atol=0.5 if name == "resize_pad" else 1e-9)
+
+
 def test_same_size_copies_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
