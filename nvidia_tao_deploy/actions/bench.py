@@ -97,9 +97,7 @@ class Bench:
         used = {path for sample in self._images.samples for path in sample.paths} if self._images else set()
         self.dataset = Subset(self._whole, self._spec.diagnose.subset, used)
         if not self.dataset.held_out:
-            say(
-                f"note: all {called(self._whole)} of the evaluation set were calibrated on too: losses may look small"
-            )
+            say(f"note: all {called(self._whole)} of the evaluation set were calibrated on too: losses may look small")
         self._state_file, self._key = folder / STATE, self._state_key()
         self._scales: dict[str, dict[str, float]] = {}
         self._metrics: dict[str, dict[str, float]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -89,8 +89,33 @@ def opened(network: Network, spec: Any, action: str, call: Callable[[], Any] | N
         RuntimeUnavailableError: an engine whose GPU or runtime is not here.
     """
     wanted = wanted_ranks(spec, action) if call is not None else 1
-    with joined(wanted, call or dict) as team, _opened(network, spec, action, team) as model:
-        yield model
+    with ExitStack() as stack:
+        team = stack.enter_context(joined(wanted, call or dict))
+        path = Path(spec.require(f"{action}.trt_engine"))
+        opened_file = partial(
+            open_session,
+            providers=spec.runtime.providers,
+            provider_options=spec.runtime.provider_options,
+            gpu=team.gpu(getattr(spec, action).gpu_ids),
+            cuda_graph=spec.runtime.cuda_graph,
+        )
+        built = Manifest.beside(path)
+        if built and built.network not in (None, network.name):
+            raise ModelError(
+                f"the model was built for {built.network}, and this is {network.name}",
+                where=str(path),
+                remedy=f"Run {built.network} with it, or build it with {network.name} gen_trt_engine.",
+            )
+        session = stack.enter_context(closing(network.open(spec, action, opened_file)))
+        ports = network.bound(session.inputs, session.outputs, path)
+        if network.check_classes and (count := built.classes if built else _class_count(path)) is not None:
+            network.check_classes(spec, count)
+            names, labels = list(network.labels(spec)), (built and built.labels) or []
+            if names and labels and names != labels:
+                say(f"note: built for the classes {some(labels, 20)}; the spec names {some(names, 20)}, in this order")
+        say(f"{path} on {session.device}")
+        transform = network.transform(spec, ports)
+        yield OpenModel(network, spec, action, session, ports, transform, network.decode(spec, ports, action), team)
 
 
 def wanted_ranks(spec: Any, action: str) -> int:
@@ -107,41 +132,6 @@ def wanted_ranks(spec: Any, action: str) -> int:
     if asked > max(here, 1):
         say(f"note: {action} asks for {asked} GPUs, {here} are here")
     return max(1, min(asked, here))
-
-
-@contextmanager
-def _opened(network: Network, spec: Any, action: str, team: Team) -> Iterator[OpenModel]:
-    spec.require(f"{action}.trt_engine")
-    section = getattr(spec, action)
-    opened_file = partial(
-        open_session,
-        providers=spec.runtime.providers,
-        provider_options=spec.runtime.provider_options,
-        gpu=team.gpu(section.gpu_ids),
-        cuda_graph=spec.runtime.cuda_graph,
-    )
-    path = Path(section.trt_engine)
-    built = Manifest.beside(path)
-    if built and built.network not in (None, network.name):
-        raise ModelError(
-            f"the model was built for {built.network}, and this is {network.name}",
-            where=str(path),
-            remedy=f"Run {built.network} with it, or build it with {network.name} gen_trt_engine.",
-        )
-    session = network.open(spec, action, opened_file)
-    try:
-        ports = network.bound(session.inputs, session.outputs, path)
-        if network.check_classes and (count := built.classes if built else _class_count(path)) is not None:
-            network.check_classes(spec, count)
-            names, labels = list(network.labels(spec)), (built and built.labels) or []
-            if names and labels and names != labels:
-                say(f"note: built for the classes {some(labels, 20)}; the spec names {some(names, 20)}, in this order")
-        say(f"{section.trt_engine} on {session.device}")
-        transform = network.transform(spec, ports)
-        decode = network.decode(spec, ports, action)
-        yield OpenModel(network, spec, action, session, ports, transform, decode, team)
-    finally:
-        session.close()
 
 
 def _class_count(path: Path) -> int | None:

@@ -12,6 +12,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
+from nvidia_tao_deploy.actions.verbs import verb
 from nvidia_tao_deploy.pipeline.ranks import ChildLink, Stopped, Team, adopt
 
 
@@ -39,8 +40,7 @@ def _run(work: dict[str, Any]) -> None:
     from nvidia_tao_deploy.networks import NETWORKS
 
     network = import_module(NETWORKS[work["network"]].module).NETWORK
-    action = getattr(import_module(f"nvidia_tao_deploy.actions.{work['action']}"), work["action"])
-    action(network, work["source"], work["overrides"], flags=work["flags"])
+    verb(network, work["action"])(work["source"], work["overrides"], flags=work["flags"])
 
 
 if __name__ == "__main__":

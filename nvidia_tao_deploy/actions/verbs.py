@@ -25,8 +25,5 @@ def verb(network: Network, action: str) -> Verb:
     return partial(_run, network, action)
 
 
-def _run(network: Network, action: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    results: dict[str, Any] = getattr(import_module(f"nvidia_tao_deploy.actions.{action}"), action)(
-        network, *args, **kwargs
-    )
-    return results
+def _run(network: Network, action: str, *args: Any, **kwargs: Any) -> Any:
+    return getattr(import_module(f"nvidia_tao_deploy.actions.{action}"), action)(network, *args, **kwargs)
