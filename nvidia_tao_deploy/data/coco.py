@@ -245,11 +245,13 @@ def _annotations(
         usable & np.asarray((boxes[:, 2:] == 0).any(axis=1)),
         "annotations have a box of zero area (kept: misses)",
     )
-    _tell(issues, names, usable & _outside(boxes, of_image, images), "annotations lie outside their image (kept)")
+    _tell(issues, names, usable & _outside(boxes, of_image, images), "annotations are outside their image (kept)")
     areas = [_area(row, where) for row in rows]
     without = usable & np.array([area is None for area in areas], bool)
-    _tell(issues, names, without, "annotations lack a usable 'area' (width x height)")
-    _tell(issues, names, np.array(["iscrowd" not in r for r in rows], bool), "annotations lack 'iscrowd' (taken as 0)")
+    _tell(issues, names, without, "annotations have no usable 'area' (width x height)")
+    _tell(
+        issues, names, np.array(["iscrowd" not in r for r in rows], bool), "annotations have no 'iscrowd' (taken as 0)"
+    )
 
     own_ids = [row.get("id") for row in rows]
     # The COCO metric marks a match by the annotation's id, so that 0 and repeated ids make it count wrongly.
@@ -285,7 +287,7 @@ def _outside(
 
 def _tell(issues: list[str], names: Sequence[object], mask: NDArray[np.bool_], what: str) -> None:
     if mask.any():
-        issues.append(f"{int(mask.sum())} {what}: {some([names[i] for i in np.flatnonzero(mask).tolist()])}")
+        issues.append(f"{counted(int(mask.sum()), what)}: {some([names[i] for i in np.flatnonzero(mask).tolist()])}")
 
 
 def _area(row: Mapping[str, Any], where: str) -> float | None:

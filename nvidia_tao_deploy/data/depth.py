@@ -176,7 +176,7 @@ class DepthList(Listed):
                 truth = DepthTruth(files["map"], source.kind, source.scale, files.get("mask"), source.crop)
             samples.append(Sample(f"{source.path.name}:{number}", paths, truth))
         if missing:
-            raise DataError(f"{len(missing)} ground-truth files are missing: {some(missing)}", where=where)
+            raise DataError(f"ground-truth files are missing: {some(missing)}", where=where)
         super().__init__(samples, common_root([sample.path.parent for sample in samples]))
         taken: set[int | str] = set()
         for index, sample in enumerate(samples):

@@ -100,17 +100,17 @@ def read_classes(file: Path | str) -> list[str]:
     """Class names, one per line, in file order; white space at the ends and blank lines are dropped.
 
     Raises:
-        DataError: the file is missing, not UTF-8 text, or names no class.
+        DataError: the file is missing, not UTF-8 text, or names no class, or one twice.
     """
     return class_lines(read_text(Path(file)), str(file))
 
 
 def class_lines(text: str, where: str) -> list[str]:
-    """The class names of such a file's text; DataError where it names none."""
+    """The class names of such a file's text; DataError where it names none, or one twice."""
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise DataError("the class list is empty", where=where, remedy="Write one class name per line.")
-    return names
+    return list(index_classes(names, where))
 
 
 def index_classes(names: Sequence[str], where: str | None = None) -> dict[str, int]:

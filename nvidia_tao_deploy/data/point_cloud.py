@@ -113,7 +113,8 @@ class PointClouds(Listed):
             target = None if path in bare else self._target(label, list(class_names), refused)
             self._samples.append(Sample(relative_id(path, root), (path,), target))
         if refused:
-            self.issues.append(f"{counted(len(refused), 'label lines skipped')}: {some(refused)}")
+            lines = counted(len(refused), "label lines skipped")
+            self.issues.append(f"{lines}, not 15 or 16 fields with a finite box of some size: {some(refused)}")
         if strict and self.issues:
             raise DataError("; ".join(self.issues), remedy="Mend the labels, or leave `strict` off.")
         if self._others:

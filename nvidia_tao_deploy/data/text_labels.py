@@ -60,6 +60,8 @@ class TextLabels(Listed):
         known = set("".join(characters))
         wrong = [sample for sample in samples if not set(sample.target) <= known]
         self.unspellable = len(wrong)
+        if empty := [sample.id for sample in samples if not sample.target]:
+            self.issues.append(f"{counted(len(empty), 'labels are empty')} (kept: no text is right): {some(empty)}")
         if wrong:
             named = some([f"'{char}' ({count})" for char, count in sorted(strangers.items())], 10)
             self.issues.append(

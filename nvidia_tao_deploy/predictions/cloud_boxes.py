@@ -54,7 +54,7 @@ def decode_cloud_boxes(
         unknown = class_ids[(class_ids < 0) | (class_ids >= classes)]
         if len(unknown):
             raise ModelError(
-                f"the model gives class {unknown[0]}, dataset.class_names has {classes} names",
+                f"the model gives class {unknown[0]}, dataset.class_names are {classes}",
                 remedy="List the classes of the model's anchors in their order.",
             )
         kept = rotated_nms(table[:, BIRDS_EYE], iou_threshold, after_nms)

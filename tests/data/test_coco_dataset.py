@@ -138,10 +138,10 @@ def test_odd_boxes_and_missing_fields_are_counted_and_named(folder):
     dataset = load(folder, change)
     assert dataset.issues == [
         "2 annotations dropped, their box is not finite or has a negative size: 13, 14",
-        "1 annotations have a box of zero area (kept: misses): 15",
-        "1 annotations lie outside their image (kept): 16",
-        "3 annotations lack a usable 'area' (width x height): 16, 17, 18",
-        "3 annotations lack 'iscrowd' (taken as 0): 13, 14, 16",
+        "1 annotation has a box of zero area (kept: misses): 15",
+        "1 annotation is outside its image (kept): 16",
+        "3 annotations have no usable 'area' (width x height): 16, 17, 18",
+        "3 annotations have no 'iscrowd' (taken as 0): 13, 14, 16",
     ]
     assert [a["id"] for a in dataset.raw["annotations"]] == [11, 12, 15, 16, 17, 18]
     assert [a["area"] for a in dataset.raw["annotations"]] == [9, 4, 0, 8, 10, 10]

@@ -64,6 +64,10 @@ def test_read_classes_keeps_file_order_without_blank_lines(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_bytes("\ufeffzebra\r\n\n  ape  \ntraffic light\n\n".encode())
     assert read_classes(path) == ["zebra", "ape", "traffic light"]
+    (tmp_path / "twice.txt").write_text("ape\nzebra\nape\n")
+    with pytest.raises(DataError, match="more than once: ape") as refused:
+        read_classes(tmp_path / "twice.txt")
+    assert refused.value.where == str(tmp_path / "twice.txt")
     path.write_text("\n \n")
     with pytest.raises(DataError, match="empty"):
         read_classes(path)

@@ -85,8 +85,8 @@ class Dataset(Section):
 
     @model_validator(mode="after")
     def _range(self) -> Dataset:
-        if self.min_depth and self.max_depth and self.min_depth >= self.max_depth:
-            raise ValueError(f"max_depth {self.max_depth:g} is not above min_depth {self.min_depth:g}")
+        if self.min_depth and self.max_depth and self.min_depth > self.max_depth:
+            raise ValueError(f"max_depth {self.max_depth:g} is below min_depth {self.min_depth:g}")
         return self
 
 

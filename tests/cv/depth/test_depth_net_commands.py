@@ -263,6 +263,9 @@ def test_bad_input(shell: Shell, data: Data) -> None:
     other = "dataset.dataset_name=" + ("MonoDataset" if data.stereo else "StereoDataset")
     message = shell.refused(1, "depth_net", "evaluate", "-e", spec, other)
     assert ("dataset_name" if data.stereo else "ground-truth maps: none at") in message
+    if not data.stereo:
+        message = shell.refused(1, "depth_net", "evaluate", "-e", spec, "model.model_type=FoundationStereo")
+        assert "the model takes single images, model.model_type is FoundationStereo" in message
     (data.root / "left" / "1.png").write_bytes(b"broken")
     assert shell("depth_net", "evaluate", "-e", spec) == 0, shell.err
     assert data.results()["images_skipped"] == 1
@@ -277,6 +280,8 @@ def test_bad_input(shell: Shell, data: Data) -> None:
         assert f"{COUNT + 1} left images and {COUNT} right images" in message
     (data.root / "list.txt").unlink()
     assert "list.txt" in shell.refused(1, "depth_net", "evaluate", "-e", spec)
+    limits = ("dataset.min_depth=9", "dataset.max_depth=2")
+    assert "max_depth 2 is below min_depth 9" in shell.refused(2, "depth_net", "evaluate", "-e", spec, *limits)
     key = "dataset.test_dataset.data_sources=null"
     assert "data_sources" in shell.refused(2, "depth_net", "evaluate", "-e", spec, key)
 

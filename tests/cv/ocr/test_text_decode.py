@@ -111,6 +111,7 @@ def test_lists_of_transcripts(tmp_path: Path) -> None:
     ]
     assert any("2 lines" in issue and "gone.png (line 5" in issue for issue in data.issues)
     assert any("1 blank line" in issue and issue.endswith("2") for issue in data.issues)
+    assert "1 label is empty (kept: no text is right): c.bmp" in data.issues
     assert data.unspellable == 0
     (tmp_path / "0.png").touch()
     (tmp_path / "list").write_text("0.png ab\n0.png aab\n0.png abc\n")  # the first has every character that there is

@@ -121,7 +121,7 @@ def test_decode() -> None:
     rows[0, 5, 3:] = [1, 1, 1, 0, 3, 0.9]
     for wrong in (3, -1):
         rows[0, 5, 7] = wrong
-        with pytest.raises(ModelError, match=rf"class {wrong}, dataset\.class_names has 3 names"):
+        with pytest.raises(ModelError, match=rf"class {wrong}, dataset\.class_names are 3"):
             decoded(rows, counts)
 
 
@@ -306,7 +306,8 @@ def test_labels(tmp_path: Path) -> None:
     assert data[0].target.class_ids.tolist() == [0, 2, 1]
     assert [len(data[i].target.boxes) for i in range(3)] == [3, 0, 1]
     assert data.issues[0].startswith("1 cloud skipped, it has no label file")
-    assert data.issues[1].startswith(f"3 label lines skipped: {label / 'c.txt'}:2")
+    assert data.issues[1].startswith("3 label lines skipped, not 15 or 16 fields with a finite box")
+    assert f": {label / 'c.txt'}:2" in data.issues[1]
     assert data.issues[2] == "1 label left out, it is of other classes: DontCare (1)"
     with pytest.raises(DataError, match="no label file"):
         PointClouds(tmp_path, NAMES, labelled=True, strict=True)
