@@ -12,11 +12,16 @@ import pytest
 from actions.commands import Shell, write_spec
 from detr_replay import SIZES, center_boxes, vocabulary, write_images, write_replay, write_vocabulary
 
+from nvidia_tao_deploy.cv.mask_grounding_dino import decode
 from nvidia_tao_deploy.cv.mask_grounding_dino.decode import Grounded, decode_classes, decode_expressions
 from nvidia_tao_deploy.cv.mask_grounding_dino.metric import MergedMasks
+from nvidia_tao_deploy.cv.mask_grounding_dino.spec import Spec
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.types import Detections
+from nvidia_tao_deploy.runtime.session import TensorInfo
+from nvidia_tao_deploy.spec.load import load_spec
 from nvidia_tao_deploy.transforms.prompt import PromptEncoder, PromptGeometry
 from nvidia_tao_deploy.transforms.tokenizer import load_tokenizer
 
@@ -134,6 +139,18 @@ def test_masks_of_classes_keep_their_query_and_image(encoder: PromptEncoder) -> 
     raw["pred_masks"][0, 0, 0, 0, 0] = np.nan
     with pytest.raises(ModelError, match="NaN"):
         decode_classes(raw, geometries, 7, 0.0)[0]
+
+
+@pytest.mark.parametrize(("action", "count"), [("evaluate", 24), ("inference", 0)])
+def test_evaluate_takes_classes_of_any_score(action: str, count: int, encoder: PromptEncoder) -> None:
+    raw = random_outputs(1, 1)
+    raw["pred_logits"][:] = -6  # 0.0025
+    prompt = encoder.classes(["car", "traffic light"])
+    shapes = {"input_ids": (1, TOKENS), "pred_logits": (1, 12, TOKENS)}
+    tensors = {name: TensorInfo(name, shape, np.dtype(np.float32)) for name, shape in shapes.items()}
+    run = decode(load_spec(Spec, {}), Ports(tensors, tensors), action)
+    (found,) = run(raw, [PromptGeometry((40, 30), (32, 24), (0.8, 0.8), prompt=prompt)])
+    assert len(found) == count
 
 
 def grounded(masks: Any) -> Grounded:
