@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nvidia_tao_deploy.arrays import Ints
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text import counted, some
@@ -20,24 +21,6 @@ from nvidia_tao_deploy.predictions.types import Detections
 
 if TYPE_CHECKING:
     from PIL import Image
-
-
-class LeftOut:
-    """Counts detections whose class has no name, so that none vanishes in silence."""
-
-    def __init__(self) -> None:
-        self._count: Counter[int] = Counter()
-
-    def take(self, class_ids: Iterable[int]) -> None:
-        """Count one detection of each of these classes."""
-        self._count.update(class_ids)
-
-    def tell(self) -> None:
-        """Say what was left out, if anything."""
-        if self._count:
-            classes = some([f"{class_id} ({count})" for class_id, count in sorted(self._count.items())])
-            total = sum(self._count.values())
-            say(f"note: {counted(total, 'detections left out')}, the class map does not name their classes: {classes}")
 
 
 class DetectionWriter:
@@ -73,26 +56,35 @@ class DetectionWriter:
         self._colors: dict[int, Rgb | None] = {}
         # resolved here, so that a wrong colour fails before the first image
         self._add({class_id: name for class_id, name in listed if name is not None})
-        self._paths, self._left_out = OutputPaths(root), LeftOut()
+        self._paths = OutputPaths(root)
+        self._left_out: Counter[int] = Counter()
 
-    def write(self, sample: Sample, prediction: Detections) -> None:
-        """Write this sample's label file and picture."""
+    def _kept(self, prediction: Detections) -> Ints:
+        """The rows to be written; likely ones of a class without a name are counted."""
         least: Any = self._threshold
         if isinstance(least, Mapping):
             least = [least.get(class_id, 0.0) for class_id in prediction.class_ids.tolist()]
-        likely = prediction[prediction.scores.astype(np.float32) >= np.asarray(least, np.float32)]
-        classes = likely.class_ids.tolist()
+        likely = np.flatnonzero(prediction.scores.astype(np.float32) >= np.asarray(least, np.float32))
+        classes = prediction.class_ids[likely].tolist()
         if self._by_id:
             self._add({class_id: str(class_id) for class_id in classes if class_id not in self._names})
-        self._left_out.take(class_id for class_id in classes if class_id not in self._names)
-        found = likely[np.array([class_id in self._names for class_id in classes], bool)]
+        self._left_out.update(class_id for class_id in classes if class_id not in self._names)
+        named = np.array([class_id in self._names for class_id in classes], bool)
+        return np.asarray(likely[named])
+
+    def write(self, sample: Sample, prediction: Detections) -> None:
+        """Write this sample's label file and picture."""
+        found = prediction[self._kept(prediction)]
         lines = [kitti_line(self._names[class_id], box, score) for class_id, box, score in _rows(found)]
         write_kitti_labels(self.labels_dir / self._paths(sample.path, ".txt"), lines)
         self._write_picture(sample.path, found)
 
     def close(self) -> list[Path]:
         """Say what was left out; the folders written to."""
-        self._left_out.tell()
+        if self._left_out:
+            classes = some([f"{class_id} ({count})" for class_id, count in sorted(self._left_out.items())])
+            total = sum(self._left_out.values())
+            say(f"note: {counted(total, 'detections left out')}, the class map does not name their classes: {classes}")
         return [self.labels_dir, self.images_dir]
 
     def _add(self, names: Mapping[int, str]) -> None:

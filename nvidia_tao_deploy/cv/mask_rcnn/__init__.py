@@ -19,6 +19,7 @@ from nvidia_tao_deploy.families.kitti_detection import binder
 from nvidia_tao_deploy.metrics.coco_masks import BoxesAndMasks, CocoMaskMetric
 from nvidia_tao_deploy.network import Decoder, Port, Ports
 from nvidia_tao_deploy.pipeline.progress import say
+from nvidia_tao_deploy.predictions.drawing import PALETTE
 from nvidia_tao_deploy.transforms.image import ImageTransform
 from nvidia_tao_deploy.transforms.normalize import IMAGENET_MEAN
 
@@ -86,7 +87,7 @@ def writer(spec: Spec, folder: Path, data: Dataset, ports: Ports) -> MaskWriter:
     """
     path = spec.require("inference.class_map")
     names = checked_names(read_class_map(path), ports.outputs["mask_fcn_logits/BiasAdd"].shape[2], path)
-    return MaskWriter(folder, names, spec.inference.threshold, data.root)
+    return MaskWriter(folder, names, spec.inference.threshold, PALETTE, data.root)
 
 
 NETWORK = image_network(

@@ -3,50 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-
-import numpy as np
 
 from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.files import write_text
 from nvidia_tao_deploy.metrics.coco_masks import encode_part
-from nvidia_tao_deploy.predictions.detection_writer import LeftOut, save_picture
-from nvidia_tao_deploy.predictions.drawing import PALETTE, class_color, draw_box, draw_mask
+from nvidia_tao_deploy.predictions.detection_writer import DetectionWriter, save_picture
+from nvidia_tao_deploy.predictions.drawing import draw_box, draw_mask
 from nvidia_tao_deploy.predictions.masks import RoiMaskDetections
-from nvidia_tao_deploy.predictions.output_paths import OutputPaths
+from nvidia_tao_deploy.predictions.types import Detections
 
 ALPHA = 102  # 0.4 of 255
 
 
-class MaskWriter:
+class MaskWriter(DetectionWriter):
     """Writes ``labels/<stem>.json`` and ``images_annotated/<name>`` for each sample.
 
     A list of {area, bbox, category_id, id, image_id, is_crowd, score, segmentation}: bbox x, y, width, height in source
     pixels, area of the mask, id the position among the image's detections, image_id the image's path.
-
-    Args:
-        out_dir: the results folder.
-        names: class id -> name; detections of other classes are counted and left out.
-        threshold: least score, compared in float32.
-        root: the dataset's root folder.
     """
 
-    def __init__(self, out_dir: Path | str, names: Mapping[int, str], threshold: float, root: Path | None) -> None:
-        self.labels_dir, self.images_dir = Path(out_dir) / "labels", Path(out_dir) / "images_annotated"
-        self._names, self._threshold = dict(names), float(np.float32(threshold))
-        self._paths, self._left_out = OutputPaths(root), LeftOut()
-
-    def write(self, sample: Sample, prediction: RoiMaskDetections) -> None:
+    def write(self, sample: Sample, prediction: Detections) -> None:
         """Write this sample's list and picture."""
         from PIL import Image
         from pycocotools import mask as coco
 
-        likely = np.flatnonzero(prediction.scores >= self._threshold)
-        named = np.isin(prediction.class_ids[likely], list(self._names))
-        self._left_out.take(prediction.class_ids[likely[~named]].tolist())
-        kept = likely[named]
+        assert isinstance(prediction, RoiMaskDetections)
+        kept = self._kept(prediction)
         found = prediction[kept]
         picture = Image.fromarray(decode(sample.path))
         rows = []
@@ -68,7 +51,7 @@ class MaskWriter:
                 }
             )
             name, (left, top) = self._names[class_id], pasted.corner
-            color = class_color(name, class_id, PALETTE)
+            color = self._colors[class_id]
             assert color is not None
             area = (left, top, left + pasted.part.shape[1], top + pasted.part.shape[0])
             if pasted.part.size:
@@ -79,8 +62,3 @@ class MaskWriter:
         text = json.dumps(rows, indent=4, sort_keys=True)
         write_text(self.labels_dir / self._paths(sample.path, ".json"), f"{text}\n")
         save_picture(picture, self.images_dir / self._paths(sample.path, ""))
-
-    def close(self) -> list[Path]:
-        """Say what was left out; the folders written to."""
-        self._left_out.tell()
-        return [self.labels_dir, self.images_dir]

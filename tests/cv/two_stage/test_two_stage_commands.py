@@ -18,6 +18,7 @@ from pycocotools import mask as codes
 
 from nvidia_tao_deploy.cv.mask_rcnn.writer import MaskWriter
 from nvidia_tao_deploy.data.sample import Sample
+from nvidia_tao_deploy.predictions.drawing import PALETTE
 from nvidia_tao_deploy.predictions.masks import RoiMaskDetections
 
 COCO_NETWORKS = ("efficientdet_tf1", "efficientdet_tf2", "mask_rcnn")
@@ -298,11 +299,11 @@ def test_mask_rcnn_writes_masks_of_the_source_image(shell: Shell, data: Path) ->
 def test_masks_lie_over_the_picture_with_four_tenths_of_the_class_colour(tmp_path: Path) -> None:
     """A score that equals the threshold is written, the next smaller one is not."""
     Image.new("RGB", (100, 80), (200, 100, 50)).save(tmp_path / "a.png")
-    boxes, scores = np.array([[10.0, 20, 90, 60]] * 2), np.array([0.25, np.nextafter(0.25, 0)])
+    boxes, scores = np.array([[10.0, 20, 90, 60]] * 2), np.array([0.25, np.nextafter(np.float32(0.25), 0)])
     found = RoiMaskDetections(
         boxes, scores, np.array([1, 2]), roi_masks=np.ones((2, 28, 28), np.float32), size=(100, 80)
     )
-    writer = MaskWriter(tmp_path, {1: "ant", 2: "bee"}, 0.25, tmp_path)
+    writer = MaskWriter(tmp_path, {1: "ant", 2: "bee"}, 0.25, PALETTE, tmp_path)
     writer.write(Sample("a", (tmp_path / "a.png",)), found)
     assert [row["category_id"] for row in json.loads((tmp_path / "labels" / "a.json").read_text())] == [1]
     with Image.open(tmp_path / "images_annotated" / "a.png") as drawn:
