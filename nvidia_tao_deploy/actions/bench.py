@@ -90,7 +90,7 @@ class Bench:
         own = [glob for glob, wish in wishes.items() if wish != self.precision]
         self._keep = dict.fromkeys((*float_globs(), *own), "fp32")
         self._tensors = quantizable_tensors(self._model, precision=self.precision, layers=self._keep)
-        self._images = images_of(network, self._spec, self._prepared)
+        self._images = self._prepared.images = images_of(network, self._spec, self._prepared)
         self.methods = _methods(self._spec)
         self.method = self.methods[0]
         self._whole = network.dataset(self._spec, "evaluate")
@@ -155,15 +155,12 @@ class Bench:
         from nvidia_tao_deploy.graph.runnable import runnable
 
         if self.method not in self._scales:
-            prepared, calibration = self._prepared, self._spec.gen_trt_engine.tensorrt.calibration
+            calibration = self._spec.gen_trt_engine.tensorrt.calibration
             calibration.method = self.method
             if len(self.methods) > 1:
                 calibration.cal_cache_file = None  # holds the ranges of one method
-            found = find_scales(
-                self._spec, runnable(self._model), self._tensors, prepared.ports, prepared.transform, self._images,
-                (10, 16, 1),
-            )  # fmt: skip
-            self._scales[self.method] = dict(found.by_tensor)
+            model = runnable(self._model)
+            self._scales[self.method], _ = find_scales(self._spec, self._prepared, model, self._tensors, (10, 16, 1))
             self._save()
         return self._scales[self.method]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from nvidia_tao_deploy.transforms.transform import Transform
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from nvidia_tao_deploy.actions.prepare import Prepared
     from nvidia_tao_deploy.calibration.cache import ScaleMatch
     from nvidia_tao_deploy.calibration.provenance import CacheKey
 
@@ -79,29 +79,16 @@ def _filled(rows: NDArray[Any], size: int) -> NDArray[Any]:
     return rows if len(rows) == size else np.resize(rows, (size, *rows.shape[1:]))
 
 
-@dataclass(frozen=True)
-class Scales:
-    """Scales by tensor, and where they came from (for the manifest)."""
-
-    by_tensor: Mapping[str, float]
-    facts: Mapping[str, Any]
+Scales = tuple[dict[str, float], dict[str, Any]]  # by tensor, and where they came from (for the manifest)
 
 
 def find_scales(
-    spec: Any,
-    model: ModelProto,
-    tensors: Sequence[str],
-    ports: Ports,
-    transform: Transform,
-    images: CalibrationImages | None,
-    builder_version: tuple[int, int, int],
+    spec: Any, prepared: Prepared, model: ModelProto, tensors: Sequence[str], builder_version: tuple[int, int, int]
 ) -> Scales:
     """The scales of ``tensors``, from the first source that the spec names and that fits.
 
-    Args:
-        model: the float graph that will be quantized.
-        images: the calibration images; None where the spec names none. Of several ranks, each reads its share.
-        builder_version: goes into the header of a cache that is written.
+    ``model`` is the float graph that will be quantized; ``builder_version`` goes into the header of a cache that is
+    written. Of several ranks, each reads its share of the images.
 
     Raises:
         Given: this is not rank 0, and its part of the calibration is done.
@@ -117,12 +104,13 @@ def find_scales(
     if _has_qat_scales(spec):
         return _from_qat(spec, model, tensors, builder_version)
     cache = Path(options.cal_cache_file) if options.cal_cache_file else None
-    key = _key(spec, transform, images, tensors) if cache else None
+    images = prepared.images
+    key = _key(spec, prepared.transform, images, tensors) if cache else None
     if cache and key and cache.is_file():
         found = _from_cache(cache, key, spec, model, tensors, images)
         if found:
             return found
-    largest, facts = _calibrate(spec, model, tensors, ports, images)
+    largest, facts = _calibrate(spec, model, tensors, prepared.ports, images)
     if cache and key:
         # A cache holds int8 scales whatever is built from it: TensorRT has no other kind.
         table = {name: amax / QUANTIZED_MAX["int8"] for name, amax in largest.items() if amax > 0}
@@ -131,7 +119,7 @@ def find_scales(
         write_key(cache, key)
         say(f"Calibration cache: {cache}")
     precision = spec.gen_trt_engine.tensorrt.data_type
-    return Scales({name: amax / QUANTIZED_MAX[precision] for name, amax in largest.items()}, facts)
+    return {name: amax / QUANTIZED_MAX[precision] for name, amax in largest.items()}, facts
 
 
 def _for_precision(spec: Any, int8_scales: Mapping[str, float]) -> dict[str, float]:
@@ -173,7 +161,7 @@ def _from_qat(spec: Any, model: ModelProto, tensors: Sequence[str], version: tup
                 remedy="Name a new file, or leave cal_cache_file out.",
             )
         write_cache(Path(cache), table, version=version)
-    return Scales(_for_precision(spec, match.scales), {"source": "qat", "file": str(path), "report": match.report()})
+    return _for_precision(spec, match.scales), {"source": "qat", "file": str(path), "report": match.report()}
 
 
 def _from_cache(
@@ -205,16 +193,8 @@ def _from_cache(
         say(f"note: {cache} lacks {len(match.unmatched)} of the tensors to quantize now, calibrating anew")
         return None
     _report(cache, match)
-    return Scales(
-        _for_precision(spec, match.scales),
-        {
-            "source": "cache",
-            "file": str(cache),
-            "algorithm": content.algorithm,
-            "report": match.report(),
-            "unmatched": list(match.unmatched),
-        },
-    )
+    facts = {"source": "cache", "file": str(cache), "algorithm": content.algorithm, "report": match.report()}
+    return _for_precision(spec, match.scales), {**facts, "unmatched": list(match.unmatched)}
 
 
 def _report(path: Path, match: ScaleMatch) -> None:

@@ -247,14 +247,10 @@ def _quantize(spec: Any, prepared: Prepared, layers: Mapping[str, str], backend:
     # A cache is TensorRT's; what an RTX build writes is in the form of the last release that reads caches.
     version = version_tuple(backend.version) if backend.name == "tensorrt" else (10, 16, 1)
     major, minor, patch = (*version, 0, 0)[:3]
-    scales = find_scales(
-        spec, runnable(prepared.model), tensors, prepared.ports, prepared.transform, prepared.images,
-        (major, minor, patch),
-    )  # fmt: skip
-    result = quantize(prepared.model, scales.by_tensor, precision=wanted, layers=layers)
-    prepared.model = result.model
+    scales, facts = find_scales(spec, prepared, runnable(prepared.model), tensors, (major, minor, patch))
+    result = quantize(prepared.model, scales, precision=wanted, layers=layers)
+    prepared.model, prepared.calibration = result.model, facts
     prepared.notes += [f"in float: {name}: {reason}" for name, reason in result.skipped]
-    prepared.calibration = dict(scales.facts)
     return result.unmatched
 
 
