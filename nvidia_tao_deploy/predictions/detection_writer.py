@@ -77,7 +77,10 @@ class DetectionWriter:
         found = prediction[self._kept(prediction)]
         lines = [kitti_line(self._names[class_id], box, score) for class_id, box, score in _rows(found)]
         write_kitti_labels(self.labels_dir / self._paths(sample.path, ".txt"), lines)
-        self._write_picture(sample.path, found)
+        texts = [("" if self._by_id else f"{self._names[i]}: ") + f"{score:.2f}" for i, _, score in _rows(found)]
+        colors = [self._colors[class_id] for class_id in found.class_ids.tolist()]
+        picture = draw_found(sample.path, found, texts, colors, tag_above=self._tag_above)
+        save_picture(picture, self.images_dir / self._paths(sample.path, ""))
 
     def close(self) -> list[Path]:
         """Say what was left out; the folders written to."""
@@ -91,19 +94,27 @@ class DetectionWriter:
         self._names.update(names)
         self._colors.update({i: class_color(name, i, self._palette) for i, name in names.items()})
 
-    def _write_picture(self, source: Path, found: Detections) -> None:
-        from PIL import Image
 
-        picture = Image.fromarray(decode(source))
-        colors = [self._colors[class_id] for class_id in found.class_ids.tolist()]
-        for mask, color in zip(found.masks if found.masks is not None else (), colors, strict=False):
-            if color is not None:
-                draw_mask(picture, mask, color)
-        for (class_id, box, score), color in zip(_rows(found), colors, strict=True):
-            if color is not None:
-                text = f"{score:.2f}" if self._by_id else f"{self._names[class_id]}: {score:.2f}"
-                draw_box(picture, box, text, color, tag_above=self._tag_above)
-        save_picture(picture, self.images_dir / self._paths(source, ""))
+def draw_found(
+    source: Path,
+    found: Detections,
+    texts: Sequence[str],
+    colors: Sequence[Rgb | None],
+    outline_width: int = 1,
+    *,
+    tag_above: bool = False,
+) -> Image.Image:
+    """The picture with the masks of what was found, then the boxes and their texts; what has no colour is left out."""
+    from PIL import Image
+
+    picture = Image.fromarray(decode(source))
+    for mask, color in zip(found.masks if found.masks is not None else (), colors, strict=False):
+        if color is not None:
+            draw_mask(picture, mask, color)
+    for box, text, color in zip(found.boxes_xyxy.tolist(), texts, colors, strict=True):
+        if color is not None:
+            draw_box(picture, box, text, color, outline_width, tag_above=tag_above)
+    return picture
 
 
 def _rows(found: Detections) -> Iterable[tuple[int, list[float], float]]:

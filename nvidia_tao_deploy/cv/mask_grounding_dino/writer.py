@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nvidia_tao_deploy.cv.mask_grounding_dino.decode import Grounded
-from nvidia_tao_deploy.data.image import decode
 from nvidia_tao_deploy.data.sample import Sample
-from nvidia_tao_deploy.predictions.detection_writer import kitti_line, save_picture, write_kitti_labels
-from nvidia_tao_deploy.predictions.drawing import class_color, draw_box, draw_mask
+from nvidia_tao_deploy.predictions.detection_writer import draw_found, kitti_line, save_picture, write_kitti_labels
+from nvidia_tao_deploy.predictions.drawing import class_color
 from nvidia_tao_deploy.predictions.output_paths import OutputPaths
 
 OUTLINE = 3
@@ -36,8 +35,6 @@ class PhraseWriter:
 
     def write(self, sample: Sample, prediction: Grounded) -> None:
         """Write this expression's label file and picture."""
-        from PIL import Image
-
         number = self._seen[sample.path]
         self._seen[sample.path] += 1
         source = sample.path.with_stem(f"{sample.path.stem}_{number}") if number else sample.path
@@ -45,15 +42,9 @@ class PhraseWriter:
         boxes, scores = detections.boxes_xyxy.tolist(), detections.scores.tolist()
         lines = [kitti_line(*row) for row in zip(prediction.phrases, boxes, scores, strict=True)]
         write_kitti_labels(self.labels_dir / self._paths(source, ".txt"), lines)
-        picture = Image.fromarray(decode(sample.path))
+        texts = [f"{phrase}: {score:.2f}" for phrase, score in zip(prediction.phrases, scores, strict=True)]
         colors = [class_color(phrase, 0, self._colors) for phrase in prediction.phrases]
-        assert detections.masks is not None
-        for mask, color in zip(detections.masks, colors, strict=True):
-            if color is not None:
-                draw_mask(picture, mask, color)
-        for phrase, box, score, color in zip(prediction.phrases, boxes, scores, colors, strict=True):
-            if color is not None:
-                draw_box(picture, box, f"{phrase}: {score:.2f}", color, OUTLINE, tag_above=True)
+        picture = draw_found(sample.path, detections, texts, colors, OUTLINE, tag_above=True)
         save_picture(picture, self.images_dir / self._paths(source, ""))
 
     def close(self) -> list[Path]:
