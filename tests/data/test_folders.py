@@ -7,7 +7,7 @@ import os
 import pytest
 
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder, read_classes
-from nvidia_tao_deploy.data.text import counted
+from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import DataError
 
 
@@ -93,3 +93,8 @@ def test_one_thing_is_told_in_the_singular(words: str, one: str) -> None:
     assert counted(1, words) == one
     assert counted(2, words) == f"2 {words}"
     assert counted(0, words) == f"0 {words}"
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "none"), (2, "0, 1"), (3, "0, 1, 2"), (5, "0, 1, 2 and 2 more")])
+def test_the_first_of_many_are_listed(count: int, text: str) -> None:
+    assert some(range(count), 3) == text

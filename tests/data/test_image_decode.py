@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nvidia_tao_deploy.data.image import decode, list_images
+from nvidia_tao_deploy.data.image import decode, decode_reduced, list_images
 from nvidia_tao_deploy.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -158,3 +158,18 @@ def test_list_images_names_missing_and_empty_folders(tmp_path):
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(DataError, match="is not an image file"):
         list_images(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("part", [1, 2, 4, 8])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_reduced_jpeg_holds_the_means_of_its_parts(tmp_path, part, mode):
+    """Red grows to the right, blue downwards: channels and axes keep their places."""
+    y, x = np.mgrid[:128, :192]
+    pixels = np.stack([x, np.full_like(x, 40), y], axis=-1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95, subsampling=0)
+    for least in ((192 // part, 128 // part), (192 // part - 11, 128 // part)):
+        found, size = decode_reduced(tmp_path / "a.jpg", mode, least)
+        assert size == (192, 128)
+        wanted = pixels.reshape(128 // part, part, 192 // part, part, 3).mean(axis=(1, 3))
+        wanted = wanted if mode == "RGB" else wanted @ [[0.299], [0.587], [0.114]]
+        np.testing.assert_allclose(found, wanted, atol=4)

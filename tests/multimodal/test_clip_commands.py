@@ -17,8 +17,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.metrics.cross_retrieval import class_auc
+from nvidia_tao_deploy.multimodal.clip import transform
 from nvidia_tao_deploy.multimodal.clip.scores import ImageTextMetric
+from nvidia_tao_deploy.multimodal.clip.spec import Spec
+from nvidia_tao_deploy.network import Ports
 from nvidia_tao_deploy.predictions.embeddings import Embeddings
+from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.runtime.towers import tower_files
 from nvidia_tao_deploy.transforms.towers import TowerTransform
 
@@ -406,3 +410,8 @@ def test_the_attention_mask_is_ones_for_a_text_and_zeros_without_one():
         out = {name: np.full(3, 9) for name in ("ids", "mask")}
         tower(Sample("a", (Path("a"),), meta=meta), out)
         assert (out["ids"].tolist(), out["mask"].tolist()) == (ids, [mask] * 3)
+
+
+def test_texts_of_an_unknown_model_stay_as_they_are():
+    inputs = {"input_ids": TensorInfo("input_ids", (None, 5), np.dtype(np.int64))}
+    assert transform(Spec(), Ports(inputs, {})).describe()["text"]["canonical"] is False
