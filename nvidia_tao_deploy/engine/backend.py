@@ -46,8 +46,6 @@ class Features:
     hardware_compatibility: tuple[str, ...]
     optimization_level: bool
     max_aux_streams: bool
-    sparse_weights: bool
-    refit: bool
     weight_streaming: bool
     progress_monitor: bool
     native_instance_norm_flag: bool
@@ -163,8 +161,6 @@ def _features(name: RuntimeName, trt: Any) -> Features:
         hardware_compatibility=tuple(x for x in levels if not rtx and has("HardwareCompatibilityLevel", x)),
         optimization_level=config("builder_optimization_level"),
         max_aux_streams=config("max_aux_streams"),
-        sparse_weights=flag("SPARSE_WEIGHTS"),
-        refit=flag("REFIT"),
         weight_streaming=flag("WEIGHT_STREAMING"),
         progress_monitor=hasattr(trt, "IProgressMonitor"),
         # 8.6 only: on by default from 10.0.

@@ -59,7 +59,7 @@ def decompose_norms(model: ModelProto, known_ops: Collection[str]) -> Decomposed
         if node.domain in STANDARD_DOMAINS and node.op_type in NORMS and not _known(index, node, known_ops):
             reason = _unwritable(index, node)
             if reason is None:
-                g = Emitter(f"{label(node)}/{SUFFIX}", opset(result), index.shapes, node.input[0])
+                g = Emitter(f"{label(node)}/{SUFFIX}/{len(norms)}", opset(result), index.shapes, node.input[0])
                 _write_out(g, node, index.elem_types[node.input[0]], len(index.shapes[node.input[0]]))
                 nodes += g.nodes
                 result.graph.initializer.extend(g.constants)

@@ -82,6 +82,13 @@ def test_a_norm_written_out_computes_the_same(model: onnx.ModelProto, scale: flo
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
 
 
+def test_two_norms_of_one_name_are_told_apart() -> None:
+    model = transformer_block()
+    for node in model.graph.node:
+        node.name = "same"
+    onnx.checker.check_model(decompose_norms(model, ()).model, full_check=True)
+
+
 def test_group_norm_of_opset_18_is_scaled_by_group() -> None:
     model = channel_norm("GroupNormalization", 4, 21, size=4, num_groups=4)  # the checker refuses the old form
     model.opset_import[0].version = 18
