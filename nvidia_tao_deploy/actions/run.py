@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -67,11 +66,11 @@ class Action(Protocol):
 def action(body: Callable[[Run], dict[str, Any]]) -> Action:
     """``body``, called like its name, as a verb."""
 
-    @wraps(body)
     def verb(network: Network, source: Any, overrides: Sequence[str] = (), *, flags: Any = None) -> dict[str, Any]:
         with started(network, body.__name__, source, overrides, flags) as run:
             return body(run)
 
+    verb.__name__, verb.__doc__ = body.__name__, body.__doc__  # and its own signature
     return verb
 
 
