@@ -304,6 +304,8 @@ def test_detections_are_matched_like_a_plain_loop_and_the_threshold_restores_rec
         assert curve.at(threshold)["recall"] >= recall
         assert curve.at(np.nextafter(threshold, 2))["recall"] < recall
     assert curve.threshold_for_recall(1.01) is None
+    assert curve.threshold_for_recall(0.0) is None
+    assert curve.threshold_for_recall(1 / curve.positives) == curve.scores[curve.correct][0]
     best = max(f1_of(curve, score) for score in curve.scores)
     assert curve.at(curve.best_threshold())["f1"] == best
     crowded = replace(curve, scores=1 - (1 - curve.scores) / 1000)  # all of them from 0.999 on

@@ -128,6 +128,9 @@ def test_overlap_by_class_and_size_limits():
 def test_mistakes_are_named():
     with pytest.raises(SpecError, match="IoU thresholds"):
         KittiMetric(["a"], iou_threshold=0)
+    for wrong in (0, 1.01):
+        with pytest.raises(SpecError, match="IoU thresholds"):
+            KittiMetric(["a", "b"], iou_threshold={"a": 1, "b": wrong})
     with pytest.raises(DataError, match="no image"):
         KittiMetric(["a"]).compute()
 

@@ -21,7 +21,7 @@ from nvidia_tao_deploy.multimodal.clip import transform
 from nvidia_tao_deploy.multimodal.clip.scores import ImageTextMetric
 from nvidia_tao_deploy.multimodal.clip.spec import Spec
 from nvidia_tao_deploy.network import Ports
-from nvidia_tao_deploy.predictions.embeddings import Embeddings
+from nvidia_tao_deploy.predictions.embeddings import Embeddings, EmbeddingWriter
 from nvidia_tao_deploy.runtime.session import TensorInfo
 from nvidia_tao_deploy.runtime.towers import tower_files
 from nvidia_tao_deploy.transforms.towers import TowerTransform
@@ -415,3 +415,17 @@ def test_the_attention_mask_is_ones_for_a_text_and_zeros_without_one():
 def test_texts_of_an_unknown_model_stay_as_they_are():
     inputs = {"input_ids": TensorInfo("input_ids", (None, 5), np.dtype(np.int64))}
     assert transform(Spec(), Ports(inputs, {})).describe()["text"]["canonical"] is False
+
+
+def test_matches_are_listed_with_their_cosine(tmp_path):
+    writer = EmbeddingWriter(tmp_path, "image", "image_paths", 2)
+    rows = {"a": (1, 0), "b": (-0.6, 0.8)}
+    for name, row in rows.items():
+        both = Embeddings(np.float32(row), np.float32(row[::-1]))
+        writer.write(Sample(name, (Path(name),), meta={"text": f"text {name}"}), both)
+    writer.close()
+    lines = (tmp_path / "image_to_text.csv").read_text().splitlines()
+    assert lines == ["query,rank,match,cosine", "a,1,text b,0.8000", "a,2,text a,0.0000",
+                     "b,1,text a,0.8000", "b,2,text b,-0.9600"]  # fmt: skip
+    lines = (tmp_path / "text_to_image.csv").read_text().splitlines()
+    assert lines[3:] == ["text b,1,a,0.8000", "text b,2,b,-0.9600"]

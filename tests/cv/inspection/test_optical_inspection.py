@@ -325,3 +325,17 @@ def test_building_asks_for_no_images(shell: Shell, tmp_path: Path) -> None:
         2, "optical_inspection", "gen_trt_engine", "-e", spec, "gen_trt_engine.tensorrt.data_type=int8"
     )
     assert "dataset.train_dataset.csv_path" in message
+
+
+@pytest.mark.parametrize("defects", [0, 1, 2, 3])
+def test_shares_of_few_units(defects: int) -> None:
+    """Of 3 units the first ones are defective, and all of these but one are found; a score at the margin is good."""
+    scores = np.array([2.0, 2.5, 2.5] if defects else [2.0, 2.0, 2.5], np.float32)
+    found = inspection_figures(scores, np.arange(3) < defects, 2.0)
+    wrong = 3 - defects if defects else 1  # good units that are called defective
+    assert found == pytest.approx({
+        "total_accuracy": 100 * (max(defects - 1, 0) + (3 - defects - wrong)) / 3,
+        "defect_accuracy": 100 * (defects - 1) / defects if defects else 0,
+        "false_alarm": 100 * wrong / (3 - defects) if defects < 3 else 0,
+        "false_negative": 100 / defects if defects else 0,
+    })  # fmt: skip
