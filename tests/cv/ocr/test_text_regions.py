@@ -11,12 +11,14 @@ import numpy as np
 import pyclipper
 import pytest
 import shapely
+from PIL import Image
 from shapely.geometry import Polygon
 
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text_regions import TextRegionLabels, TextTruth, icdar_line, read_truth, uber_line
 from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError
 from nvidia_tao_deploy.metrics.text_regions import RegionMetric, match_regions
+from nvidia_tao_deploy.predictions.polygon_writer import PolygonWriter
 from nvidia_tao_deploy.predictions.polygons import TextRegions, find_regions, score_inside, unclip
 from nvidia_tao_deploy.transforms.transform import Geometry
 
@@ -252,3 +254,11 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyclipper", None)
     with pytest.raises(RuntimeUnavailableError, match="pyclipper"):
         find_regions(np.zeros((4, 4)))
+
+
+def test_scores_are_written_as_float32(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    corners = np.array([[1, 2], [20.4, 2], [20.6, 9], [1, 9]])
+    found = TextRegions([corners], np.array([1 / 3]), Geometry((40, 30), (40, 30), (1.0, 1.0)))
+    PolygonWriter(tmp_path, tmp_path).write(Sample("a", (tmp_path / "a.png",)), found)
+    assert (tmp_path / "a.txt").read_text() == "1,2,20,2,21,9,1,9,0.33333334\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def test_errors_and_report_equal_the_contract(shell: Shell, data: Path, symmetry
     heads = ["Scale Thresh:", "IoU Thresholds:", "2D Thresholds:", "Azimuth Thresh:", "Polar Thresh:", "ADD Thresh:",
              "ADDS Thresh:"]  # fmt: skip
     assert len(lines) == 5 + 3 * len(heads)
+    assert all(re.fullmatch(r"\d+\.\d{4}", cell) for line in lines for cell in line[1:])
     for number, (name, (last, _)) in enumerate(ERRORS.items()):
         blank, thresholds, precisions = lines[5 + 3 * number : 8 + 3 * number]
         assert blank == []
