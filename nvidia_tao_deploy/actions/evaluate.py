@@ -30,7 +30,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     tally = Tally()
     with opened(run.network, run.spec, "evaluate", run.job) as model:
         device, leads = model.session.device, model.team.leads
-        for sample, prediction in model.predict(dataset, tally):
+        for sample, prediction in model.predict(dataset, tally, metric):
             taken(metric, sample, prediction, tally, strict=run.spec.strict)
     if not leads:
         return {}

@@ -14,6 +14,7 @@ from nvidia_tao_deploy.data.sample import Dataset, Sample, called
 from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.engine.manifest import Manifest
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.metrics.metric import Metric
 from nvidia_tao_deploy.network import Decoder, Network, Ports
 from nvidia_tao_deploy.pipeline.gather import gather, send_all
 from nvidia_tao_deploy.pipeline.progress import progress, say
@@ -38,10 +39,11 @@ class OpenModel:
     decode: Decoder
     team: Team
 
-    def predict(self, dataset: Dataset, tally: Tally) -> Iterator[tuple[Sample, Any]]:
+    def predict(self, dataset: Dataset, tally: Tally, metric: Metric | None = None) -> Iterator[tuple[Sample, Any]]:
         """(sample, prediction) in dataset order, with progress shown and skipped images named at the end.
 
-        Of several ranks, rank 0 yields what all of them found and the others yield nothing.
+        Of several ranks, rank 0 yields what all of them found and the others yield nothing; they send what ``metric``
+        needs of a prediction, where it says so.
         """
         team, runtime = self.team, self.spec.runtime
         batch_size = self.session.batch.clamp(
@@ -63,7 +65,7 @@ class OpenModel:
             batches=team.share(ceil(len(dataset) / batch_size)) if team.count > 1 else None,
         )
         if not team.leads:
-            send_all(team, numbered, tally)
+            send_all(team, numbered, tally, getattr(metric, "condensed", None))
             return
         with closing(numbered):
             yield from progress(gather(team, dataset, numbered, tally), len(dataset), self.action, called(dataset))

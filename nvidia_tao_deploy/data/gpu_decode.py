@@ -23,7 +23,7 @@ _one_at_a_time = threading.Lock()
 
 
 class BatchDecoder(Protocol):
-    """Decodes whole JPEG files to device memory; shared by the threads that run the model."""
+    """Decodes whole JPEG files to device memory; for one thread at a time."""
 
     stream: driver.Stream
 
@@ -63,16 +63,15 @@ class ImageCodec:
     ) -> list[bool]:
         """See :class:`BatchDecoder`."""
         decoder, parameters, source = _decoder()
-        sources = [source(file) for file in files]  # reads the headers; outside of the turn
-        with _one_at_a_time:
-            again = {"images": self._images[: len(files)]} if len(self._images) >= len(files) else {}
-            images = list(decoder.decode(sources, params=parameters, cuda_stream=self.stream.handle, **again))
-            found = [image is not None and tuple(image.shape)[2] == 3 for image in images]
-            for image, target, good in zip(images, targets, found, strict=True):
-                if good:
-                    source_address, nbytes = image.__cuda_array_interface__["data"][0], math.prod(image.shape)
-                    driver.copy(target, source_address, nbytes, self.stream.handle)
-            self._images = [] if None in images else images
+        again = {"images": self._images[: len(files)]} if len(self._images) >= len(files) else {}
+        sources = [source(file) for file in files]
+        images = list(decoder.decode(sources, params=parameters, cuda_stream=self.stream.handle, **again))
+        found = [image is not None and tuple(image.shape)[2] == 3 for image in images]
+        for image, target, good in zip(images, targets, found, strict=True):
+            if good:
+                pixels, nbytes = image.__cuda_array_interface__["data"][0], math.prod(image.shape)
+                driver.copy(target, pixels, nbytes, self.stream.handle)
+        self._images = [] if None in images else images
         return found
 
     def close(self) -> None:

@@ -263,7 +263,7 @@ def pin_layers(trt: Any, network: Any, plan: BuildPlan, emit: Emit) -> None:
         outputs = [layer.get_output(number) for number in range(layer.num_outputs)]
         if node is not None:
             used.add(node)
-        if layer.type in skipped or not _is_float(trt, outputs) or _takes_integers(trt, layer):
+        if layer.type in skipped:
             continue
         precision = plan.pinned_nodes[node] if node is not None else None
         if precision is None and any(tensor.name in tensors for tensor in outputs):
@@ -271,9 +271,13 @@ def pin_layers(trt: Any, network: Any, plan: BuildPlan, emit: Emit) -> None:
         if precision is None:
             continue
         data_type = getattr(trt.DataType, _PRECISION_TYPES[precision])
-        layer.precision = data_type
-        for number in range(len(outputs)):
-            layer.set_output_type(number, data_type)
+        if _is_float(trt, outputs) and not _takes_integers(trt, layer):
+            layer.precision = data_type
+        elif not layer.type.name.startswith("PLUGIN"):
+            continue
+        for number, tensor in enumerate(outputs):
+            if _is_float(trt, [tensor]):
+                layer.set_output_type(number, data_type)
     unused = sorted(set(plan.pinned_nodes) - used)
     if unused:
         text = f"{len(unused)} nodes given a precision have no layer of their own: {', '.join(unused[:5])}"

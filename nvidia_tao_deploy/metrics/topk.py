@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,29 +25,38 @@ class TopKMetric:
 
     def __init__(self, class_names: Sequence[str], k: int = 1) -> None:
         self._names, self._k = list(class_names), k
-        self._scores: list[Floats] = []
+        self._seen: list[Ranked] = []
         self._labels: list[int] = []
 
-    def update(self, sample: Sample, prediction: Classification) -> None:
-        """Take one image's scores."""
-        if len(prediction.scores) != len(self._names):
+    def condensed(self, sample: Sample, prediction: Classification) -> Ranked:
+        """What :meth:`update` needs of a prediction; ModelError where it is none of these classes'."""
+        scores = prediction.scores
+        if len(scores) != len(self._names):
             raise ModelError(
-                f"the model gives {len(prediction.scores)} scores, the class list has {len(self._names)} names",
+                f"the model gives {len(scores)} scores, the class list has {len(self._names)} names",
                 remedy="Check that model and class list belong together.",
             )
-        if np.isnan(prediction.scores).any():
+        if np.isnan(scores).any():
             raise ModelError(f"the model's scores of {sample.id} hold NaN")
-        self._scores.append(prediction.scores)
+        best, label = int(scores.argmax()), int(sample.target)
+        return Ranked(best, int(ranks(scores[None], np.array([label]), self._k)[0]))
+
+    def update(self, sample: Sample, prediction: Classification | Ranked) -> None:
+        """Take one image's scores, condensed or not."""
+        seen = prediction if isinstance(prediction, Ranked) else self.condensed(sample, prediction)
+        self._seen.append(seen)
         self._labels.append(int(sample.target))
 
     def compute(self) -> dict[str, float]:
         """``top_k_accuracy`` in [0, 1]; DataError where no image was evaluated."""
-        return {"top_k_accuracy": top_k_accuracy(*self._gathered(), self._k)}
+        if not self._seen:
+            raise DataError("no image was evaluated")
+        return {"top_k_accuracy": float(np.mean([seen.rank < self._k for seen in self._seen]))}
 
     def confusion(self) -> Ints:
         """(C, C) counts: row is the true class, column the best-scored one."""
-        scores, labels = self._gathered()
-        return confusion_matrix(labels, scores.argmax(axis=1), len(self._names))
+        best = np.array([seen.best for seen in self._seen], np.int64)
+        return confusion_matrix(np.array(self._labels, np.int64), best, len(self._names))
 
     def recall_per_class(self) -> dict[str, float]:
         """Class name -> recall in [0, 1], 0 for a class without images."""
@@ -60,24 +70,30 @@ class TopKMetric:
             lines.append(f"k is {self._k}: of {len(self._names)} classes every one is among the {self._k} best")
         return "\n".join([*lines, "", class_tables(self.confusion(), self._names)])
 
-    def _gathered(self) -> tuple[Floats, Ints]:
-        if not self._labels:
-            raise DataError("no image was evaluated")
-        return np.stack(self._scores), np.array(self._labels, dtype=np.int64)
+
+class Ranked(NamedTuple):
+    """An image's best class, and how many classes are before its own."""
+
+    best: int
+    rank: int
 
 
 def top_k_accuracy(scores: NDArray[np.floating], labels: Ints, k: int) -> float:
-    """Share of rows (N, C) whose label (N,) in [0, C) is among the k best scores, k at least 1.
+    """Share of rows (N, C) whose label (N,) in [0, C) is among the k best scores, k at least 1, as :func:`ranks`."""
+    return float((ranks(scores, labels, k) < k).mean())
+
+
+def ranks(scores: NDArray[np.floating], labels: Ints, k: int) -> Ints:
+    """(N,) how many classes are before the row's label.
 
     Among equal scores the highest index ranks first (the contract's and scikit-learn's order), except that two
     classes at k = 1 are decided by argmax.
     """
     if scores.shape[1] == 2 and k == 1:
-        return float((scores.argmax(axis=1) == labels).mean())
+        return np.asarray(scores.argmax(axis=1) != labels, np.int64)
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     tied_after = (scores == own) & (np.arange(scores.shape[1]) > labels[:, None])
-    rank = ((scores > own) | tied_after).sum(axis=1)
-    return float((rank < k).mean())
+    return np.asarray(((scores > own) | tied_after).sum(axis=1), np.int64)
 
 
 def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> Ints:

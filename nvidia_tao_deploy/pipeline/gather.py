@@ -17,8 +17,10 @@ Numbered = Iterator[tuple[int, Sample, Any]]
 SEND_EVERY = 64  # predictions per message
 
 
-def send_all(team: Team, predictions: Numbered, tally: Tally) -> None:
-    """A rank's part: its (dataset index, prediction) pairs to rank 0, then its tally.
+def send_all(
+    team: Team, predictions: Numbered, tally: Tally, condensed: Callable[[Sample, Any], Any] | None = None
+) -> None:
+    """A rank's part: its (dataset index, prediction) pairs to rank 0, ``condensed`` if wanted, then its tally.
 
     Raises:
         Stopped: rank 0 ended the run.
@@ -27,8 +29,8 @@ def send_all(team: Team, predictions: Numbered, tally: Tally) -> None:
     rows: list[tuple[int, Any]] = []
     assert link is not None
     link.send(("rows", rows))  # this rank is there
-    for index, _, prediction in predictions:
-        rows.append((index, prediction))
+    for index, sample, prediction in predictions:
+        rows.append((index, prediction if condensed is None else condensed(sample, prediction)))
         if len(rows) >= SEND_EVERY:
             link.send(("rows", rows))
             rows = []

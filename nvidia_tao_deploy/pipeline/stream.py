@@ -149,9 +149,9 @@ def run_numbered(
     chosen = range(math.ceil(len(dataset) / batch_size)) if batches is None else batches
     lanes = max(1, min(getattr(session, "slots", 1), len(chosen)))
     tally.lanes = lanes
-    began = time.perf_counter()
     if len(chosen):
         finisher = _finisher(transform, session, ports, dataset, transform_on, batch_size, lanes)
+        began = time.perf_counter()
         first_half: Transform = transform if finisher is None else finisher.rows
         inputs = list(ports.inputs.values()) if finisher is None else list(finisher.rows.inputs)
         tally.transform_on = "cpu" if finisher is None else "gpu"

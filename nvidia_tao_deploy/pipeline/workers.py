@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.reduction import ForkingPickler
+from selectors import EVENT_READ, DefaultSelector
 from types import TracebackType
 from typing import Any, Literal
 
@@ -269,19 +270,19 @@ class _Children:
 
     def _collect(self, data: bytes) -> None:
         """Hand answers to their futures until the pipe closes or a process dies; ``data`` was read already."""
-        from multiprocessing.connection import wait
-
-        watched: list[Any] = [self._answers_out, *(process.sentinel for process in self._processes)]
-        while True:
-            ready = wait(watched)
-            if self._answers_out in ready:
-                part = os.read(self._answers_out, 1 << 20)
-                data = self._answer(data + part)
-                if part:
-                    continue
-            if not self._closing:
-                self._fail()
-            return
+        with DefaultSelector() as selector:
+            for watched in (self._answers_out, *(process.sentinel for process in self._processes)):
+                selector.register(watched, EVENT_READ)
+            while True:
+                ready = {key.fd for key, _ in selector.select()}
+                if self._answers_out in ready:
+                    part = os.read(self._answers_out, 1 << 20)
+                    data = self._answer(data + part)
+                    if part:
+                        continue
+                if not self._closing:
+                    self._fail()
+                return
 
     def _answer(self, data: bytes) -> bytes:
         """Take the whole answers out of ``data``; what is left is the beginning of the next."""

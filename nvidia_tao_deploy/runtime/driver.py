@@ -141,10 +141,10 @@ class Stream:
 def follow(stream: int, leader: int) -> None:
     """Let what is enqueued on ``stream`` from now on wait for what is on ``leader`` already."""
     event = ctypes.c_void_p()
-    call("cuEventCreate", ctypes.byref(event), _NO_TIMING)
-    call("cuEventRecord", event, ctypes.c_void_p(leader))
-    call("cuStreamWaitEvent", ctypes.c_void_p(stream), event, 0)
-    call("cuEventDestroy_v2", event)  # the driver keeps it until it has passed
+    call("cuEventCreate", ctypes.byref(event), _NO_TIMING, enqueues=True)
+    call("cuEventRecord", event, ctypes.c_void_p(leader), enqueues=True)
+    call("cuStreamWaitEvent", ctypes.c_void_p(stream), event, 0, enqueues=True)
+    call("cuEventDestroy_v2", event, enqueues=True)  # the driver keeps it until it has passed
 
 
 def upload(pointer: int, host: int, nbytes: int, stream: int | None = None) -> None:

@@ -187,7 +187,9 @@ class Finisher:
         )
         self._channels = channels
         self._rows_may_be_first = int(version("pillow").split(".")[0]) >= 13
-        self._lock = threading.Lock()  # of the tables, from looking one up to the launch that reads it
+        # Of the decoder, and of the tables from looking one up to the launch that reads it. While one batch's files are
+        # in the decoder no other thread should enqueue: the driver would make it wait with the GIL in its hands.
+        self._lock = threading.Lock()
         self._tables: dict[Size, tuple[driver.Memory, int]] = {}
         self._decoder = batch_decoder() if transform.backend == "nvimgcodec" else None
         self._free: SimpleQueue[_Staging] = SimpleQueue()
@@ -212,6 +214,12 @@ class Finisher:
     ) -> None:
         """Copy the rows' bytes over and fill the network's input at device address ``pointer``."""
         driver.make_current(self._gpu)
+        with self._lock:
+            self._enqueue(pointer, stream, staging, buffers, count)
+
+    def _enqueue(
+        self, pointer: int, stream: int, staging: _Staging, buffers: Mapping[str, NDArray[Any]], count: int
+    ) -> None:
         host, sizes = buffers[PIXELS].ctypes.data, buffers[SIZES][:count]
         width, height, in_file = sizes.T
         raw = np.where(in_file == 0, width.astype(np.int64) * height * self._channels, 0)
@@ -227,16 +235,15 @@ class Finisher:
             rows["pixels"][index] = 0
             to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
             driver.upload(to, source, self._finished_bytes, stream)
-        with self._lock:
-            for size in {(int(w), int(h)) for w, h, _ in sizes if w}:
-                same = (width == size[0]) & (height == size[1])
-                across, down = self._tables_of(size)
-                rows["across"][same], rows["down"][same] = across, down
-                rows["width"][same], rows["down_first"][same] = size[0], self._down_first(size)
-            driver.upload(staging.rows.pointer, rows.ctypes.data, rows.nbytes, stream)
-            grid = (ceil(self._canvas[0] / _BLOCK[0]), ceil(self._canvas[1] / _BLOCK[1]), count)
-            arguments = (ctypes.c_uint64(staging.rows.pointer), self._store, ctypes.c_uint64(pointer))
-            self._kernel.launch(grid, _BLOCK, stream, arguments)
+        for size in {(int(w), int(h)) for w, h, _ in sizes if w}:
+            same = (width == size[0]) & (height == size[1])
+            across, down = self._tables_of(size)
+            rows["across"][same], rows["down"][same] = across, down
+            rows["width"][same], rows["down_first"][same] = size[0], self._down_first(size)
+        driver.upload(staging.rows.pointer, rows.ctypes.data, rows.nbytes, stream)
+        grid = (ceil(self._canvas[0] / _BLOCK[0]), ceil(self._canvas[1] / _BLOCK[1]), count)
+        arguments = (ctypes.c_uint64(staging.rows.pointer), self._store, ctypes.c_uint64(pointer))
+        self._kernel.launch(grid, _BLOCK, stream, arguments)
 
     def _decode(self, files: list[NDArray[np.uint8]], widths: list[int], targets: list[int], stream: int) -> None:
         """Decode ``files`` to device addresses; the CPU decodes what the GPU cannot."""

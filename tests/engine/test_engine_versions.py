@@ -89,7 +89,7 @@ def test_fp32_islands_are_pinned_on_8_and_nothing_else(tmp_path: Path) -> None:
     assert told(V11, models.half_net(tmp_path / "m.onnx"))["precisions"] == {}
 
 
-def test_a_plugin_with_an_integer_input_keeps_the_types_it_has() -> None:
+def test_a_plugin_with_integers_is_held_by_its_float_outputs_alone() -> None:
     trt = surface(V85)
     kinds, half = trt.LayerType, trt.DataType.HALF
     boxes, counts = trt.Tensor("boxes", half), trt.Tensor("counts", trt.DataType.INT32)
@@ -101,6 +101,7 @@ def test_a_plugin_with_an_integer_input_keeps_the_types_it_has() -> None:
     plan = SimpleNamespace(pinned_nodes={"scatter": "fp32", "nms": "fp32"}, pinned_tensors=())
     pin_layers(trt, network, plan, [].append)
     assert trt.recorded["precisions"] == {"nms": "FLOAT"}
+    assert trt.recorded["calls"] == [("set_output_type", name, 0, "FLOAT") for name in ("scatter", "nms")]
 
 
 def test_a_pinned_layer_without_kernel_is_preferred_instead(tmp_path: Path) -> None:

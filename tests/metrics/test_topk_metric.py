@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -78,3 +80,17 @@ def test_mistakes_are_named():
         metric.update(Sample("x", (), 0), Classification(np.zeros(3)))
     with pytest.raises(ModelError, match="NaN"):
         metric.update(Sample("x", (), 0), Classification(np.array([0, np.nan])))
+
+
+def test_condensed_scores_are_enough() -> None:
+    """Ranks send the best class and the label's rank instead of the scores; nothing changes, ties included."""
+    rng = np.random.default_rng(4)
+    for classes, k in ((2, 1), (2, 2), (9, 3)):
+        whole, condensed = (TopKMetric([f"c{i}" for i in range(classes)], k=k) for _ in range(2))
+        for index in range(60):
+            sample = Sample(index, (Path("a"),), int(rng.integers(classes)))
+            prediction = Classification(rng.integers(0, 4, classes) / 4)
+            whole.update(sample, prediction)
+            condensed.update(sample, condensed.condensed(sample, prediction))
+        assert whole.compute() == condensed.compute()
+        np.testing.assert_array_equal(whole.confusion(), condensed.confusion())
