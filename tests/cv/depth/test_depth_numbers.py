@@ -254,3 +254,12 @@ def test_maps_of_one_name_do_not_overwrite_each_other_and_what_is_clipped_is_tol
     assert sorted(path.name for path in written.iterdir()) == names
     assert np.asarray(Image.open(written / "left_0_2_16bit.png")).tolist() == [[100, 65535, 0]]
     assert "6 pixels do not fit into 16 bits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("scale", "kind"), [("-1.0", "<f4"), ("-0.25", "<f4"), ("0.25", ">f4"), ("1", ">f4"), ("9.5", ">f4")]
+)
+def test_the_sign_of_a_pfm_scale_is_the_byte_order(scale: str, kind: str, tmp_path: Path) -> None:
+    rows = np.array([[1, 2, 3], [4, 5, 6]], kind)  # the lower row comes first
+    (tmp_path / "a.pfm").write_bytes(f"Pf\n3 2\n{scale}\n".encode() + rows.tobytes())
+    assert read_pfm(tmp_path / "a.pfm").tolist() == [[4, 5, 6], [1, 2, 3]]

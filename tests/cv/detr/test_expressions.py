@@ -14,6 +14,7 @@ from detr_replay import SIZES, center_boxes, vocabulary, write_images, write_rep
 
 from nvidia_tao_deploy.cv.mask_grounding_dino import decode
 from nvidia_tao_deploy.cv.mask_grounding_dino.decode import Grounded, decode_classes, decode_expressions
+from nvidia_tao_deploy.cv.mask_grounding_dino.expressions import to_find
 from nvidia_tao_deploy.cv.mask_grounding_dino.metric import MergedMasks
 from nvidia_tao_deploy.cv.mask_grounding_dino.spec import Spec
 from nvidia_tao_deploy.data.sample import Sample
@@ -378,7 +379,9 @@ def test_inference_names_files_and_phrases(tmp_path: Path, shell: Shell) -> None
     assert "1 skipped" in shell.out
     assert shell.out.count("line 5") == 1  # told once
     drawn = cv2.imread(str(folder / "images_annotated" / "image_0.png"))
-    assert drawn[15, 10].tolist() == [6, 6, 106]  # red at alpha 100 over grey 10
+    assert drawn[15, 10].tolist() == drawn[15, 29].tolist() == [6, 6, 106]  # red at alpha 100 over grey 10
+    assert drawn[15, 30:33].tolist() == [[0, 0, 255]] * 3  # the outline, 3 pixels wide
+    assert drawn[15, 33].tolist() == [10, 10, 10]
     plain = cv2.imread(str(folder / "images_annotated" / "image_0_1.png"))
     assert (plain == 10).all()  # "man" has no colour in the map: listed, not drawn
 
@@ -397,3 +400,14 @@ def test_what_does_not_fit_is_said(tmp_path: Path, shell: Shell) -> None:
     assert "no expression with an image" in shell.refused(1, *case.words("evaluate"))
     sources["data_type"] = "XX"
     assert "data_type" in shell.refused(2, *case.words("evaluate"))
+
+
+def test_images_to_search_are_below_the_first_folder(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{folder}.png").touch()
+    rows = [{"image_path": f"{name}.png", "expression": "car"} for name in ("one", "two")]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = to_find(tmp_path / "a.jsonl", [str(tmp_path / "one"), str(tmp_path / "two")])
+    assert [found[i].path for i in range(len(found))] == [tmp_path / "one/one.png"]
+    assert "two.png (line 2)" in found.issues[0]
