@@ -54,7 +54,8 @@ def decompose_norms(model: ModelProto, known_ops: Collection[str]) -> Decomposed
     result = copy_model(model)
     constants_to_initializers(result.graph)
     index = GraphIndex(result)
-    nodes, norms, left = [], [], []
+    nodes, left = list[NodeProto](), list[tuple[str, str, str]]()
+    norms = list[tuple[str, str]]()
     for node in result.graph.node:
         if node.domain in STANDARD_DOMAINS and node.op_type in NORMS and not _known(index, node, known_ops):
             reason = _unwritable(index, node)
