@@ -146,8 +146,8 @@ class KittiDetection(Listed):
             )
         if strangers:
             listed = some([f"{name} ({count})" for name, count in strangers.items()])
-            left_out = counted(sum(strangers.values()), "labels left out")
-            self.issues.append(f"{left_out}, no class is mapped to them: {listed}")
+            left_out = counted(sum(strangers.values()), "labels left out, no class is mapped to them")
+            self.issues.append(f"{left_out}: {listed}")
         if not names:
             self.issues.append(f"the label files hold no object: {where}")
 

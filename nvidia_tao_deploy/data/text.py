@@ -40,7 +40,7 @@ def some(items: Iterable[object], limit: int = 5) -> str:
 
 
 _FOR_ONE = {"are": "is", "were": "was", "have": "has", "do": "does", "hold": "holds", "show": "shows", "name": "names",
-            "count": "counts", "they": "it", "their": "its"}  # fmt: skip
+            "count": "counts", "they": "it", "them": "it", "their": "its"}  # fmt: skip
 
 
 def counted(number: int, words: str) -> str:

@@ -212,7 +212,7 @@ def tell_unknown(spec: Any, action: str, data: Joined) -> Joined:
         return data
     known = trained_as(spec, Path(model)) if model else None
     cleaned = [canonical(text) if known and known[1] else text for text in texts]
-    found = FixedLength(Path(source), LOOKED_AT).knows(cleaned)
+    found = FixedLength(Path(source), LOOKED_AT, spec.where("model.tokenizer")).knows(cleaned)
     unknown = [text for text, any_part in zip(texts, found, strict=True) if not any_part]
     if unknown:
         data.issues.append(f"{counted(len(unknown), 'texts hold')} no word that the tokenizer knows: {some(unknown)}")

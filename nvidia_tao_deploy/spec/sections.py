@@ -381,7 +381,7 @@ def field_name(model: type[BaseModel], key: str) -> str | None:
 
 def place_of(key: str, places: Mapping[str, str]) -> str | None:
     """The place of a dotted key, or of the list that it is an element of, or of the first key inside it."""
-    while key not in places and key.endswith("]"):
+    while key not in places and "[" in key:
         key = key.rpartition("[")[0]
     return places.get(key) or next((place for name, place in places.items() if name.startswith(f"{key}.")), None)
 

@@ -128,6 +128,14 @@ def test_an_element_out_of_range_is_told_with_its_key_and_value(
     assert told in shell.refused(2, "classification_pyt", "evaluate", "-e", write_spec(path, spec), override)
 
 
+def test_a_key_inside_a_list_that_an_override_replaces(shell: Shell, tmp_path: Path) -> None:
+    content = {"results_dir": str(tmp_path), "dataset": {"val": {"datasets": [{"image_dir": "a"}, {"image_dir": "b"}]}}}
+    override = "dataset.val.datasets=[{image_dirs: c}]"
+    message = shell.refused(2, "clip", "evaluate", "-e", write_spec(tmp_path / "s.yaml", content), override)
+    assert f"override {override}" in message
+    assert "unknown key 'dataset.val.datasets[0].image_dirs'" in message
+
+
 def test_a_gpu_that_is_not_here(
     shell: Shell, spec: dict[str, Any], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from nvidia_tao_deploy.data.folder import ClassFolder, ImageFolder, read_classes
 from nvidia_tao_deploy.data.text import counted, some
 from nvidia_tao_deploy.errors import DataError
+from nvidia_tao_deploy.network import Port
 
 
 def touch(root, *names):
@@ -98,3 +99,8 @@ def test_one_thing_is_told_in_the_singular(words: str, one: str) -> None:
 @pytest.mark.parametrize(("count", "text"), [(0, "none"), (2, "0, 1"), (3, "0, 1, 2"), (5, "0, 1, 2 and 2 more")])
 def test_the_first_of_many_are_listed(count: int, text: str) -> None:
     assert some(range(count), 3) == text
+
+
+def test_a_port_of_one_channel() -> None:
+    assert str(Port("image", channels=(1,))) == "'image' of rank 4 with 1 channel"
+    assert str(Port("image", channels=(1, 3))) == "'image' of rank 4 with 1 or 3 channels"

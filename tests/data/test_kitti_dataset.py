@@ -46,7 +46,7 @@ def test_rows(make):
     assert len(dataset.issues) == 2
     assert "1 image skipped" in dataset.issues[0]
     assert "without.PNG" in dataset.issues[0]
-    assert dataset.issues[1] == "1 label left out, no class is mapped to them: DontCare (1)"
+    assert dataset.issues[1] == "1 label left out, no class is mapped to it: DontCare (1)"
 
 
 def test_a_folder_named_twice_counts_once(make, tmp_path):

@@ -65,6 +65,7 @@ SENSIBLE = {
     "gen_trt_engine.tensorrt.data_type": "FP16",
     "gen_trt_engine.tensorrt.layers_precision": ["*:fp32"],
     "dataset.augmentation.eval_spatial_size": [640, 640],
+    "inference.color_map": {"car": "red"},
 }
 
 

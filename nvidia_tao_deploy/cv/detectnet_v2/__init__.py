@@ -87,9 +87,10 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     names = target_classes(spec) if action == "evaluate" else inference_classes(spec)
     channels = ports.outputs["output_cov"].shape[1]
     if channels != len(names):
+        section = "inferencer_config" if names == spec.inferencer_config.target_classes else "cost_function_config"
         raise ModelError(
-            f"the model has {counted(channels, 'classes and the spec names')} {len(names)}: {', '.join(names[:10])}",
-            where=spec.source,
+            f"the model has {counted(channels, 'classes')} and the spec names {len(names)}: {', '.join(names[:10])}",
+            where=spec.where(f"{section}.target_classes"),
             remedy="List the classes of the training, in its order.",
         )
     settings = [_class_entry(spec, name, action).clustering_config for name in names]

@@ -153,7 +153,7 @@ def decode_maps(values: Array, geometries: Sequence[Geometry], count: int, *, si
             raise ModelError(
                 f"the model predicts class {int(values.max() if values.min() >= 0 else values.min())}, "
                 f"the class list has {count}",
-                remedy="List the classes of the training.",
+                remedy="List the classes of the training in dataset_config.data_class_config.target_classes.",
             )
         ids = values.astype(label_type(count))
     size = (values.shape[2], values.shape[1])

@@ -90,6 +90,7 @@ def test_evaluate(shell: Shell, tmp_path: Path, batch: int | str) -> None:
     assert found["images_evaluated"] == COUNT
     assert f"{COUNT} clouds evaluated, " in shell.out
     assert " clouds/s on " in shell.out
+    assert found["unit"] == "clouds"
     assert found["detections_per_cloud"] == np.mean([len(rows) for rows in data.expected()])
     assert f"bev  mAP: {found['bev mAP']:.4f}" in shell.out
     assert "Car AP@0.50, 0.50:" in shell.out
@@ -183,6 +184,7 @@ def test_bad_clouds(shell: Shell, tmp_path: Path) -> None:
     assert "000004.bin: cannot read the point cloud: buffer size" in shell.out  # no whole number of floats
     found = data.results()
     assert (found["images_evaluated"], found["images_skipped"]) == (4, 1)
+    assert found["unit"] == "clouds"
     assert found["detections_per_cloud"] == sum(len(data.expected()[i]) for i in (0, 1, 3)) / 4
     assert "strict" not in shell.refused(1, "pointpillars", "evaluate", "-e", spec, "strict=true")
     message = shell.refused(1, "pointpillars", "evaluate", "-e", spec, "dataset.class_names=[Car,Pedestrian]")
