@@ -15,7 +15,6 @@ from nvidia_tao_deploy.cv.detectnet_v2.spec import Spec
 from nvidia_tao_deploy.data.folder import ImageFolder
 from nvidia_tao_deploy.data.kitti import KittiDetection
 from nvidia_tao_deploy.data.sample import Dataset
-from nvidia_tao_deploy.data.text import counted
 from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families.images import batch_size_or, image_transform
 from nvidia_tao_deploy.families.kitti_detection import CanvasMetric, calibration
@@ -89,7 +88,7 @@ def decode(spec: Spec, ports: Ports, action: str) -> Decoder:
     if channels != len(names):
         section = "inferencer_config" if names == spec.inferencer_config.target_classes else "cost_function_config"
         raise ModelError(
-            f"the model has {counted(channels, 'classes')} and the spec names {len(names)}: {', '.join(names[:10])}",
+            f"the model has {channels} classes and the spec names {len(names)}: {', '.join(names[:10])}",
             where=spec.where(f"{section}.target_classes"),
             remedy="List the classes of the training, in its order.",
         )
