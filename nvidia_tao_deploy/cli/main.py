@@ -133,18 +133,16 @@ def _action_arguments(sub: argparse.ArgumentParser, network: str | None, action:
     if network is None:
         sub.add_argument("-m", "--model_name", metavar="NAME", help="the network, where no spec names it")
     elif NETWORKS[network].flags and action != "default_specs":
-        _established_flags(sub.add_argument_group("established flags, each also a key of the spec"), network, action)
-
-
-def _established_flags(group: Any, network: str, action: str) -> None:
-    for flag in flags_for(network, action):
-        if "--verbose" in flag.names:
-            continue  # one of the flags every command has
-        if flag.type is bool:
-            group.add_argument(*flag.names, dest=flag.dest, action="store_true", default=None, help=flag.help)
-        else:
-            choices = {"choices": flag.choices} if flag.choices else {"metavar": flag.dest.upper()}
-            group.add_argument(*flag.names, dest=flag.dest, type=flag.type, help=flag.help, **choices)
+        group = sub.add_argument_group("established flags, each also a key of the spec")
+        for flag in flags_for(network, action):
+            if "--verbose" in flag.names:
+                continue  # one of the flags every command has
+            kind: dict[str, Any] = {"type": flag.type, "metavar": flag.dest.upper()}
+            if flag.type is bool:
+                kind = {"action": "store_true", "default": None}
+            elif flag.choices:
+                kind = {"type": flag.type, "choices": flag.choices}
+            group.add_argument(*flag.names, dest=flag.dest, help=flag.help, **kind)
 
 
 def _execute(command: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from nvidia_tao_deploy.graph.tensors import INLINE_PROTO_LIMIT, copy_model, seri
 WRONG_REWRITES = ("ReluQuantRewrite",)
 
 
-def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) -> Any:
+def open_session(model: ModelProto, *, threads: int = 0) -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU provider; ``threads``: intra-op, 0 for one per core.
 
     Raises:
@@ -30,8 +30,6 @@ def open_session(model: ModelProto, *, threads: int = 0, optimize: bool = True) 
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what fails is raised
     options.intra_op_num_threads = threads
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings: dict[str, Any] = {"sess_options": options, "providers": ["CPUExecutionProvider"]}
     if needs_plain_pairs(model):
         # ONNX Runtime would turn FP8 pairs into QLinearConv (int8 only), and round biases next to FP16 scales in FP16.
