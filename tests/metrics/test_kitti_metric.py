@@ -143,3 +143,10 @@ def test_recall_points_are_doubles_a_little_above_their_tenths():
     update(metric, truth, found)
     # 3 of 10 found: recall 0.3 does not reach 3 * 0.1 = 0.30000000000000004
     assert metric.compute()["AP_a"] == pytest.approx(3 / 11)
+
+
+@pytest.mark.parametrize(("height", "ap"), [(20, 1.0), (20.1, 0.0)])
+def test_an_overlap_that_equals_the_threshold_matches(height, ap):
+    metric = KittiMetric(["a"], iou_threshold=0.5)
+    update(metric, np.array([[0, 0, 0, 0, 10, 10]], float), np.array([[0, 0.9, 0, 0, 10, height]]))
+    assert metric.compute()["AP_a"] == ap

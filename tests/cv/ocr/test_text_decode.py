@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.data.text_labels import TextLabels, outside_dictionary, read_characters
 from nvidia_tao_deploy.errors import DataError, ModelError
-from nvidia_tao_deploy.metrics.ocr import edit_distance
-from nvidia_tao_deploy.predictions.text import decode_attention, decode_ctc
+from nvidia_tao_deploy.metrics.ocr import TextMetric, edit_distance
+from nvidia_tao_deploy.predictions.text import Text, decode_attention, decode_ctc
 
 
 def plain_ctc(ids: list[int], probs: np.ndarray, classes: list[str], blank: int) -> tuple[str, np.float32, list[float]]:
@@ -121,3 +122,12 @@ def test_lists_of_transcripts(tmp_path: Path) -> None:
     gt.write_text("gone.png x\n")
     with pytest.raises(DataError, match="not one image"):
         TextLabels.from_list(tmp_path, gt, ["a"])
+
+
+def test_character_accuracy_is_by_the_longer_text() -> None:
+    metric = TextMetric()
+    for label, text in (("ab", "abcd"), ("abcd", "ab"), ("", ""), ("", "a"), ("abc", "abd")):
+        metric.update(Sample("a", (Path("a"),), label), Text(text, 1.0, np.ones(len(text), np.float32)))
+    found = metric.compute()
+    assert found["character_accuracy"] == pytest.approx((0.5 + 0.5 + 1 + 0 + 2 / 3) / 5)
+    assert found["Accuracy"] == pytest.approx(1 / 5)

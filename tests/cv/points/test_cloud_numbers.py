@@ -196,6 +196,8 @@ def test_a_point_that_rounding_puts_beside_the_grid_is_in_no_voxel() -> None:
     near = np.nextafter(np.float32(1.6), np.float32(0))
     points = np.array([[near, 0.01, 0], [0.01, 0.17, 0], [0.01, near, 0], [0.17, 0.01, 0]], np.float32)
     assert caps.inside(points).all()
+    bounds = np.array([[0, 0, -3], [0, 0, 1], [1.6, 0, 0], [0, 1.6, 0]], np.float32)
+    assert caps.inside(bounds).tolist() == [True, False, False, False]  # least is inside, greatest is not
     assert caps.kept(points).tolist() == [1, 3]
 
 
