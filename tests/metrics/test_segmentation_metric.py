@@ -138,6 +138,13 @@ def test_a_colour_file_of_grey_pixels_is_read_by_its_levels_where_no_class_has_a
         MaskCodes({0: 0}).read(tmp_path / "a.png", (3, 1))
 
 
+def test_colours_are_divided_like_grey_values(tmp_path: Path) -> None:
+    pixels = np.array([[[255, 0, 0], [254, 0, 9], [0, 255, 255]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    truth = MaskCodes({}, {(0, 0, 0): 0, (1, 0, 0): 1}, divisor=255).read(tmp_path / "a.png", (3, 1))
+    assert truth.labels.tolist() == [[1, 0, IGNORE]]
+
+
 def test_values_beyond_16_bits_have_no_class(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 1, -1, 70000]], np.int32)).save(tmp_path / "a.tif")
     truth = MaskCodes({0: 0, 1: 1}).read(tmp_path / "a.tif", (4, 1))
