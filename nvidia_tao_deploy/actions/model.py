@@ -76,7 +76,7 @@ class OpenModel:
                 f"note: {counted(len(tally.resized), 'images are')} not of the size they were annotated at, so their "
                 f"objects are not where the annotations say; the first: {tally.resized[0]}"
             )
-        refuse_nothing_read(tally)
+        refuse_nothing_read(tally, called(dataset))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.data.sample import Dataset, Sample
+from nvidia_tao_deploy.data.sample import Dataset, Sample, called
 from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError, SpecError, TaoDeployError
 from nvidia_tao_deploy.network import Decoder, Ports
 from nvidia_tao_deploy.pipeline.progress import say
@@ -109,10 +109,10 @@ def run_stream(
     with closing(numbered):
         for _, sample, prediction in numbered:
             yield sample, prediction
-    refuse_nothing_read(tally)
+    refuse_nothing_read(tally, called(dataset))
 
 
-def refuse_nothing_read(tally: Tally) -> None:
+def refuse_nothing_read(tally: Tally, what: str) -> None:
     """A run that measured nothing is an error.
 
     Raises:
@@ -120,7 +120,7 @@ def refuse_nothing_read(tally: Tally) -> None:
     """
     if not tally.images:
         name, reason = tally.skipped[0] if tally.skipped else ("the dataset", "it is empty")
-        raise DataError(f"not one image could be read; the first: {name}: {reason}")
+        raise DataError(f"none of the {what} could be read; the first: {name}: {reason}")
 
 
 def run_numbered(

@@ -136,7 +136,7 @@ def test_a_gpu_without_engines_uses_nvimagecodec(library: Library, monkeypatch: 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("maker", [nvjpeg.JpegEngines, gpu_decode.ImageCodec])
-def test_pixels_are_within_three_grey_levels_of_pillows(maker: Any) -> None:
+def test_pixels_are_within_four_grey_levels_of_pillows(maker: Any) -> None:
     if not cuda.gpu_available():
         pytest.skip("no GPU")
     driver.make_current(0)
@@ -154,6 +154,6 @@ def test_pixels_are_within_three_grey_levels_of_pillows(maker: Any) -> None:
                 got = np.empty(shape, np.uint8)
                 driver.download(got.ctypes.data, memory.pointer, got.nbytes)
                 difference = np.abs(got.astype(int) - pixels_of(file))
-                assert difference.max() <= 3
+                assert difference.max() <= 4
                 assert difference.mean() < 1
     decoder.close()

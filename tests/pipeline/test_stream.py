@@ -121,7 +121,7 @@ def test_strict_makes_an_unreadable_image_an_error() -> None:
 
 
 def test_no_readable_image_at_all_is_an_error_naming_the_first() -> None:
-    with pytest.raises(DataError, match=r"not one image could be read.*0\.png: truncated"):
+    with pytest.raises(DataError, match=r"none of the images could be read.*0\.png: truncated"):
         collect(Numbers(2, (0, 1)), Doubler())
 
 

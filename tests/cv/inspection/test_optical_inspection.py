@@ -233,7 +233,7 @@ def test_bad_tables_and_files(shell: Shell, tmp_path: Path) -> None:
         ("input_path,golden_path,object_name\n", "the table has no rows"),
         ("input_path,golden_path,object_name\nunits,golden/A,000,1,2\n", "5 cells under 3 columns"),
         ("input_path,golden_path,object_name\nunits,golden/A,\n", "no object_name"),
-        ("input_path,golden_path,object_name\nunits,golden/A,nothing\n", "not one image could be read"),
+        ("input_path,golden_path,object_name\nunits,golden/A,nothing\n", "none of the images could be read"),
         ("", "it names none"),
     ):
         board.csv.write_text(text)

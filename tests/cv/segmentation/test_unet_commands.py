@@ -376,7 +376,7 @@ def test_bad_data_is_refused(shell: Shell, tmp_path: Path) -> None:
     assert found["Mean IOU"] == pytest.approx(np.nanmean(wanted["iou"]), abs=1e-12)
     for mask in (whole := {path: path.read_bytes() for path in masks.glob("*.png")}):
         mask.write_bytes(good[:50])
-    assert "not one image could be read; the first:" in shell.refused(1, "unet", "evaluate", "-e", path)
+    assert "none of the images could be read; the first:" in shell.refused(1, "unet", "evaluate", "-e", path)
     for mask, content in whole.items():
         mask.write_bytes(content)
     for wide in ("I;16", "P"):
