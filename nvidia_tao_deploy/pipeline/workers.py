@@ -280,7 +280,7 @@ class _Children:
                     data = self._answer(data + part)
                     if part:
                         continue
-                if not self._closing:
+                if not self._closing and self._error is None:
                     self._fail()
                 return
 

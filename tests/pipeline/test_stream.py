@@ -101,6 +101,16 @@ def test_a_fixed_batch_model_gets_full_batches_and_its_padding_is_dropped() -> N
     assert session.sizes == [8, 8]
 
 
+def test_a_session_that_wants_whole_batches_gets_them_and_the_spare_rows_are_dropped() -> None:
+    session = Doubler()
+    session.whole_batches = True  # type: ignore[attr-defined]
+    assert collect(Numbers(11, (4, 9)), session) == [(i, 2.0 * i) for i in range(11) if i not in (4, 9)]
+    assert session.sizes == [4, 4, 4]
+    session.sizes.clear()
+    assert len(collect(Numbers(3), session, batch_size=8)) == 3
+    assert session.sizes == [3]  # no more than there are
+
+
 def test_a_batch_above_the_models_maximum_is_brought_within_it() -> None:
     session = Doubler(BatchLimits(1, 2))
     assert len(collect(Numbers(5), session, batch_size=64)) == 5

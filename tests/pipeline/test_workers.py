@@ -139,6 +139,25 @@ def test_a_worker_process_that_is_killed_ends_the_run_and_is_named(files: Files)
     ended(files)
 
 
+@pytest.mark.parametrize("started", [0, 2])
+def test_a_worker_process_that_cannot_be_started_ends_the_run(
+    files: Files, monkeypatch: pytest.MonkeyPatch, started: int
+) -> None:
+    from multiprocessing.context import ForkProcess
+
+    plain, left = ForkProcess.start, [started]
+
+    def start(process: ForkProcess) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        plain(process)
+
+    monkeypatch.setattr(ForkProcess, "start", start)
+    with pytest.raises(RuntimeUnavailableError, match=r"no more worker processes.*temporarily unavailable"):
+        list(stream(files, ImageTransform(), "processes"))
+
+
 def test_an_error_in_decoding_names_the_batch(files: Files) -> None:
     def fails(outputs: Any, geometries: Any) -> Any:
         raise ZeroDivisionError("no boxes")
