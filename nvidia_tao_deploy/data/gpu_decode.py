@@ -44,7 +44,7 @@ def batch_decoder() -> BatchDecoder:
     Raises:
         RuntimeUnavailableError: the package or a GPU is missing.
     """
-    _decoder()  # the backend that was asked for, also for what the engines leave
+    _package()  # the engines serve the backend that was asked for, and that has to be there
     try:
         return JpegEngines()
     except RuntimeUnavailableError:
@@ -55,6 +55,7 @@ class ImageCodec:
     """nvImageCodec: what it decodes on the GPU is copied to where it is wanted."""
 
     def __init__(self) -> None:
+        self._decoder, self._parameters, self._source = _decoder()
         self.stream = driver.Stream()
         self._images: list[Any] = []  # their memory is used again: freeing it would wait for all that the GPU does
 
@@ -62,10 +63,9 @@ class ImageCodec:
         self, files: Sequence[NDArray[np.uint8]], _widths: Sequence[int], targets: Sequence[int], /
     ) -> list[bool]:
         """See :class:`BatchDecoder`."""
-        decoder, parameters, source = _decoder()
         again = {"images": self._images[: len(files)]} if len(self._images) >= len(files) else {}
-        sources = [source(file) for file in files]
-        images = list(decoder.decode(sources, params=parameters, cuda_stream=self.stream.handle, **again))
+        sources = [self._source(file) for file in files]
+        images = list(self._decoder.decode(sources, params=self._parameters, cuda_stream=self.stream.handle, **again))
         found = [image is not None and tuple(image.shape)[2] == 3 for image in images]
         for image, target, good in zip(images, targets, found, strict=True):
             if good:
@@ -92,8 +92,7 @@ def decode_rgb(file: bytes) -> NDArray[np.uint8] | None:
     return None if image is None else np.asarray(image.cpu(), np.uint8)
 
 
-@lru_cache(maxsize=1)
-def _decoder() -> tuple[Any, Any, Any]:
+def _package() -> Any:
     try:
         from nvidia import nvimgcodec
     except ImportError as error:
@@ -110,6 +109,12 @@ def _decoder() -> tuple[Any, Any, Any]:
             where="runtime.image_backend",
             remedy="Use image_backend: opencv.",
         )
+    return nvimgcodec
+
+
+@lru_cache(maxsize=1)
+def _decoder() -> tuple[Any, Any, Any]:
+    nvimgcodec = _package()
     parameters = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.SRGB)
     # libjpeg interpolates chroma, so nvJPEG has to as well
     return nvimgcodec.Decoder(options=":fancy_upsampling=1"), parameters, nvimgcodec.CodeStream
