@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
+from nvidia_tao_deploy.graph.tensors import copy_model
+
 
 def widen(model: ModelProto) -> ModelProto:
     """The model with float32 for float16 everywhere: weights, constants, casts, inputs, outputs, inner graphs."""
-    wide = ModelProto()
-    wide.CopyFrom(model)
+    wide = copy_model(model)
     _widen(wide.graph)
     return wide
 
