@@ -67,7 +67,7 @@ class CalibrationImages:
         found = False
         size = batch_size or self.batch_size
         share = (team or Team()).share(ceil(len(self.samples) / size))
-        samples = self.samples[share.start * size : share.stop * size]
+        samples = [sample for first in share for sample in self.samples[first * size : (first + 1) * size]]
         for batch in calibration_batches(samples, self._transform, self._inputs, size, strict=self._strict):
             found = True
             yield {name: _filled(array, size) for name, array in batch.items()} if self.whole else batch

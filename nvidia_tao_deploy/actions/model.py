@@ -69,12 +69,17 @@ class OpenModel:
             return
         with closing(numbered):
             yield from progress(gather(team, dataset, numbered, tally), len(dataset), self.action, called(dataset))
+        if tally.skipped or tally.resized:  # they come as batches end, on whatever rank
+            place = {str(dataset[i].path): i for i in reversed(range(len(dataset)))}
+            for entries in (tally.skipped, tally.resized):
+                entries.sort(key=lambda entry: place[entry[0]])
         for name, reason in tally.skipped:
             say(f"skipped: {name}: {reason}")
         if tally.resized:
+            name, sizes = tally.resized[0]
             say(
                 f"note: {counted(len(tally.resized), 'images are')} not of the size they were annotated at, so their "
-                f"objects are not where the annotations say; the first: {tally.resized[0]}"
+                f"objects are not where the annotations say; the first: {name}: {sizes}"
             )
         refuse_nothing_read(tally, called(dataset))
 

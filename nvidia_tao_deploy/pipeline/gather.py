@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from heapq import merge
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample
@@ -30,10 +32,10 @@ def send_all(
     assert link is not None
     link.send(("rows", rows))  # this rank is there
     for index, sample, prediction in predictions:
-        rows.append((index, prediction if condensed is None else condensed(sample, prediction)))
-        if len(rows) >= SEND_EVERY:
+        if len(rows) >= SEND_EVERY or (rows and index > rows[-1][0] + 1):  # another batch: rank 0 waits for this one
             link.send(("rows", rows))
             rows = []
+        rows.append((index, prediction if condensed is None else condensed(sample, prediction)))
         if link.stopped():
             raise Stopped
     link.send(("rows", rows))
@@ -41,7 +43,7 @@ def send_all(
 
 
 def gather(team: Team, dataset: Dataset, own: Numbered, tally: Tally) -> Iterator[tuple[Sample, Any]]:
-    """Rank 0's part: its own pairs as they come, then those of rank 1, 2, ...; memory holds what came early.
+    """Rank 0's part: its own pairs and the others', as their indices come; memory holds what came early.
 
     Raises:
         Exception: the error that another rank ended with.
@@ -50,24 +52,24 @@ def gather(team: Team, dataset: Dataset, own: Numbered, tally: Tally) -> Iterato
     inbox: dict[int, deque[tuple[int, Any]]] = {rank: deque() for rank in range(1, team.count)}
     finished: dict[int, Tally] = {}
     present: set[int] = set()
-    while len(present) < team.count - 1:  # what ranks need to start is no part of the run's time, as with one rank
-        _take(team, inbox, finished, 0.2, present)
-    began = time.perf_counter()
-    for _, sample, prediction in own:
-        yield sample, prediction
-        while team.count > 1 and _take(team, inbox, finished, 0.0):
-            pass
-    for rank in range(1, team.count):
+
+    def theirs(rank: int) -> Numbered:
         while inbox[rank] or rank not in finished:
             while inbox[rank]:
                 index, prediction = inbox[rank].popleft()
                 tally.images += 1
-                yield dataset[index], prediction
+                yield index, dataset[index], prediction
             if rank not in finished:
                 _take(team, inbox, finished, 0.2)
-        tally.skipped += finished[rank].skipped
-        tally.resized += finished[rank].resized
-        tally.add(finished[rank])
+
+    while len(present) < team.count - 1:  # what ranks need to start is no part of the run's time, as with one rank
+        _take(team, inbox, finished, 0.2, present)
+    began = time.perf_counter()
+    for _, sample, prediction in merge(own, *map(theirs, inbox), key=itemgetter(0)):
+        yield sample, prediction
+    for other in finished.values():
+        tally.add(other)
+    if finished:
         tally.wall = time.perf_counter() - began
 
 

@@ -1,7 +1,7 @@
 """Several processes that share the images of one run: MPI ranks, or children that a run starts for its GPUs.
 
-Every rank runs a contiguous share of the batches, cut at batch boundaries so that each batch is composed as on one rank
-(and its numbers are the same to the last bit). Predictions go to rank 0, which feeds them to the one metric in the
+The ranks take the batches in turns, so that each batch is composed as on one rank (and its numbers are the same to the
+last bit) and rank 0 has use for what comes at once. Predictions go to rank 0, which feeds them to the one metric in the
 dataset's order; what a calibration saw goes there too and is merged. An error of any rank reaches rank 0, which ends
 the run with it.
 """
@@ -86,8 +86,8 @@ class Team:
         return next((int(os.environ[name]) for name in _RANKS_HERE if name in os.environ), self.count)
 
     def share(self, batches: int) -> range:
-        """The batches of this rank, contiguous, in the order of the ranks."""
-        return range(self.index * batches // self.count, (self.index + 1) * batches // self.count)
+        """The batches of this rank: the ranks take turns."""
+        return range(self.index, batches, self.count)
 
     def gpu(self, gpu_ids: list[int]) -> int:
         """The GPU of this rank: the spec's, by place on the host; without a choice, one each."""

@@ -217,13 +217,13 @@ def _loop(
         tally.wall = time.perf_counter() - began
 
 
-def _resized(done: _Done) -> Iterator[str]:
+def _resized(done: _Done) -> Iterator[tuple[str, str]]:
     """The images that were scaled or turned after they were annotated."""
     for sample, geometry in zip(done.samples, done.geometries, strict=True):
         stated = sample.meta.get("annotated_size")
         if stated is not None and stated != geometry.source_size:
             is_now, was = ("{}x{}".format(*size) for size in (geometry.source_size, stated))
-            yield f"{sample.path}: {is_now}, annotated as {was}"
+            yield str(sample.path), f"{is_now}, annotated as {was}"
 
 
 def _decoded(decode: Decoder, outputs: dict[str, NDArray[Any]], done: _Done) -> Sequence[Any]:

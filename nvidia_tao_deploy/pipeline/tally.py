@@ -19,13 +19,13 @@ class Tally:
 
     Attributes:
         images: samples that came out.
-        skipped: (file, reason) of samples that could not be read, in the dataset's order.
+        skipped: (file, reason) of samples that could not be read.
         wall: first batch asked for to last result taken.
         waiting_for_images: of the model's threads, summed.
         running: of the model's threads, summed.
         lanes: model threads (over all ranks); the two sums above are out of ``wall * lanes``.
         latencies: seconds of every run of the model.
-        resized: images whose file has another size than their annotation states, and both sizes.
+        resized: (file, both sizes) of images that have another size than their annotation states.
         transform_on: where images were resized and normalized, "cpu" or "gpu".
     """
 
@@ -37,7 +37,7 @@ class Tally:
     lanes: int = 1
     latencies: list[float] = field(default_factory=list)
     transform_on: str = "cpu"
-    resized: list[str] = field(default_factory=list)
+    resized: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def images_per_second(self) -> float:
@@ -45,7 +45,9 @@ class Tally:
         return self.images / self.wall if self.wall > 0 else float("nan")
 
     def add(self, other: Tally) -> None:
-        """Take in what another rank did at the same time; counts and skipped items are not its to give."""
+        """Take in what another rank did at the same time; the count of images is not its to give."""
+        self.skipped += other.skipped
+        self.resized += other.resized
         self.waiting_for_images += other.waiting_for_images
         self.running += other.running
         self.lanes += other.lanes

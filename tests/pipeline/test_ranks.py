@@ -136,6 +136,25 @@ def test_inference_on_ranks_writes_every_label_file_as_one_rank_does(spec: Path,
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
+def test_what_ranks_skip_is_named_in_the_datasets_order(spec: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(spec.read_text())
+    images = shutil.copytree(content["dataset"]["test_data_sources"]["image_dir"], tmp_path / "images")
+    broken = [sorted(images.iterdir())[i] for i in (1, 2, 5, 6, 10)]  # batches of two, ranks in turns: 0, 1, 0, 1, 1
+    for path in broken:
+        path.write_bytes(b"no image")
+    content["dataset"]["test_data_sources"]["image_dir"] = str(images)
+    changed = tmp_path / "spec.yaml"
+    changed.write_text(yaml.safe_dump(content))
+    said = []
+    for ranks in (1, 2, 3):
+        done = launch(changed, tmp_path / str(ranks), f"runtime.ranks={ranks}")
+        assert done.returncode == 0, done.stderr
+        said.append([line for line in done.stdout.splitlines() if "skipped: " in line])
+    assert [line.split("skipped: ")[1].split(": ")[0] for line in said[0]] == [str(path) for path in broken]
+    assert said[1] == said[2] == said[0]
+    assert measured(tmp_path / "1") == measured(tmp_path / "2") == measured(tmp_path / "3")
+
+
 @pytest.mark.parametrize("mpi", [0, pytest.param(2, marks=needs_mpi)])
 def test_an_error_of_one_rank_is_the_error_of_the_run(spec: Path, tmp_path: Path, mpi: int) -> None:
     content = yaml.safe_load(spec.read_text())
@@ -239,7 +258,7 @@ def test_an_error_of_one_rank_while_calibrating_is_the_error_of_the_run(spec: Pa
     images = tmp_path / "images"
     calibration = yaml.safe_load(spec.read_text())["gen_trt_engine"]["tensorrt"]["calibration"]
     shutil.copytree(calibration["cal_image_dir"][0], images)
-    last = sorted(images.iterdir())[-1]  # in the last rank's share
+    last = sorted(images.iterdir())[-2]  # of seven, one by one: rank 1's
     last.write_bytes(b"no image")
     words = [f"{key}=[{images}]", "strict=true", *([] if mpi else ["runtime.ranks=2"])]
     began = time.monotonic()
@@ -328,11 +347,12 @@ def test_a_rank_that_had_nothing_to_calibrate_ends_the_run() -> None:
     assert pooled(Team(), lambda _: "mine") == ["mine"]
 
 
-def test_shares_are_contiguous_and_complete() -> None:
+def test_shares_are_even_and_complete() -> None:
     for batches in range(12):
         for count in range(1, 9):
             shares = [Team(i, count).share(batches) for i in range(count)]
-            assert [number for share in shares for number in share] == list(range(batches))
+            assert sorted(number for share in shares for number in share) == list(range(batches))
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_the_launchers_variables_are_read() -> None:
@@ -404,3 +424,20 @@ def test_the_clock_starts_when_every_rank_is_there() -> None:
     tally = Tally()
     assert list(gather(team, ["sample 0", "sample 1"], own(), tally)) == [("sample 0", "a"), ("sample 1", "b")]  # type: ignore[arg-type]
     assert order[:4] == ["waits", "waits", "hears", "runs"]
+
+
+def test_rank_0_takes_predictions_in_the_datasets_order_as_they_come() -> None:
+    """What the others found is not left for the end of the run: memory, and time when nothing else works."""
+    messages = iter([(1, ("rows", [])), (1, ("rows", [(2, "c")])), (1, ("rows", [(6, "g")])), (1, ("done", Tally()))])
+    pulled: list[int] = []
+
+    def own() -> Any:
+        for index in (0, 1, 4, 5):
+            pulled.append(index)
+            yield index, f"sample {index}", "abcdefg"[index]
+
+    team = Team(0, 2, 0, SimpleNamespace(received=lambda _: next(messages, None)))  # type: ignore[arg-type]
+    found = gather(team, [f"sample {i}" for i in range(7)], own(), Tally())  # type: ignore[arg-type]
+    assert [next(found) for _ in range(3)] == [("sample 0", "a"), ("sample 1", "b"), ("sample 2", "c")]
+    assert pulled == [0, 1, 4]  # 3 could not be read
+    assert [prediction for _, prediction in found] == ["e", "f", "g"]

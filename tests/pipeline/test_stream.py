@@ -177,7 +177,7 @@ def test_images_of_another_size_than_annotated_are_named() -> None:
 
     tally = Tally()
     list(run_stream(Annotated(3), Fill(), Doubler(), PORTS, first_values, batch_size=2, tally=tally))
-    assert tally.resized == ["1.png: 1x1, annotated as 800x600"]
+    assert tally.resized == [("1.png", "1x1, annotated as 800x600")]
 
 
 def test_a_transform_on_the_gpu_is_refused_where_there_is_none() -> None:
