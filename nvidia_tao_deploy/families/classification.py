@@ -140,9 +140,11 @@ def probabilities(scores: Array) -> list[Classification]:
 
 def softmax(logits: Array) -> list[Classification]:
     """exp(x) / sum(exp(x)) of each row (n, C), in float64, shifted by the row's maximum so that nothing overflows."""
-    shifted = logits.astype(np.float64)
-    odds = np.exp(shifted - shifted.max(axis=1, keepdims=True))
-    return [Classification(row) for row in odds / odds.sum(axis=1, keepdims=True)]
+    odds = logits.astype(np.float64)
+    odds -= odds.max(axis=1, keepdims=True)
+    np.exp(odds, out=odds)
+    odds /= odds.sum(axis=1, keepdims=True)
+    return [Classification(row) for row in odds]
 
 
 def classifier(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -36,10 +37,10 @@ class TopKMetric:
                 f"the model gives {len(scores)} scores, the class list has {len(self._names)} names",
                 remedy="Check that model and class list belong together.",
             )
-        if np.isnan(scores).any():
+        best = int(scores.argmax())
+        if isnan(scores[best]):  # the first NaN, if there is one
             raise ModelError(f"the model's scores of {sample.id} hold NaN")
-        best, label = int(scores.argmax()), int(sample.target)
-        return Ranked(best, int(ranks(scores[None], np.array([label]), self._k)[0]))
+        return Ranked(best, rank(scores, int(sample.target), self._k))
 
     def update(self, sample: Sample, prediction: Classification | Ranked) -> None:
         """Take one image's scores, condensed or not."""
@@ -79,21 +80,20 @@ class Ranked(NamedTuple):
 
 
 def top_k_accuracy(scores: NDArray[np.floating], labels: Ints, k: int) -> float:
-    """Share of rows (N, C) whose label (N,) in [0, C) is among the k best scores, k at least 1, as :func:`ranks`."""
-    return float((ranks(scores, labels, k) < k).mean())
+    """Share of rows (N, C) whose label (N,) in [0, C) is among the k best scores, k at least 1, as :func:`rank`."""
+    return float(np.mean([rank(row, int(label), k) < k for row, label in zip(scores, labels, strict=True)]))
 
 
-def ranks(scores: NDArray[np.floating], labels: Ints, k: int) -> Ints:
-    """(N,) how many classes are before the row's label.
+def rank(scores: NDArray[np.floating], label: int, k: int) -> int:
+    """How many of the classes (C,) are before ``label``.
 
     Among equal scores the highest index ranks first (the contract's and scikit-learn's order), except that two
     classes at k = 1 are decided by argmax.
     """
-    if scores.shape[1] == 2 and k == 1:
-        return np.asarray(scores.argmax(axis=1) != labels, np.int64)
-    own = np.take_along_axis(scores, labels[:, None], axis=1)
-    tied_after = (scores == own) & (np.arange(scores.shape[1]) > labels[:, None])
-    return np.asarray(((scores > own) | tied_after).sum(axis=1), np.int64)
+    if len(scores) == 2 and k == 1:
+        return int(scores.argmax() != label)
+    own = scores[label]
+    return int(np.count_nonzero(scores > own) + np.count_nonzero(scores[label + 1 :] == own))
 
 
 def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> Ints:
