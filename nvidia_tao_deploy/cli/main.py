@@ -118,7 +118,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _common_flags(parser: _Parser) -> _Parser:
     default = argparse.SUPPRESS
-    names = ("-e", "--experiment_spec_file", "--experiment_spec")
+    names = ("-e", "--experiment_spec_file")  # the protobuf networks' --experiment_spec is taken as its beginning
     parser.add_argument(*names, default=default, metavar="SPEC", dest="spec_file", help="the spec file")
     parser.add_argument("--gpu_index", default=default, metavar="N|UUID", help="GPU to use, among the visible ones")
     parser.add_argument("--log_file", default=default, metavar="FILE", help="also append everything printed to FILE")

@@ -292,9 +292,9 @@ def _tell(issues: list[str], names: Sequence[object], mask: NDArray[np.bool_], w
 
 def _area(row: Mapping[str, Any], where: str) -> float | None:
     """The annotated area, None where there is none, or one that is not finite or negative."""
-    value = row.get("area", math.nan)
+    value = math.nan if row.get("area") is None else row["area"]
     if type(value) not in (int, float):
-        raise DataError(f"an annotation's area is not a number: {value!r}", where=where)
+        raise DataError(f"area is not a number: {_short(row)}", where=where)
     return float(value) if 0 <= value < math.inf else None
 
 

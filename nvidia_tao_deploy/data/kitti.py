@@ -17,8 +17,7 @@ from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import counted, read_lines, some
 from nvidia_tao_deploy.errors import DataError
 
-# Fewer fields than this cannot hold a box: name, truncation, occlusion, angle, x1, y1, x2, y2 and one more.
-_MINIMUM_FIELDS = 9
+_FIELDS_AFTER_NAME = 8  # at least: truncation, occlusion, angle, x1, y1, x2, y2 and one more
 
 
 @dataclass(frozen=True)
@@ -155,21 +154,19 @@ class KittiDetection(Listed):
 def parse_label(line: str) -> KittiObject | str:
     """One label line, or what is wrong with it.
 
-    Class names may hold blanks: the name ends where the numbers start.
+    Class names may hold blanks: the name ends where seven numbers start. Fields behind them may be anything.
     """
     fields = line.split()
-    first_number = len(fields)
-    while first_number > 1 and _is_number(fields[first_number - 1]):
-        first_number -= 1
-    numbers = fields[first_number:]
-    if len(numbers) + 1 < _MINIMUM_FIELDS:
-        return f"{len(fields)} fields, of which the last {len(numbers)} are numbers; at least 8 must be"
-    _, occlusion, _, x1, y1, x2, y2 = (float(number) for number in numbers[:7])
+    starts = range(1, len(fields) - _FIELDS_AFTER_NAME + 1)
+    first = next((i for i in starts if all(map(_is_number, fields[i : i + 7]))), None)
+    if first is None:
+        return f"a name, 7 numbers and one more field are needed: {some(fields, 20)}"
+    _, occlusion, _, x1, y1, x2, y2 = map(float, fields[first : first + 7])
     if not np.isfinite([occlusion, x1, y1, x2, y2]).all():
         return "a value is not finite"
     if x2 < x1 or y2 < y1:
         return f"the box is inverted: {x1:g} {y1:g} {x2:g} {y2:g}"
-    return KittiObject(" ".join(fields[:first_number]), (x1, y1, x2, y2), int(occlusion) != 0)
+    return KittiObject(" ".join(fields[:first]), (x1, y1, x2, y2), int(occlusion) != 0)
 
 
 def class_order(class_mapping: Mapping[str, str], *, keep_case: bool = False) -> list[str]:

@@ -94,6 +94,8 @@ def test_flags_stand_before_or_after_the_action(shell: Shell, spec: Path) -> Non
     json.loads(shell.out)
     assert shell("classification_pyt", "--gpu_index", "0", "evaluate", "--experiment_spec_file", spec) == 0
     assert "Execution status: PASS" in shell.out
+    for name in ("--experiment_spec", "--exp"):  # the protobuf networks' name, and a beginning as argparse takes it
+        assert shell("classification_pyt", "evaluate", name, spec, f"{name}={spec}") == 0, shell.err
     assert "device number" in shell.refused(2, "classification_pyt", "--gpu_index", "x", "evaluate", "-e", spec)
 
 

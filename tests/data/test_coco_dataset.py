@@ -134,17 +134,18 @@ def test_odd_boxes_and_missing_fields_are_counted_and_named(folder):
             {"id": 17, "image_id": 7, "category_id": 2, "bbox": [1, 1, 2, 5], "area": float("nan"), "iscrowd": 0}
         )
         rows.append({"id": 18, "image_id": 7, "category_id": 2, "bbox": [1, 1, 2, 5], "area": -3, "iscrowd": 0})
+        rows.append({"id": 19, "image_id": 7, "category_id": 2, "bbox": [1, 1, 2, 5], "area": None, "iscrowd": 0})
 
     dataset = load(folder, change)
     assert dataset.issues == [
         "2 annotations dropped, their box is not finite or has a negative size: 13, 14",
         "1 annotation has a box of zero area (kept: misses): 15",
         "1 annotation is outside its image (kept): 16",
-        "3 annotations have no usable 'area' (width x height): 16, 17, 18",
+        "4 annotations have no usable 'area' (width x height): 16, 17, 18, 19",
         "3 annotations have no 'iscrowd' (taken as 0): 13, 14, 16",
     ]
-    assert [a["id"] for a in dataset.raw["annotations"]] == [11, 12, 15, 16, 17, 18]
-    assert [a["area"] for a in dataset.raw["annotations"]] == [9, 4, 0, 8, 10, 10]
+    assert [a["id"] for a in dataset.raw["annotations"]] == [11, 12, 15, 16, 17, 18, 19]
+    assert [a["area"] for a in dataset.raw["annotations"]] == [9, 4, 0, 8, 10, 10, 10]
     assert dataset.raw["annotations"][3] == {
         "id": 16, "image_id": 7, "category_id": 2, "bbox": [45, 1, 2, 4], "area": 8.0, "iscrowd": 0,
     }  # fmt: skip

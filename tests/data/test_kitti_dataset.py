@@ -87,7 +87,7 @@ def test_unreadable_lines_are_named_with_their_line(make):
     assert len(dataset[0].target) == 1
     assert len(dataset.issues) == 1
     assert dataset.issues[0].startswith("3 label lines skipped: ")
-    for number, reason in ((2, "7 fields"), (3, "the box is inverted"), (4, "a value is not finite")):
+    for number, reason in ((2, "a name, 7 numbers and one more field are needed: car, 0, 0"), (3, "the box is inverted"), (4, "a value is not finite")):
         assert f"a.txt:{number}: {reason}" in dataset.issues[0]
     with pytest.raises(DataError, match=r"a\.txt:2"):
         make({"a": text}, strict=True)
@@ -98,6 +98,14 @@ def test_class_names_may_hold_blanks():
     # the name ends where the numbers start, so a number at its end is lost to the numbers
     assert parse_label(line.replace(" 2 0.00", " 0.00")) == KittiObject("traffic light", (1, 2, 3, 4), True)
     assert isinstance(parse_label("traffic light"), str)
+    assert parse_label("route 66 sign 0.5 1 0 1 2 3 4 -") == KittiObject("route 66 sign", (1, 2, 3, 4), True)
+
+
+def test_fields_behind_the_box_may_be_anything():
+    for tail in (TAIL, "0", "0 0 0 0 0 0 0 0.93 # checked", "unknown"):
+        assert parse_label(f"car 0 0 0 1 2 3 4 {tail}") == KittiObject("car", (1, 2, 3, 4), False)
+    assert isinstance(parse_label("car 0 0 0 1 2 3 4"), str)  # 8 fields
+    assert isinstance(parse_label("car 0 ? 0 1 2 3 4 0 x"), str)
 
 
 def test_folders_must_pair_and_hold_labels(make, tmp_path):
