@@ -8,7 +8,10 @@ from pydantic import Field
 
 from nvidia_tao_deploy.spec.sections import Section
 
-Mean = Annotated[list[float], Field(min_length=1, max_length=3, description="Mean per channel on the scale 0..1.")]
+Mean = Annotated[
+    list[Annotated[float, Field(le=1)]],
+    Field(min_length=1, max_length=3, description="Mean per channel on the scale 0..1."),
+]
 Std = Annotated[
     list[Annotated[float, Field(gt=0)]],
     Field(min_length=1, max_length=3, description="Deviation per channel, scale 0..1."),

@@ -117,7 +117,7 @@ def test_value_out_of_range_and_not_allowed(shell: Shell, spec: dict[str, Any], 
         ("model.head.topk=[0]", "model.head.topk[0] = 0 does not fit: it should be greater than or equal to 1"),
         ("model.head.topk=[x]", "override model.head.topk=[x]: model.head.topk[0] = 'x' does not fit"),
         ("model.head.topk=[]", "override model.head.topk=[]: [] does not fit"),
-        ("dataset.augmentation.mean=[1,2,3,4]", "dataset.augmentation.mean=[1,2,3,4]: [1, 2, 3, 4] does not fit"),
+        ("dataset.augmentation.mean=[1,1,1,1]", "dataset.augmentation.mean=[1,1,1,1]: [1, 1, 1, 1] does not fit"),
         ("dataset.augmentation.std=[1,0,1]", "dataset.augmentation.std[1] = 0 does not fit"),
     ],
 )

@@ -326,6 +326,8 @@ def test_a_model_of_another_width_than_the_class_map(shell: Shell, data: Data, t
         ("classification_tf2", {"dataset": {"image_mean": [1, 2]}}, "1 or 3"),
         ("classification_tf2", {"model": {"input_image_depth": 12}}, "16"),
         ("classification_tf2", {"evaluate": {"top_k": 0}}, "top_k"),
+        ("classification_pyt", {"dataset": {"augmentation": {"mean": [123.675, 116.28, 103.53]}}}, "on the scale 0..1"),
+        ("dino", {"dataset": {"augmentation": {"input_mean": [0.5, 0.5, 2]}}}, "input_mean[2]: 2 does not fit"),
     ],
 )
 def test_specs_that_are_wrong(shell: Shell, tmp_path: Path, network: str, wrong: Any, message: str) -> None:
