@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from repository import ROOT
@@ -13,6 +14,35 @@ sys.path.insert(0, str(ROOT))  # the samples package is not installed
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background jobs start so; the tests of Ctrl-C, and what they start, would wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+ENGINES = pytest.StashKey[Any]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--through-engines", metavar="RUNTIME", help="see tests/through_engines.py")
+
+
+@pytest.fixture(scope="session")
+def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What builds the engines, where they are asked for."""
+    runtime = request.config.getoption("--through-engines")
+    if not runtime:
+        return None
+    from through_engines import Engines
+
+    request.config.stash[ENGINES] = Engines(tmp_path_factory.mktemp("engines"), runtime)
+    return request.config.stash[ENGINES]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if ENGINES in config.stash:
+        terminalreporter.write_line(str(config.stash[ENGINES]))
+
+
+@pytest.fixture(autouse=True)
+def _through_engines(engines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engines is not None:
+        engines.install(monkeypatch)
 
 
 @pytest.fixture(scope="session")
