@@ -23,7 +23,6 @@ from nvidia_tao_deploy.graph.tensors import (
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
 ENGINE_SUFFIXES = frozenset({".engine", ".plan", ".trt"})
-ENGINE_MAGIC = (b"ptrt", b"ftrt")
 HDF5_MAGIC = b"\x89HDF"
 MAX_FILE_BYTES = 2**31  # protobuf's own limit; larger models keep their weights in external files
 EXPORT_REMEDY = "Export the model to ONNX again (the export action of its trainer) or copy the file once more."
@@ -120,7 +119,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
     elif suffix == ".uff":
         problem = "UFF models were dropped by TensorRT after version 8"
         remedy = "Export the model to ONNX instead."
-    elif head[:4] in ENGINE_MAGIC or suffix in ENGINE_SUFFIXES:
+    elif head[1:4] == b"trt" or suffix in ENGINE_SUFFIXES:
         problem = "this is a TensorRT engine, an ONNX model is needed here"
         remedy = "Give the ONNX file it was built from; gen_trt_engine leaves the prepared one beside the engine."
     elif head.startswith(HDF5_MAGIC):
