@@ -95,7 +95,7 @@ class Bench:
         self.method = self.methods[0]
         self._whole = network.dataset(self._spec, "evaluate")
         used = {path for sample in self._images.samples for path in sample.paths} if self._images else set()
-        self.dataset = Subset(self._whole, self._spec.diagnose.subset, used)
+        self.dataset = Subset(self._whole, self._spec.diagnose.subset, used, references=True)
         if not self.dataset.held_out:
             say(f"note: all {called(self._whole)} of the evaluation set were calibrated on too: losses may look small")
         self._state_file, self._key = folder / STATE, self._state_key()

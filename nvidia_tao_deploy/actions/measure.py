@@ -134,20 +134,26 @@ def per_class(metric: Any, numbers: Mapping[str, Any], dataset: Dataset) -> tupl
 class Subset:
     """At most ``count`` samples of a dataset, evenly spread over it, those with files of ``without`` left out.
 
+    With ``references``, what others are compared with (``meta["reference"]``) is all there besides.
+
     Attributes:
         held_out: whether ``without`` could be kept to; it is not where nothing else is there.
     """
 
-    def __init__(self, dataset: Dataset, count: int, without: Set[Path] = frozenset()) -> None:
+    def __init__(
+        self, dataset: Dataset, count: int, without: Set[Path] = frozenset(), *, references: bool = False
+    ) -> None:
         self._dataset = dataset
         self.root: Path | None = dataset.root
         self.called = called(dataset)
         whole = range(len(dataset))
-        kept = [i for i in whole if without.isdisjoint(dataset[i].paths)] if without else []
-        self.held_out = bool(kept) or not without
-        kept = kept or list(whole)
+        compared = {i for i in whole if dataset[i].meta.get("reference")} if references else set[int]()
+        images = [i for i in whole if i not in compared]
+        kept = [i for i in images if without.isdisjoint(dataset[i].paths)] if without else images
+        self.held_out = bool(kept)
+        kept = kept or images
         chosen = np.unique(np.linspace(0, len(kept) - 1, min(count, len(kept))).round().astype(int))
-        self._indices = [kept[i] for i in chosen]
+        self._indices = sorted({kept[i] for i in chosen} | compared)
 
     def __len__(self) -> int:
         return len(self._indices)

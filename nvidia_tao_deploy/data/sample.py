@@ -16,7 +16,8 @@ class Sample:
         id: unique in its dataset; the image id for COCO data, else the relative path.
         paths: the files of this item, in the order of the network's inputs (one for most networks).
         target: ground truth in source coordinates, of the dataset's own type; None for inference.
-        meta: facts about the item that the annotation states (e.g. ``size``: (width, height)).
+        meta: facts about the item that the annotation states (e.g. ``size``: (width, height)); ``reference``: others
+            are compared with it, so every part of the dataset needs it.
     """
 
     id: int | str

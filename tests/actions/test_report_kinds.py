@@ -194,6 +194,18 @@ def test_a_subset_leaves_out_what_was_calibrated_on() -> None:
     assert (len(everything), everything.held_out) == (10, False)
 
 
+def test_a_subset_keeps_what_its_samples_are_compared_with() -> None:
+    """The texts of a class stand between the images: without them the class has no vector."""
+
+    class Mixed(Ten):
+        def __getitem__(self, index: int, /) -> Sample:
+            return Sample(index, (Path(f"{index}.png"),), meta={"reference": index in (0, 4, 5)})
+
+    part = Subset(Mixed(), 2, {Path("9.png")}, references=True)
+    assert [part[index].id for index in range(len(part))] == [0, 1, 4, 5, 8]
+    assert len(Subset(Mixed(), 2)) == 2
+
+
 def test_blocks_are_parts_of_the_names_or_neighbours() -> None:
     resnet = [f"/layer{i}/layer{i}.{j}/conv{k}/Conv" for i in (1, 2) for j in (0, 1) for k in (1, 2, 3)]
     blocks = blocks_of(["/conv1/Conv", *resnet, "/fc/Gemm"])

@@ -53,7 +53,7 @@ def dataset(spec: Spec, action: str) -> Joined:
                     for sample in text_samples(
                         [template.replace("{}", name) for template in spec.evaluate.zero_shot.templates],
                         Path(spec.evaluate.zero_shot.images_dir, images.class_names[index]),
-                        **{"class": index},
+                        **{"class": index, "reference": True},
                     )
                 ),
                 images,
