@@ -1,4 +1,4 @@
-"""The grammar of ``key=value`` overrides: hydra's scalars, lists and blocks, without eval."""
+"""The grammar of ``key=value`` overrides: hydra's scalars, lists, blocks and escapes, without eval."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 from nvidia_tao_deploy.errors import SpecError
 
-_INT = re.compile(r"[+-]?\d(?:_?\d)*$")
+_WHOLE = r"(?:0|[1-9](?:_?\d)*)"  # 007 is text
+_INT = re.compile(rf"[+-]?{_WHOLE}$")
 _FLOAT = re.compile(
-    r"[+-]?(?:(?:\d(?:_?\d)*\.(?:\d(?:_?\d)*)?|\.\d(?:_?\d)*)(?:[eE][+-]?\d+)?|\d(?:_?\d)*[eE][+-]?\d+|inf|nan)$",
+    rf"[+-]?(?:(?:{_WHOLE}\.(?:\d(?:_?\d)*)?|\.\d(?:_?\d)*)(?:e[+-]?\d(?:_?\d)*)?|{_WHOLE}e[+-]?\d(?:_?\d)*|inf|nan)$",
     re.IGNORECASE,
 )
+_ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class _Reader:
         return found
 
     def pair(self) -> tuple[str, Any]:
-        key = self.quoted() if self.peek() in ("'", '"') else self.plain(":,}").strip()
+        key = self.quoted() if self.peek() in ("'", '"') else _unescaped(self.plain(":,}").strip())
         self.blank()
         if self.peek() != ":" or key == "":
             raise self.fail("'key: value' is expected")
@@ -141,24 +143,22 @@ class _Reader:
         return key, self.value()
 
     def quoted(self) -> str:
+        """Text between quotes; backslashes stand for themselves, but for those before a quote."""
         quote = self.peek()
-        self.at += 1
-        out = ""
-        while self.peek() != quote:
-            if not self.peek():
-                raise self.fail(f"the closing {quote} is missing")
-            if self.peek() == "\\" and self.rest[self.at + 1 : self.at + 2] in (quote, "\\"):
-                self.at += 1
-            out += self.peek()
-            self.at += 1
-        self.at += 1
-        return out
+        match = re.compile(rf"{quote}((?:[^{quote}\\]|\\.)*){quote}", re.DOTALL).match(self.rest, self.at)
+        if match is None:
+            self.at = len(self.rest)
+            raise self.fail(f"the closing {quote} is missing")
+        self.at = match.end()
+        return re.sub(rf"(\\+)(?={quote}|\Z)", lambda run: "\\" * (len(run[0]) // 2), match[1])
 
     def plain(self, stops: str) -> str:
         """Text up to a stop character; the brackets of ``${...}`` belong to the text."""
         start, depth = self.at, 0
         while self.peek() and (depth or self.peek() not in stops):
-            if self.rest.startswith("${", self.at):
+            if _ESCAPED.match(self.rest, self.at):
+                self.at += 1
+            elif self.rest.startswith("${", self.at):
                 depth += 1
                 self.at += 1
             elif depth and self.peek() == "}":
@@ -181,4 +181,8 @@ def scalar(text: str) -> Any:
         return int(word.replace("_", ""))
     if _FLOAT.match(word):
         return float(word.replace("_", ""))
-    return word
+    return _unescaped(word)
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(r"\1", text)

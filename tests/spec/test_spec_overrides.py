@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,9 @@ from nvidia_tao_deploy.spec.overrides import parse_override, parse_value
         ("[a,'b,c',[1]]", ["a", "b,c", [1]]), ("{a:1,b:[x]}", {"a": 1, "b": ["x"]}), ("{}", {}),
         ("${a.b}", "${a.b}"), ("x/${a.b}/y", "x/${a.b}/y"), ("[${a},1]", ["${a}", 1]), ("???", "???"),
         ("__import__('os')", "__import__('os')"), ("0x10", "0x10"), ("1.2.3", "1.2.3"), ("a:b", "a:b"),
+        ("007", "007"), ("01.5", "01.5"), ("1e1_0", 1e10), (r"/lr\=0.1/x", "/lr=0.1/x"), (r"a\,b", "a,b"),
+        (r"[a\,b, c\ d]", ["a,b", "c d"]), (r"{a\:b: c}", {"a:b": "c"}), (r"\\server\x", r"\server\x"),
+        (r"'C:\\x\y'", r"C:\\x\y"), (r"'a\\'", "a\\"), (r"['a\\\'b','c']", [r"a\'b", "c"]), ('"it\'s"', "it's"),
     ],
 )  # fmt: skip
 def test_values(text, value):
@@ -58,7 +62,7 @@ PLAIN = st.recursive(
 def test_json_with_quoted_keys_reads_as_itself(value):
     def quoted(item):
         if isinstance(item, str):
-            return "'" + item.replace("\\", "\\\\").replace("'", "\\'") + "'"
+            return "'" + re.sub(r"(\\+)\Z", r"\1\1", re.sub(r"(\\*)'", r"\1\1\\'", item)) + "'"
         if isinstance(item, list):
             return "[" + ",".join(quoted(entry) for entry in item) + "]"
         if isinstance(item, dict):

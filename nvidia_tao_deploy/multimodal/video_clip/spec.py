@@ -47,7 +47,11 @@ class Inference(sections.Inference):
     top_k: int = field(5, "Best matches written of each clip and text; 0: none.", ge=0)
 
 
-CHANGES = {"gen_trt_engine.tensorrt": TensorRT, "evaluate.batch_size": field(8, "Clips or queries per batch.")}
+CHANGES = {
+    "gen_trt_engine.tensorrt": TensorRT,
+    "evaluate.batch_size": field(8, "Clips or queries per batch."),
+    "model.type": "internvideo2-clip-l14",
+}
 
 
 class Spec(ImageTextSpec, network="video_clip", changes=CHANGES):
