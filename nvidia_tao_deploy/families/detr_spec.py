@@ -18,19 +18,19 @@ LARGE_VIT = ("vit_large_dinov2", "vit_large_nvdinov2")
 LARGE_VIT_WORKSPACE = 20480
 
 
-def _color(text: str) -> str:
+def _color(color: str | list[int]) -> str | list[int]:
     try:
-        parse_color(text)
+        parse_color(color)
     except SpecError as error:
         raise ValueError(str(error)) from error
-    return text
+    return color
 
 
 class Inference(sections.Inference):
     """Run a model on images."""
 
     conf_threshold: float = field(0.5, "Detections below this score are left out.", ge=0, le=1)
-    color_map: dict[str, Annotated[str, AfterValidator(_color)]] | None = field(
+    color_map: dict[str, Annotated[str | list[int], AfterValidator(_color)]] | None = field(
         None, "Colour by class name; classes without one are not drawn. null draws all."
     )
 

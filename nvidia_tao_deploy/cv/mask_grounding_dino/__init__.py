@@ -31,11 +31,13 @@ def dataset(spec: Spec, action: str) -> Dataset:
     source = SOURCES[action]
     if task(spec, action) == "VG":
         return expressions.dataset(spec, action, source)
-    if action == "evaluate" and expressions.is_lines(spec.require(f"{source}.json_file")):
+    key = f"{source}.{'json_file' if action == 'evaluate' else 'captions'}"
+    listed = spec.require(key)
+    if expressions.is_lines(listed if isinstance(listed, str) else listed[0]):
         raise SpecError(
             "JSON lines hold expressions, which are no classes",
-            where=spec.where(f"{source}.json_file"),
-            remedy=f"Set {source}.data_type to VG, or give a COCO json.",
+            where=spec.where(key),
+            remedy=f"Set {source}.data_type to VG, or give {'a COCO json' if action == 'evaluate' else 'class names'}.",
         )
     return family.dataset(spec, action)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nvidia_tao_deploy.cv.mask_grounding_dino.decode import Grounded
 from nvidia_tao_deploy.data.sample import Sample
@@ -22,12 +23,12 @@ class PhraseWriter:
 
     Args:
         out_dir: the results folder.
-        colors: phrase -> colour name, "#rrggbb" or "(r,g,b)"; phrases not in it are listed but not drawn; None: a
+        colors: phrase -> colour; phrases not in it are listed but not drawn; None: a
             colour by phrase.
         root: folder that outputs mirror.
     """
 
-    def __init__(self, out_dir: Path, colors: Mapping[str, str] | None, root: Path | None) -> None:
+    def __init__(self, out_dir: Path, colors: Mapping[str, Any] | None, root: Path | None) -> None:
         self.labels_dir, self.images_dir = out_dir / "labels", out_dir / "images_annotated"
         self._colors = colors
         self._paths = OutputPaths(root)

@@ -391,6 +391,11 @@ def test_what_does_not_fit_is_said(tmp_path: Path, shell: Shell) -> None:
     sources = case.spec["dataset"]["test_data_sources"]
     sources.update(json_file=str(case.lines()), data_type="OD")
     assert "Set dataset.test_data_sources.data_type to VG" in shell.refused(2, *case.words("evaluate"))
+    asked = case.spec["dataset"]["infer_data_sources"]
+    case.spec["dataset"]["infer_data_sources"] = {**asked, "captions": str(case.lines()), "data_type": "OD"}
+    message = shell.refused(2, *case.words("inference"))
+    assert "captions: JSON lines hold expressions" in message
+    assert "Set dataset.infer_data_sources.data_type to VG" in message
     sources["data_type"] = "VG"
     three = {name: case.outputs[name] for name in ("pred_logits", "pred_boxes", "pred_masks")}
     write_replay(case.model, three, tokens=TOKENS)

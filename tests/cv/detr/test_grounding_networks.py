@@ -170,7 +170,7 @@ def test_labels_and_pictures(network: str, tmp_path: Path, shell: Shell) -> None
     case = Case(tmp_path, network)
     names = ["car", "football", "ball"]
     case.spec["dataset"]["infer_data_sources"]["captions"] = [" car", "football", "ball "]
-    case.spec["inference"]["color_map"] = {"car": "red", "football": "lime"}
+    case.spec["inference"]["color_map"] = {"car": "red", "football": [0, 255, 0]}
     assert shell(*case.words("inference")) == 0, shell.err
     folder = tmp_path / "results" / "trt_inference"
     some = 0
