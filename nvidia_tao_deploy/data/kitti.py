@@ -64,7 +64,8 @@ class KittiDetection(Listed):
         strict: raise for what would otherwise go into ``issues`` (not for labels of other classes).
 
     Raises:
-        DataError: folders missing or not in pairs, no image has a label file, or no label names a class.
+        DataError: folders missing or not in pairs, no image has a label file, no line of them can be read, or no label
+            names a class.
     """
 
     def __init__(
@@ -100,6 +101,11 @@ class KittiDetection(Listed):
         if strict and self.issues:
             raise DataError("; ".join(self.issues), remedy="Mend the labels, or leave `strict` off.")
         self._class_ids = _class_lookup(self.class_names, class_mapping, first_class_id)
+        if not self._class_ids:
+            raise DataError(
+                f"the class mapping leads to none of the network's classes: {some(self.class_names)}",
+                remedy="Check target_class_mapping: label name -> class name.",
+            )
         self._check_names(Counter(o.name for of_image in objects for o in of_image), some(labels))
         self._samples = [
             Sample(relative_id(image, self.root), (image,), _target(of_image, self._class_ids, round_boxes))
@@ -130,6 +136,11 @@ class KittiDetection(Listed):
             parsed = [(number, parse_label(line)) for number, line in lines]
             of_files.append([item for _, item in parsed if isinstance(item, KittiObject)])
             refused += [f"{file}:{number}: {reason}" for number, reason in parsed if isinstance(reason, str)]
+        if refused and not any(of_files):
+            raise DataError(
+                f"not one label line can be read; the first: {refused[0]}",
+                remedy="A line is: name truncation occlusion angle x1 y1 x2 y2 ..., with blanks between them.",
+            )
         if refused:
             self.issues.append(f"{counted(len(refused), 'label lines skipped')}: {some(refused)}")
         return of_files

@@ -97,6 +97,17 @@ def test_unreadable_lines_are_named_with_their_line(make):
         make({"a": text}, strict=True)
 
 
+def test_labels_of_another_kind_are_refused(make):
+    with pytest.raises(DataError, match=r"not one label line can be read; the first: .*a\.txt:1: .*car,0,0"):
+        make({"a": "car,0,0,0,1,2,3,4,0\n", "b": ""})
+    assert "the label files hold no object" in make({"a": "\n", "b": ""}).issues[0]
+
+
+def test_a_mapping_to_other_classes_is_refused(make):
+    with pytest.raises(DataError, match="leads to none of the network's classes: Car, person"):
+        make({"a": f"tram 0 0 0 1 2 3 4 {TAIL}\n"}, class_mapping={"tram": "train"})
+
+
 def test_class_names_may_hold_blanks():
     line = f"traffic light 2 0.00 1 0.00 1 2 3 4 {TAIL}"
     # the name ends where the numbers start, so a number at its end is lost to the numbers
