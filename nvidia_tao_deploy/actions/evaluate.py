@@ -53,5 +53,6 @@ def evaluate(run: Run) -> dict[str, Any]:
         write_text(run.folder / name, text)
     write_json(run.folder / "results.json", results)
     say(f"Results: {run.folder / 'results.json'}")
-    run.status.record("RUNNING", "Evaluation metrics generated.", kpi=numbers)
+    kpi = {key: value for key, value in numbers.items() if not isinstance(value, dict)}  # numbers only, no blocks
+    run.status.record("RUNNING", "Evaluation metrics generated.", kpi=kpi)
     return dict(results)

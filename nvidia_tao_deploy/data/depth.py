@@ -162,7 +162,8 @@ class DepthList(Listed):
                     where=where,
                     remedy="Every line needs "
                     + ("left, right" if stereo else "image")
-                    + (", map." * with_truth or "."),
+                    + ", map" * with_truth
+                    + (" (single images: dataset.dataset_name=MonoDataset)." if stereo else "."),
                 )
         self.called = "pairs" if stereo else "images"
         samples: list[Sample] = []

@@ -33,7 +33,8 @@ def pairs(spec: Any, key: str, action: str, golden_count: int = 1) -> PairTable:
         DataError: see :class:`PairTable`.
     """
     data: PairData = spec.get(key)
-    source = "test_dataset" if action == "evaluate" and data.test_dataset.csv_path else "infer_dataset"
+    evaluated = action == "evaluate" and (data.test_dataset.csv_path or not data.infer_dataset.csv_path)
+    source = "test_dataset" if evaluated else "infer_dataset"
     table = spec.require(f"{key}.{source}.csv_path")
     files = _files(spec, key, spec.require(f"{key}.{source}.images_dir"), golden_count)
     return PairTable(table, files, labelled=action == "evaluate", strict=spec.strict)

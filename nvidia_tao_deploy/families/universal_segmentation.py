@@ -48,7 +48,8 @@ def read_label_map(path: Path | str, classes: int, *, contiguous: bool, first_id
         DataError: the file is no label map, or an id lies outside the classes or stands twice.
     """
     rows, where = read_json(path), str(path)
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and "name" in row for row in rows):
+    good = isinstance(rows, list) and all(isinstance(row, dict) and "name" in row for row in rows)
+    if not rows or not good or not all(contiguous or isinstance(row.get("id", -1), int) for row in rows):
         raise DataError("not a label map", where=where, remedy='Write [{"id": 1, "name": "person", ...}, ...].')
     found: dict[int, SegmentClass] = {}
     for place, row in enumerate(rows):

@@ -9,7 +9,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from actions.commands import Shell, write_spec
+from actions.commands import Shell, status, write_spec
 from PIL import Image
 from replay_towers import STEP, WORDS, write_model, write_sidecars
 from sklearn.metrics import ndcg_score, roc_auc_score
@@ -178,6 +178,8 @@ def test_queries_find_their_clips(tmp_path, shell, spec):
     assert shell("video_clip", "evaluate", "-e", write_spec(tmp_path / "s.yaml", spec)) == 0, shell.err
     found = json.loads((tmp_path / "out" / "trt_evaluate" / "results.json").read_text())
     assert list(found)[:4] == ["overall", "all", "easy", "overall (slice)"]
+    kpi = {key: found["overall"][key] for key in ("mAP", "recall@1", "recall@5")}
+    assert status(tmp_path / "out" / "trt_evaluate")[-1]["kpi"] == kpi
     easy = found["easy"]
     assert (easy["mAP"], easy["recall@1"], easy["auc"], easy["num_queries"], easy["gallery_size"]) == (1, 1, 1, 4, 6)
     # "six" finds b first; a#4 is as far off as any, and its other relevant clip is not in the gallery

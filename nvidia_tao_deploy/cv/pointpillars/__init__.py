@@ -23,9 +23,11 @@ from nvidia_tao_deploy.transforms.points import PointTransform, VoxelCaps
 def point_format(spec: Spec) -> PointFormat:
     """How the spec says that files are read."""
     encoding = spec.dataset.point_feature_encoding
-    features = len(encoding.src_feature_list)
-    for entry in spec.dataset.data_augmentor.aug_config_list or []:
-        features = int(entry.get("num_point_features", features))
+    key = "dataset.data_augmentor.aug_config_list"
+    given = (entry["num_point_features"] for entry in spec.get(key) or () if "num_point_features" in entry)
+    features = next(given, len(encoding.src_feature_list))
+    if not isinstance(features, int):
+        raise SpecError(f"num_point_features is {features!r}, no whole number", where=spec.where(key))
     if features < len(encoding.src_feature_list):
         raise SpecError(
             f"src_feature_list names {len(encoding.src_feature_list)} features, num_point_features is {features}",
@@ -39,16 +41,17 @@ def voxel_caps(spec: Spec) -> VoxelCaps | None:
     for entry in spec.dataset.data_processor:
         if entry.get("name") == VOXELS:
             try:
-                voxels = entry["max_number_of_voxels"]["test"]
-                return VoxelCaps(
-                    spec.dataset.point_cloud_range, [float(side) for side in entry["voxel_size"]],
-                    int(entry["max_points_per_voxel"]), int(voxels),
-                )  # fmt: skip
+                wide, deep, high = (float(side) for side in entry["voxel_size"])
+                caps = int(entry["max_points_per_voxel"]), int(entry["max_number_of_voxels"]["test"])
+                if min(wide, deep, high, *caps) <= 0:
+                    raise ValueError("not above 0")
             except (KeyError, TypeError, ValueError) as error:
                 raise SpecError(
-                    f"{VOXELS} needs voxel_size, max_points_per_voxel and max_number_of_voxels.test ({error!r})",
+                    f"{VOXELS} needs voxel_size (three sides), max_points_per_voxel and max_number_of_voxels.test "
+                    f"({error!r})",
                     where=spec.where("dataset.data_processor"),
                 ) from error
+            return VoxelCaps(spec.dataset.point_cloud_range, (wide, deep, high), *caps)
     return None
 
 

@@ -211,6 +211,10 @@ def test_annotation_files(tmp_path: Path) -> None:
     assert mono[0].id != mono[1].id
     with pytest.raises(DataError, match=r"2 left images and 1 ground-truth maps: none at .*list\.txt:3"):
         DepthList([AnnotationFile(path)], stereo=True, with_truth=True)
+    path.write_text("l.png g.png\n")  # a mono list: the default of dataset_name is StereoDataset
+    with pytest.raises(DataError) as refused:
+        DepthList([AnnotationFile(path)], stereo=True, with_truth=True)
+    assert refused.value.remedy.endswith(" (single images: dataset.dataset_name=MonoDataset).")
     path.write_text("l.png r.png g.png\nl.png\n")
     with pytest.raises(DataError, match=r"2 left images and 1 right images: none at .*list\.txt:2"):
         DepthList([AnnotationFile(path)], stereo=True, with_truth=False)

@@ -241,7 +241,7 @@ def test_bad_input_of_task_segment(shell: Shell, tmp_path: Path) -> None:
         (f"{prefix}label_transform=nrom", 2, "label_transform"),
         (f"{prefix}color_map={{0:[1,2,3]}}", 2, "color_map must name the classes 0 to 1"),
         ("task=detect", 2, "task"),
-        ("task=classify", 2, "infer_dataset.csv_path"),
+        ("task=classify", 2, "test_dataset.csv_path"),
     ):
         assert message in shell.refused(code, *base, override), override
     (tmp_path / "list/test.txt").write_text("2.png")  # one line is a list too

@@ -277,6 +277,18 @@ def test_spec(tmp_path: Path) -> None:
     augmentor = {"aug_config_list": [{"name": "gt_sampling", "num_point_features": 6}]}
     spec = load_spec(Spec, {"dataset": {"point_feature_encoding": encoding, "data_augmentor": augmentor}})
     assert point_format(spec).features == 6
+    augmentor["aug_config_list"].append({"name": "world_flip", "num_point_features": 9})  # the first one counts
+    spec = load_spec(Spec, {"dataset": {"point_feature_encoding": encoding, "data_augmentor": augmentor}})
+    assert point_format(spec).features == 6
+    for value in ("six", None):
+        wrong = load_spec(Spec, {"dataset": {"data_augmentor": {"aug_config_list": [{"num_point_features": value}]}}})
+        with pytest.raises(SpecError, match=f"num_point_features is {value!r}"):
+            point_format(wrong)
+    for sides in ([0.0, 1, 1], [1.0], 3):
+        caps = {"voxel_size": sides, "max_points_per_voxel": 2, "max_number_of_voxels": {"test": 2}}
+        processor = [{"name": "transform_points_to_voxels", **caps}]
+        with pytest.raises(SpecError, match="needs voxel_size"):
+            voxel_caps(load_spec(Spec, {"dataset": {"data_processor": processor}}))
     augmentor["aug_config_list"][0]["num_point_features"] = 4
     with pytest.raises(SpecError, match="num_point_features is 4"):
         point_format(load_spec(Spec, {"dataset": {"point_feature_encoding": encoding, "data_augmentor": augmentor}}))

@@ -761,6 +761,13 @@ def test_a_label_map_without_ids_is_a_list_of_classes_only(tmp_path: Path) -> No
             read_label_map(tmp_path / "labels.json", 2, contiguous=False, first_id=first_id)
 
 
+@pytest.mark.parametrize("content", [3, [], {"1": "a"}, ["a"], [{"id": 1}], [{"id": "1", "name": "a"}]])
+def test_what_is_no_label_map_is_refused(tmp_path: Path, content: Any) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="not a label map"):
+        read_label_map(tmp_path / "labels.json", 2, contiguous=False, first_id=1)
+
+
 def test_things_of_one_class_differ_in_shade_a_little() -> None:
     geometry = Geometry((4, 1), (4, 1), (1.0, 1.0))
     found = PanopticMap(np.array([[1, 2, 3, 4]], np.int32), np.array([0, 0, 0, 1]), geometry)
