@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvidia_tao_deploy.actions.calibrate import QUANTIZED, CalibrationImages, calibration_facts, find_scales
 from nvidia_tao_deploy.data.text import some
-from nvidia_tao_deploy.errors import BuildError
+from nvidia_tao_deploy.errors import BuildError, DataError
 from nvidia_tao_deploy.network import Network, Ports
 from nvidia_tao_deploy.pipeline.ranks import Team
 from nvidia_tao_deploy.transforms.transform import Transform
@@ -208,9 +208,9 @@ def _older_opset(prepared: Prepared, backend: Backend) -> None:
 
 
 def images_of(network: Network, spec: Any, prepared: Prepared) -> CalibrationImages | None:
-    """All calibration images for a quantized build, a few for the checks of the others; None where none are named.
+    """All calibration images for a quantized build, a few for the checks of the others; None where none are there.
 
-    A build whose scales come from a cache, a tensorfile or QAT can do without images.
+    A build whose scales come from a cache, a tensorfile or QAT, or that needs none, can do without images.
     """
     from nvidia_tao_deploy.engine.profiles import static_batch
     from nvidia_tao_deploy.graph.load import model_inputs
@@ -220,10 +220,17 @@ def images_of(network: Network, spec: Any, prepared: Prepared) -> CalibrationIma
     quantized = options.data_type in QUANTIZED
     elsewhere = any(name and Path(name).is_file() for name in (calibration.cal_cache_file, calibration.cal_data_file))
     elsewhere = elsewhere or bool(calibration.cal_json_file and not calibration.force_ptq)
-    if not calibration.cal_image_dir and (not quantized or elsewhere):
+    needed = quantized and not elsewhere
+    if not calibration.cal_image_dir and not needed:
         return None
     limit = None if quantized else PARITY_BATCHES * calibration.cal_batch_size
-    images = CalibrationImages(network, spec, prepared.transform, prepared.ports, limit)
+    try:
+        images = CalibrationImages(network, spec, prepared.transform, prepared.ports, limit)
+    except DataError as error:  # specs are carried to machines without the images
+        if needed:
+            raise
+        prepared.notes.append(f"goes on without calibration images: {error.what} ({error.where or 'cal_image_dir'})")
+        return None
     fixed = static_batch(model_inputs(prepared.model))
     if fixed is not None and fixed != images.batch_size:
         if quantized:

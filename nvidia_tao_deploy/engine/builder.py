@@ -81,7 +81,7 @@ def build_plan(plan: BuildPlan, backend: Backend, emit: Emit, batches: implicit.
         raise _parser_failure(trt, parser, plan)
     config = configure(backend, builder, network, plan, errors, emit)
     pin_layers(trt, network, plan, emit)
-    cache = attach_timing_cache(config, plan, emit)
+    cache = attach_timing_cache(config, plan, emit) if backend.features.timing_cache else None
     calibrator = None
     if plan.calibrator is not None:
         calibrator, note = implicit.make_calibrator(trt, plan, batches)

@@ -198,10 +198,8 @@ def _option_problems(options: BuildOptions, backend: Backend, weak: bool, notes:
         if asked and not offered:
             problems.append((f"{here} no {what}.", remedy))
 
-    need(
-        options.timing_cache is not None, features.timing_cache, "timing cache (it builds in seconds without)",
-        "Leave timing_cache empty.",
-    )  # fmt: skip
+    if options.timing_cache is not None and not features.timing_cache:
+        notes.append(f"{here} no timing cache (it builds in seconds without): timing_cache is not used")
     need(options.optimization_level is not None, features.optimization_level, "builder_optimization_level (8.6 on).")
     need(options.max_aux_streams is not None, features.max_aux_streams, "max_aux_streams (8.6 on).")
     need(

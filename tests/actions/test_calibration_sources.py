@@ -188,6 +188,20 @@ def test_a_cache_that_does_not_fit_is_refused_without_images(job: Job) -> None:
     assert "cal_image_dir" in message
 
 
+def test_images_that_are_gone_stop_only_what_needs_them(job: Job) -> None:
+    gone = f"{CALIBRATION}.cal_image_dir=/nowhere"
+    job.refused(gone)
+    job.build(gone, "gen_trt_engine.tensorrt.data_type=fp16", "gen_trt_engine.timing_cache=no/timing.cache")
+    assert "timing_cache is not used" in job.said
+    assert "without calibration images: no such image folder" in job.said
+    job.build()
+    scales = job.scales()
+    for override in (gone, f"{CALIBRATION}.cal_batches=1000"):
+        job.build(override)
+        assert "without calibration images" in job.said
+        assert job.scales() == scales
+
+
 def test_a_cache_of_tensorrt_8_becomes_scales(job: Job) -> None:
     tensors = job.tensors()
     table = {name: 0.01 * (i + 1) for i, name in enumerate(tensors)}
@@ -340,7 +354,6 @@ def test_a_parity_limit_fails_the_build(job: Job) -> None:
         ("gen_trt_engine.tensorrt.version_compatible=true", "no version compatible engines"),
         ("gen_trt_engine.tensorrt.hardware_compatibility=ampere_plus", "no hardware compatibility ampere_plus"),
         ("gen_trt_engine.tensorrt.dla_core=0", "no DLA"),
-        ("gen_trt_engine.timing_cache=timing.cache", "no timing cache"),
         ("gen_trt_engine.tensorrt.refittable=true", "need a GPU"),
         ("gen_trt_engine.tensorrt.compute_capabilities=['9.0']", "compute capability 9.0"),
         (f"{CALIBRATION}.method=percentile {CALIBRATION}.quantizer=modelopt", "no calibration method 'percentile'"),

@@ -197,7 +197,6 @@ def test_precision_must_be_in_the_graph(tmp_path: Path) -> None:
         ({"version_compatible": True}, "version compatible"),
         ({"hardware_compatibility": "ampere_plus"}, "hardware compatibility"),
         ({"dla_core": 0, "precision": "fp32"}, "no DLA"),
-        ({"timing_cache": Path("t.cache")}, "no timing cache"),
         ({"refit": True}, "need a GPU"),
         ({"layer_precisions": {"conv1": "fp16"}}, "stand in the graph"),
     ],

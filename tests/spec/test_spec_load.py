@@ -329,3 +329,12 @@ def test_importing_the_models_imports_no_parser():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_profile_out_of_order_is_blamed_on_what_the_command_line_said(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text("gen_trt_engine:\n  tensorrt:\n    min_batch_size: 1\n    max_batch_size: 8\n")
+    text = "gen_trt_engine.tensorrt.opt_batch_size=9"
+    with pytest.raises(SpecError) as caught:
+        load_spec(RtdetrSpec, path, [text])
+    assert caught.value.where == f"override {text}"
