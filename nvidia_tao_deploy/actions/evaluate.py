@@ -53,6 +53,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         write_text(run.folder / name, text)
     write_json(run.folder / "results.json", results)
     say(f"Results: {run.folder / 'results.json'}")
-    kpi = {key: value for key, value in numbers.items() if not isinstance(value, dict)}  # numbers only, no blocks
+    kpi = metric.kpi() if hasattr(metric, "kpi") else numbers
+    kpi = {key: value for key, value in kpi.items() if not isinstance(value, dict)}  # numbers only, no blocks
     run.status.record("RUNNING", "Evaluation metrics generated.", kpi=kpi)
     return dict(results)

@@ -10,8 +10,9 @@ from nvidia_tao_deploy.data.sample import Sample
 class Metric(Protocol):
     """Collects predictions against targets; the order of updates is the dataset's.
 
-    A metric may also have ``files() -> {name: text}``: what evaluate leaves beside results.json; and
-    ``condensed(sample, prediction)``: the little that ``update``, which takes it too, needs of a large prediction.
+    A metric may also have ``files() -> {name: text}``: what evaluate leaves beside results.json;
+    ``kpi() -> {key: number}``: what status.json holds instead of the results; and ``condensed(sample, prediction)``:
+    the little that ``update``, which takes it too, needs of a large prediction.
     """
 
     def update(self, sample: Sample, prediction: Any) -> None:

@@ -75,17 +75,21 @@ class MergedMasks:
         }
         return values
 
-    def files(self) -> dict[str, str]:
-        """latest_results.json, the established summary."""
+    def kpi(self) -> dict[str, float]:
+        """The established headlines, all in percent."""
         numbers = self.compute()
-        summary = {
-            "timestamp": datetime.now(timezone.utc).strftime("%Y%m%d_%H%M%S"),
-            "task_type": "VG",
-            **{key: numbers[key] for key in ("gIoU", "cIoU", "mAP50", "mAP", *(f"Pr@{t}" for t in PRECISIONS))},
+        return {
+            **{key: numbers[key] for key in ("gIoU", "cIoU", "mAP50", "mAP")},
             "accuracy": 100 * numbers["accuracy"],
             "mean_iou": 100 * numbers["mean_iou"],
+            **{f"Pr@{t}": numbers[f"Pr@{t}"] for t in PRECISIONS},
             "num_samples": numbers["num_images"],
         }
+
+    def files(self) -> dict[str, str]:
+        """latest_results.json, the established summary."""
+        now = datetime.now(timezone.utc).strftime("%Y%m%d_%H%M%S")
+        summary = {"timestamp": now, "task_type": "VG", **self.kpi()}
         return {"latest_results.json": json.dumps(summary, indent=2) + "\n"}
 
     def report(self) -> str:
