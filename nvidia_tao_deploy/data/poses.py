@@ -91,6 +91,8 @@ class PoseFolder(Listed):
         if planes:
             ground = _entry(tree, "AR_data", path)
             plane = np.stack([_numbers(ground, key, (3,), path) for key in ("plane_center", "plane_normal")])
+            if not plane[0] @ plane[1]:
+                raise DataError("the ground of 'AR_data' has no normal, or goes through the camera", where=str(path))
         truth = PoseTruth(
             size,
             _numbers(camera, "camera_projection_matrix", (4, 4), path),

@@ -157,6 +157,7 @@ def spec(tmp_path):
     ]
     gallery = [{"chunk_id": f"set/a#{k}"} for k in (3, 1, 0, 2, 4)] + [{"chunk_id": "set/b#0"}]
     queries = [{"query": WORDS[k], "relevant_clip_ids": [f"set/a#{k}"], "slice": "easy"} for k in range(4)]
+    queries[0]["relevant_clip_ids"] = "set/a#0"  # one text is one clip, not its letters
     queries += [
         {"query": "six", "relevant_clip_ids": ["set/b#0", "set/a#4", "gone/x#0"], "slice": "overall"},
         {"query": "five", "relevant_clip_ids": ["gone/x#0"]},
@@ -231,6 +232,10 @@ def test_bad_files_are_refused(tmp_path, shell, spec):
     assert "5 clips are not in the metadata: set/a#3, set/a#1, set/a#2 and 2 more" in error
     metadata.write_text('[{"dataset": "s", "video_id": "a", "video_path": "x", "chunks": [{"start_frame": "one"}]}]')
     assert "could not convert string to float: 'one'" in shell.refused(1, "video_clip", "evaluate", "-e", file)
+    metadata.write_text(
+        '[{"dataset": "s", "video_id": "a", "video_path": "x", "chunks": [{"end_time_sec": Infinity}]}]'
+    )
+    assert "inf is no time or frame" in shell.refused(1, "video_clip", "evaluate", "-e", file)
     metadata.write_text('{"rows": []}')
     assert "not a list of videos" in shell.refused(1, "video_clip", "evaluate", "-e", file)
     spec["dataset"]["val"]["video_rot"] = "x"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ class Gallery(Listed):
             clips = {
                 f"{video['dataset']}/{video['video_id']}#{chunk.get('chunk_index', 0)}": (
                     str(video["video_path"]),
-                    {key: None if chunk.get(key) is None else float(chunk[key]) for key in WINDOW},
+                    {key: _finite(chunk.get(key)) for key in WINDOW},
                 )
                 for video in videos
                 for chunk in video["chunks"]
@@ -67,7 +68,7 @@ class Gallery(Listed):
         try:
             names = [str(entry["chunk_id"]) for entry in wanted["gallery"]]
             queries = [
-                (str(q["query"]), {str(i) for i in q["relevant_clip_ids"]}, str(q.get("slice") or "all"))
+                (str(q["query"]), _ids(q["relevant_clip_ids"]), str(q.get("slice") or "all"))
                 for q in (wanted["queries"] if with_queries else ())
             ]
         except (TypeError, KeyError, AttributeError) as error:
@@ -103,6 +104,16 @@ class Gallery(Listed):
                 (sample,) = text_samples([text], Path(gt_queries), slice=group)
                 samples.append(Sample(text, sample.paths, relevant & set(names), sample.meta))
         self._samples = samples
+
+
+def _finite(value: Any) -> float | None:
+    if value is not None and not math.isfinite(float(value)):
+        raise ValueError(f"{value} is no time or frame")
+    return None if value is None else float(value)
+
+
+def _ids(given: Any) -> set[str]:
+    return {given} if isinstance(given, str) else {str(clip) for clip in given}
 
 
 def _path(text: str, root: Path | str | None, prefixes: Mapping[str, str]) -> Path:

@@ -276,12 +276,15 @@ def test_bad_input(shell: Shell, data: Path) -> None:
 
 
 def test_the_ground_is_needed_for_relative_sizes_only(shell: Shell, data: Path) -> None:
-    for path in (data / "images").rglob("*.json"):
-        content = json.loads(path.read_text())
-        del content["AR_data"]
-        path.write_text(json.dumps(content))
     spec = write_spec(data / "s.yaml", tree(data))
-    assert "'AR_data'" in shell.refused(1, "centerpose", "evaluate", "-e", spec)
+    for ground, message in (
+        ({"plane_center": [1, 2, 3], "plane_normal": [0, 0, 0]}, "no normal"),
+        (None, "no 'AR_data'"),
+    ):
+        for path in (data / "images").rglob("*.json"):
+            content = {**json.loads(path.read_text()), "AR_data": ground}
+            path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+        assert message in shell.refused(1, "centerpose", "evaluate", "-e", spec)
     assert shell("centerpose", "evaluate", "-e", spec, "dataset.use_absolute_scale=true") == 0, shell.err
 
 
