@@ -239,9 +239,10 @@ class _Reading:
             place = key
             if key not in self.places or isinstance(detail["input"], (dict, Section)):
                 inner = [f"{key}.{word}".lstrip(".") for word in message.split()]
-                named = [word for word in inner if word in self.places] or [key]
+                given_here = [word for word in inner if word in self.places] or [key]
                 # What the command line said is what was tried last.
-                place = next((word for word in named if self.where(word).startswith(("override", "command"))), named[0])
+                late = (word for word in given_here if self.where(word).startswith(("override", "command")))
+                place = next(late, given_here[0])
             return SpecError(message, where=self.where(place))
         given = detail["input"]
         shown = short(given) if isinstance(given, list) else repr(given) if not isinstance(given, dict) else "a block"
