@@ -28,6 +28,8 @@ from nvidia_tao_deploy.spec.sections import NetworkSpec
 from nvidia_tao_deploy.transforms.image import Color, ImageTransform, Layout
 from nvidia_tao_deploy.transforms.normalize import CAFFE_MEAN_BGR, CAFFE_MEAN_GREY, CAFFE_MEAN_GREY_16, IMAGENET_MEAN
 
+LOOSE = 1e-2  # of a softmax in reduced precision
+
 
 @dataclass(frozen=True)
 class ClassNames:
@@ -134,7 +136,12 @@ def writer(folder: Path, classes: ClassNames, width: int | None) -> Classificati
 
 
 def probabilities(scores: Array) -> list[Classification]:
-    """Rows (n, C) that are probabilities already."""
+    """Rows (n, C) that are probabilities already; ModelError where they cannot be."""
+    if (scores < -LOOSE).any() or (scores > 1 + LOOSE).any():
+        raise ModelError(
+            f"the model's scores lie in {scores.min():.3g} to {scores.max():.3g}, probabilities are needed",
+            remedy="Check that the file was exported for this network; classification_pyt takes logits.",
+        )
     return [Classification(row) for row in scores.astype(np.float64)]
 
 

@@ -125,6 +125,16 @@ def test_tf1_looks_at_five_classes_unless_told(shell: Shell, data: Data, tmp_pat
     assert data.right(3) < results(tmp_path / "out" / "trt_evaluate")["top_k_accuracy"] == 1
 
 
+@pytest.mark.parametrize("action", ["evaluate", "inference"])
+def test_logits_are_no_probabilities(shell: Shell, data: Data, tmp_path: Path, action: str) -> None:
+    model = data.model(data.caffe(), scores=np.log(data.scores))  # as classification_pyt exports them
+    (tmp_path / "s.txt").write_text("model_config { }")
+    words = ("-e", tmp_path / "s.txt", "-m", model, "-i", data.images, "-c", data.map, "-r", tmp_path / "out")
+    message = shell.refused(1, "classification_tf1", action, *words)
+    assert "the model's scores lie in -" in message
+    assert "classification_pyt takes logits" in message
+
+
 def test_tf1_inference_writes_the_table_of_the_contract(shell: Shell, data: Data, tmp_path: Path) -> None:
     model = data.model(data.caffe(), batch=4)  # a fixed batch, the last one short
     text = tmp_path / "experiment.txt"
