@@ -8,7 +8,7 @@ from typing import Any
 from nvidia_tao_deploy.actions.verbs import verbs
 from nvidia_tao_deploy.cv.visual_changenet import classify, segment
 from nvidia_tao_deploy.cv.visual_changenet.spec import Spec
-from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.errors import ModelError, SpecError
 from nvidia_tao_deploy.families.images import batch_size_or
 from nvidia_tao_deploy.network import Decoder, Network, Port, Ports, expect
 from nvidia_tao_deploy.runtime.session import TensorInfo
@@ -39,7 +39,13 @@ def bind(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Ports:
 
 
 def task(spec: Spec) -> Any:
-    """The module of the spec's task."""
+    """The module of the spec's task; SpecError where the data are the other's, as in the published classify specs."""
+    if spec.task == "segment" and spec.dataset.model_fields_set == {"classify"}:
+        raise SpecError(
+            "the task is segment, and the data are those of task classify",
+            where=spec.where("task"),
+            remedy="Set task: classify.",
+        )
     return segment if spec.task == "segment" else classify
 
 

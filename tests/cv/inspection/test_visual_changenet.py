@@ -367,6 +367,8 @@ def test_classify_scores_and_reports(shell: Shell, tmp_path: Path, module: str, 
     results = json.loads((tmp_path / "out/trt_evaluate/results.json").read_text())
     truth = np.arange(6) % 2 == 0
     assert results["total_accuracy"] == pytest.approx(100 * np.mean((expected > 0.9) == truth))
+    unset = write_spec(tmp_path / "u.yaml", {key: value for key, value in units.tree(model).items() if key != "task"})
+    assert "Set task: classify" in shell.refused(2, "visual_changenet", "evaluate", "-e", unset)
     other = "learnable" if module == "euclidean" else "euclidean"
     override = f"model.classify.difference_module={other}"
     code = 2 if golden > 1 else 1  # a distance is to one golden image
