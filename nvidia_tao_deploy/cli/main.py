@@ -152,6 +152,13 @@ def _execute(command: argparse.Namespace) -> None:
     with ExitStack() as stack:
         if command.log_file:
             stack.enter_context(_tee(Path(command.log_file)))
+        if (job := os.environ.get("JOB_ID")) and _leads():
+            # The established services read a job's output there; a run does not fail over it.
+            log = Path(os.environ.get("TAO_MICROSERVICES_TTY_LOG") or "/results") / job / "microservices_log.txt"
+            try:
+                stack.enter_context(_tee(log, "JOB_ID"))
+            except UsageError as error:
+                print(f"note: {error}", file=sys.stderr)
         out = sys.stdout
         if command.json:
             stack.enter_context(redirect_stdout(sys.stderr))
@@ -273,13 +280,13 @@ def _default_specs(command: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _tee(path: Path) -> Iterator[None]:
+def _tee(path: Path, where: str = "--log_file") -> Iterator[None]:
     """Everything printed also goes to ``path``, appended."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         log = path.open("a", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", where="--log_file") from error
+        raise UsageError(f"cannot write {path}: {error.strerror}", where=where) from error
     with log, redirect_stdout(_Tee(sys.stdout, log)), redirect_stderr(_Tee(sys.stderr, log)):
         yield
 

@@ -48,7 +48,7 @@ def provide_image(engine: Engine, reference: str) -> str:
         if pull.returncode:
             raise ContainerError(
                 f"cannot pull {reference}: {pull.stderr.strip()}",
-                remedy=f"Check the digest in the manifest, the network, and {engine.name} login for that registry.",
+                remedy=f"Check its name and tag or digest, the network, and {engine.name} login for that registry.",
             )
         details = _inspect(engine, reference)
     if details is None:

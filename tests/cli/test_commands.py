@@ -108,6 +108,20 @@ def test_log_file_gets_what_the_terminal_gets(shell: Shell, spec: Path, tmp_path
     assert log.read_text().startswith("Trt_evaluate results")
 
 
+def test_a_services_job_finds_its_log(
+    shell: Shell, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOB_ID", "17")
+    monkeypatch.setenv("TAO_MICROSERVICES_TTY_LOG", str(tmp_path))
+    assert shell("classification_pyt", "evaluate", "-e", spec, "--log_file", tmp_path / "own.txt") == 0
+    log = tmp_path / "17" / "microservices_log.txt"
+    assert "Execution status: PASS" in log.read_text()
+    assert log.read_text() == shell.out == (tmp_path / "own.txt").read_text()
+    monkeypatch.setenv("TAO_MICROSERVICES_TTY_LOG", str(spec))
+    assert shell("classification_pyt", "evaluate", "-e", spec) == 0
+    assert "note: JOB_ID: cannot write" in shell.err
+
+
 def test_overrides_stand_anywhere_and_win(shell: Shell, spec: Path, tmp_path: Path) -> None:
     words = (f"results_dir={tmp_path / 'other place'}", "-e", spec, "dataset.batch_size=3", "--json")
     assert shell("classification_pyt", "evaluate", *words, "model.head.topk=[3]") == 0
