@@ -152,7 +152,8 @@ def trained_as(spec: ImageTextSpec, model: Path | None) -> tuple[str, bool] | No
         content = yaml.safe_load(read_text(path))["model"]
         return str(content["type"]).lower(), bool(content.get("canonicalize_text", False))
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"no configuration with model.type: {error!r}", where=str(path)) from error
+        what = " ".join(f"{type(error).__name__} {error}".split())
+        raise DataError(f"no configuration with model.type: {what}", where=str(path)) from error
 
 
 def refuse_unknown(spec: ImageTextSpec, model: Path | None) -> None:

@@ -358,7 +358,15 @@ def test_what_is_missing_is_named(tmp_path, shell, spec):
 
 
 def test_a_model_without_sidecars_is_refused(tmp_path, shell, spec):
-    (tmp_path / "export" / "replay_config.yaml").unlink()
+    config = tmp_path / "export" / "replay_config.yaml"
+    for text, message in (
+        ("model: [1", "ParserError while parsing a flow sequence in"),
+        ("model: {}", "KeyError 'type'"),
+    ):
+        config.write_text(text)
+        told = refusal(shell, tmp_path, spec, "evaluate", code=1)
+        assert f"no configuration with model.type: {message}" in told
+    config.unlink()
     assert "preprocessing is not known" in refusal(shell, tmp_path, spec, "evaluate")
     spec["model"] = {"type": "siglip-replay"}
     shutil.rmtree(tmp_path / "export" / "replay_tokenizer")
