@@ -78,7 +78,8 @@ COMMON: tuple[Drift, ...] = (
     Drift("enc_key", "encryption_key"),
     Drift("gpu_ids", why="each action has its own gpu_ids"),
     Drift("num_gpus", why="each action has its own gpu_ids"),
-    Drift("num_nodes", why="one GPU is used"),
+    Drift("num_nodes", why="the GPUs of one machine are used"),
+    Drift("hydra", why="folders and logs are those of results_dir and --log_file"),
     *(Drift(f"model.input_{axis}", why=SHAPE) for axis in ("width", "height", "channel")),
 )
 """Rules for every network, wherever the old key is unknown today."""

@@ -141,6 +141,10 @@ class _Reading:
             if isinstance(container, dict) and key not in container:
                 raise SpecError(f"there is no key '{key}' to remove", where=place)
             del container[key]
+        elif override.path == ("gpu_ids",) and self.is_key("gpu_ids"):
+            # The TF2 networks' own gpu_ids is training's in a file; as an override it always chose the device too.
+            for action in ("evaluate", "inference"):
+                self.take_value((action, "gpu_ids"), override.value, place)
         else:
             self.take_value(override.path, override.value, place, added=override.added)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import ClassVar
 
 import pytest
@@ -95,6 +96,14 @@ def test_an_older_key_as_override_wins_over_the_file():
     spec = load_spec(RtdetrSpec, source, ["gen_trt_engine.tensorrt.calibration.cal_num_batches=5"])
     assert spec.gen_trt_engine.tensorrt.calibration.cal_batches == 5
     assert len(spec.notes) == 1
+
+
+def test_what_only_the_established_launcher_read():
+    model = import_module("nvidia_tao_deploy.cv.classification_tf2").NETWORK.spec
+    assert load_spec(model, {"gpu_ids": [0, 1, 2]}).evaluate.gpu_ids == [0]
+    spec = load_spec(model, {"gpu_ids": [0, 1, 2]}, ["gpu_ids=[1]", "hydra.run.dir=/tmp"])
+    assert (spec.evaluate.gpu_ids, spec.inference.gpu_ids) == ([1], [1])
+    assert [note for note in spec.notes if "no longer used: hydra" in note]
 
 
 def test_the_new_key_counts_when_a_file_has_both():
