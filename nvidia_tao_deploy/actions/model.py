@@ -63,6 +63,7 @@ class OpenModel:
             strict=self.spec.strict,
             tally=tally,
             batches=team.share(ceil(len(dataset) / batch_size)) if team.count > 1 else None,
+            ready=team.meet,
         )
         if not team.leads:
             send_all(team, numbered, tally, getattr(metric, "condensed", None))

@@ -30,7 +30,6 @@ def send_all(
     link = team.link
     rows: list[tuple[int, Any]] = []
     assert link is not None
-    link.send(("rows", rows))  # this rank is there
     for index, sample, prediction in predictions:
         if len(rows) >= SEND_EVERY or (rows and index > rows[-1][0] + 1):  # another batch: rank 0 waits for this one
             link.send(("rows", rows))
@@ -51,7 +50,6 @@ def gather(team: Team, dataset: Dataset, own: Numbered, tally: Tally) -> Iterato
     """
     inbox: dict[int, deque[tuple[int, Any]]] = {rank: deque() for rank in range(1, team.count)}
     finished: dict[int, Tally] = {}
-    present: set[int] = set()
 
     def theirs(rank: int) -> Numbered:
         while inbox[rank] or rank not in finished:
@@ -62,15 +60,12 @@ def gather(team: Team, dataset: Dataset, own: Numbered, tally: Tally) -> Iterato
             if rank not in finished:
                 _take(team, inbox, finished, 0.2)
 
-    while len(present) < team.count - 1:  # what ranks need to start is no part of the run's time, as with one rank
-        _take(team, inbox, finished, 0.2, present)
-    began = time.perf_counter()
     for _, sample, prediction in merge(own, *map(theirs, inbox), key=itemgetter(0)):
         yield sample, prediction
     for other in finished.values():
         tally.add(other)
     if finished:
-        tally.wall = time.perf_counter() - began
+        tally.wall = time.perf_counter() - tally.began
 
 
 class Given(Exception):  # noqa: N818 - not an error
@@ -114,16 +109,13 @@ def _take(
     inbox: dict[int, deque[tuple[int, Any]]],
     finished: dict[int, Any],
     timeout: float,
-    heard: set[int] | None = None,
 ) -> bool:
-    """Take in the next message, if there is one in time; its sender is added to ``heard``."""
+    """Take in the next message, if there is one in time."""
     assert team.link is not None
     received = team.link.received(timeout)
     if received is None:
         return False
     rank, (kind, content) = received
-    if heard is not None:
-        heard.add(rank)
     if kind == "error":
         raise content
     if kind == "done":

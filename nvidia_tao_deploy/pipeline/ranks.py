@@ -30,6 +30,7 @@ _LAUNCHERS = (
     ("PMIX_RANK", "PMIX_SIZE", "PMIX_LOCAL_RANK"),
 )
 _RANKS_HERE = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+HERE, GO = "here", "go"  # ranks meet before the first batch
 GRACE_SECONDS = 5.0  # for the others to end by themselves after a failure
 
 
@@ -42,6 +43,13 @@ class Stopped(SystemExit):
 
 class Link(Protocol):
     """Messages between rank 0 and the others."""
+
+    def meet(self) -> None:
+        """Wait until every rank is here; rank 0 goes on, too, where one has something else to say.
+
+        Raises:
+            Stopped: on the others: rank 0 ended the run.
+        """
 
     def send(self, message: Any) -> None:
         """To rank 0, without waiting for it to listen."""
@@ -84,6 +92,11 @@ class Team:
     def here(self) -> int:
         """Ranks on this host, which share its cores."""
         return next((int(os.environ[name]) for name in _RANKS_HERE if name in os.environ), self.count)
+
+    def meet(self) -> None:
+        """Wait for the other ranks of the run; raises as :class:`Link`."""
+        if self.link is not None:
+            self.link.meet()
 
     def share(self, batches: int) -> range:
         """The batches of this rank: the ranks take turns."""
@@ -209,6 +222,7 @@ class _Children:
     def __init__(self, children: list[tuple[subprocess.Popen[bytes], Any]]) -> None:
         self._children = children
         self._inbox: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        self._here = threading.Semaphore(0)
         self._finished: set[int] = set()
         for rank, (_, connection) in enumerate(children, 1):
             threading.Thread(target=self._listen, args=(rank, connection), daemon=True).start()
@@ -216,10 +230,21 @@ class _Children:
     def _listen(self, rank: int, connection: Any) -> None:
         while True:
             try:
-                self._inbox.put((rank, connection.recv()))
+                message = connection.recv()
             except (EOFError, OSError):
                 self._inbox.put((rank, ("gone", None)))
                 return
+            if message == HERE:
+                self._here.release()
+            else:
+                self._inbox.put((rank, message))
+
+    def meet(self) -> None:
+        for _ in self._children:
+            while not self._here.acquire(timeout=0.02):
+                if not self._inbox.empty():
+                    return
+        self._tell(GO)
 
     def send(self, message: Any) -> None:
         raise AssertionError(f"rank 0 listens: {message}")
@@ -244,9 +269,12 @@ class _Children:
         )
 
     def stop(self) -> None:
+        self._tell("stop")
+
+    def _tell(self, word: str) -> None:
         for _, connection in self._children:
             with suppress(OSError):
-                connection.send("stop")
+                connection.send(word)
 
     def stopped(self) -> bool:
         return False
@@ -266,17 +294,25 @@ class ChildLink:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._stopped = threading.Event()
+        self._go, self._stopped = threading.Event(), threading.Event()
         self._closing = False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         with suppress(EOFError, OSError):
-            self._connection.recv()
+            while self._connection.recv() == GO:
+                self._go.set()
         self._stopped.set()
+        self._go.set()
         if not self._closing:
             time.sleep(GRACE_SECONDS)  # the loop ends at the next image, unless it hangs
             os._exit(1)
+
+    def meet(self) -> None:
+        self.send(HERE)
+        self._go.wait()
+        if self.stopped():
+            raise Stopped
 
     def send(self, message: Any) -> None:
         try:
@@ -298,7 +334,7 @@ class ChildLink:
         self._closing = True
 
 
-_DATA, _STOP, _BYE = 71, 72, 73
+_DATA, _STOP, _BYE, _MEET = 71, 72, 73, 74
 
 
 class _Mpi:
@@ -314,6 +350,21 @@ class _Mpi:
             ) from error
         self._mpi, self._comm = MPI, MPI.COMM_WORLD.Dup()
         self._sent: deque[Any] = deque()
+
+    def meet(self) -> None:
+        rank, size = self._comm.Get_rank(), self._comm.Get_size()
+        if rank:
+            self._sent.append(self._comm.isend(HERE, dest=0, tag=_MEET))
+        for _ in range(1, 2 if rank else size):
+            while not self._comm.iprobe(tag=_MEET):
+                if self.stopped():
+                    raise Stopped
+                if not rank and self._comm.iprobe(tag=_DATA):
+                    return
+                time.sleep(0.001)
+            self._comm.recv(tag=_MEET)
+        if not rank:
+            self._sent += [self._comm.isend(GO, dest=other, tag=_MEET) for other in range(1, size)]
 
     def send(self, message: Any) -> None:
         self._sent.append(self._comm.isend(message, dest=0, tag=_DATA))

@@ -137,6 +137,7 @@ def run_numbered(
     transform_on: Where = "auto",
     strict: bool = False,
     batches: range | None = None,
+    ready: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[int, Sample, Any], None, None]:
     """:func:`run_stream` with the dataset index of each sample, and for some of the batches if wanted (a rank's share).
 
@@ -144,14 +145,16 @@ def run_numbered(
         transform_on: where images are resized and normalized; "auto": on the GPU where the model runs on one and the
             transform can be had there.
         batches: the batches to run, by number; None: all. That none of them can be read is no error.
+        ready: called when all is set up, before the first batch; the clock starts after it.
     """
     batch_size = session.batch.clamp(max(1, min(batch_size, len(dataset))))
     chosen = range(math.ceil(len(dataset) / batch_size)) if batches is None else batches
     lanes = max(1, min(getattr(session, "slots", 1), len(chosen)))
     tally.lanes = lanes
+    finisher = _finisher(transform, session, ports, dataset, transform_on, batch_size, lanes) if len(chosen) else None
+    ready()
     if len(chosen):
-        finisher = _finisher(transform, session, ports, dataset, transform_on, batch_size, lanes)
-        began = time.perf_counter()
+        tally.began = time.perf_counter()
         first_half: Transform = transform if finisher is None else finisher.rows
         inputs = list(ports.inputs.values()) if finisher is None else list(finisher.rows.inputs)
         tally.transform_on = "cpu" if finisher is None else "gpu"
@@ -169,7 +172,7 @@ def run_numbered(
             stack.callback(_end, runner, pool, session)
             feeds = _as_they_are if finisher is None else finisher.feeds
             run = partial(_run, session=session, strict=strict, feeds=feeds, lock_pages=lock_pages)
-            yield from _loop(dataset, ports, decode, pool, runner, run, batch_size, chosen, tally, began)
+            yield from _loop(dataset, ports, decode, pool, runner, run, batch_size, chosen, tally)
 
 
 def _loop(
@@ -182,7 +185,6 @@ def _loop(
     batch_size: int,
     chosen: range,
     tally: Tally,
-    began: float,
 ) -> Iterator[tuple[int, Sample, Any]]:
     pending: deque[tuple[int, Future[_Done]]] = deque()
     numbers = iter(chosen)
@@ -214,7 +216,7 @@ def _loop(
             for index, sample, prediction in zip(done.indices, done.samples, predictions, strict=True):
                 tally.images += 1
                 yield index, sample, prediction
-        tally.wall = time.perf_counter() - began
+        tally.wall = time.perf_counter() - tally.began
 
 
 def _resized(done: _Done) -> Iterator[tuple[str, str]]:

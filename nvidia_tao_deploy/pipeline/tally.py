@@ -20,7 +20,8 @@ class Tally:
     Attributes:
         images: samples that came out.
         skipped: (file, reason) of samples that could not be read.
-        wall: first batch asked for to last result taken.
+        began: when the first batch was asked for, every rank being there.
+        wall: from then to the last result taken.
         waiting_for_images: of the model's threads, summed.
         running: of the model's threads, summed.
         lanes: model threads (over all ranks); the two sums above are out of ``wall * lanes``.
@@ -31,6 +32,7 @@ class Tally:
 
     images: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    began: float = 0.0
     wall: float = 0.0
     waiting_for_images: float = 0.0
     running: float = 0.0

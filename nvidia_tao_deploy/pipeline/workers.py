@@ -293,13 +293,15 @@ class _Children:
                 break
             # From our own fork, through a pipe without a name.
             number, answer = ForkingPickler.loads(data[position + _HEAD.size : end])
-            with self._lock:
-                future = self._jobs.pop(number)[0]
-            if isinstance(answer, BaseException):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
             position = end
+            with self._lock:
+                job = self._jobs.pop(number, None)
+            if job is None:  # given up meanwhile
+                continue
+            if isinstance(answer, BaseException):
+                job[0].set_exception(answer)
+            else:
+                job[0].set_result(answer)
         return data[position:]
 
     def _fail(self) -> None:

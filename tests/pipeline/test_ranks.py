@@ -9,17 +9,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from test_stream import PORTS, Doubler, Fill, Numbers, first_values
 
-from nvidia_tao_deploy.errors import RuntimeUnavailableError
+from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError
 from nvidia_tao_deploy.pipeline.gather import Given, gather, pooled
-from nvidia_tao_deploy.pipeline.ranks import Team, _place
+from nvidia_tao_deploy.pipeline.ranks import ChildLink, Team, _Children, _place
+from nvidia_tao_deploy.pipeline.stream import run_numbered
 from nvidia_tao_deploy.pipeline.tally import Tally
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -407,28 +411,33 @@ def test_shares_of_time_add_up_over_ranks() -> None:
 
 
 def test_the_clock_starts_when_every_rank_is_there() -> None:
-    """What a second rank needs to start is no part of the run's time, as it is none with one rank."""
-    order: list[str] = []
-    messages = iter([None, None, (1, ("rows", [])), (1, ("rows", [(1, "b")])), (1, ("done", Tally()))])
+    """What ranks need to start is no part of the run's time, and none runs ahead before it starts."""
+    here, there = Pipe()
+    went: list[float] = []
+    child = threading.Thread(target=lambda: (ChildLink(there).meet(), went.append(time.perf_counter())))
+    link = _Children([(None, here)])  # type: ignore[list-item]
+    team = Team(0, 2, 0, link)
+    threading.Timer(0.3, child.start).start()
+    asked, tally = time.perf_counter(), Tally()
+    run = run_numbered(Numbers(1), Fill(), Doubler(), PORTS, first_values, batch_size=1, tally=tally, ready=team.meet)
+    assert [index for index, _, _ in run] == [0]
+    child.join()
+    assert tally.began - asked > 0.3
+    assert went[0] - asked > 0.3
+    assert tally.wall < 0.25
 
-    def received(_timeout: float) -> Any:
-        message = next(messages, None)
-        order.append("waits" if message is None else "hears")
-        return message
 
-    def own() -> Any:
-        order.append("runs")
-        yield 0, "sample 0", "a"
-
-    team = Team(0, 2, 0, SimpleNamespace(received=received))  # type: ignore[arg-type]
-    tally = Tally()
-    assert list(gather(team, ["sample 0", "sample 1"], own(), tally)) == [("sample 0", "a"), ("sample 1", "b")]  # type: ignore[arg-type]
-    assert order[:4] == ["waits", "waits", "hears", "runs"]
+def test_a_rank_that_fails_before_the_first_batch_is_not_waited_for() -> None:
+    here, there = Pipe()
+    link = _Children([(None, here)])  # type: ignore[list-item]
+    there.send(("error", DataError("no images here")))
+    link.meet()
+    assert link.received(1.0) is not None
 
 
 def test_rank_0_takes_predictions_in_the_datasets_order_as_they_come() -> None:
     """What the others found is not left for the end of the run: memory, and time when nothing else works."""
-    messages = iter([(1, ("rows", [])), (1, ("rows", [(2, "c")])), (1, ("rows", [(6, "g")])), (1, ("done", Tally()))])
+    messages = iter([(1, ("rows", [(2, "c")])), (1, ("rows", [(6, "g")])), (1, ("done", Tally()))])
     pulled: list[int] = []
 
     def own() -> Any:
