@@ -59,6 +59,8 @@ def gen_trt_engine(run: Run) -> dict[str, Any]:
         options.layers_precision = keep_within(network, spec, run.folder)
     elif options.calibration.max_metric_drop is not None:
         say(f"note: calibration.max_metric_drop is for int8 and fp8 and does nothing in {options.data_type}")
+    if 0 < options.workspace_size < 64:
+        say(f"note: workspace_size is in MiB here: {options.workspace_size} MiB is very little (0: no limit is set)")
     say(f"Preparing {onnx_path} in {options.data_type} for {backend.title}")
     ranks = joined(wanted_ranks(spec, "gen_trt_engine"), run.job) if shared else nullcontext(Team())
     with ranks as team, suppress(Given):

@@ -342,6 +342,13 @@ def test_every_other_precision_is_built_checked_and_told(job: Job, precision: st
     assert job.shell(*evaluated, *classes) == 0, job.said  # ONNX Runtime takes the prepared graph on the CPU
 
 
+def test_a_workspace_that_was_meant_in_gib_is_told(job: Job) -> None:
+    job.build("gen_trt_engine.tensorrt.data_type=fp32", "gen_trt_engine.tensorrt.workspace_size=4")
+    assert "4 MiB is very little" in job.said
+    job.build("gen_trt_engine.tensorrt.data_type=fp32", "gen_trt_engine.tensorrt.workspace_size=0")
+    assert "very little" not in job.said
+
+
 def test_a_parity_limit_fails_the_build(job: Job) -> None:
     message = job.refused("gen_trt_engine.tensorrt.parity.max_abs=0")
     assert "over max_abs 0" in message
