@@ -19,7 +19,7 @@ from nvidia_tao_deploy.engine.profiles import Profile
 from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError
 from nvidia_tao_deploy.files import file_sha256, write_json
 from nvidia_tao_deploy.runtime import cuda
-from nvidia_tao_deploy.runtime.open import ENGINE_SUFFIXES
+from nvidia_tao_deploy.runtime.open import is_engine
 from nvidia_tao_deploy.runtime.session import TensorInfo
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ class Manifest:
             ModelError: it is not a manifest.
         """
         engine = model.with_suffix("") if model.suffix.lower() == ".onnx" else model
-        known = engine.suffix.lower() in ENGINE_SUFFIXES
-        return cls.load(engine) if known and manifest_path(engine).is_file() else None
+        known = manifest_path(engine).is_file() and is_engine(engine)
+        return cls.load(engine) if known else None
 
     @classmethod
     def load(cls, engine: Path) -> Manifest:

@@ -12,6 +12,16 @@ from nvidia_tao_deploy.runtime.session import Session
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 
+def is_engine(path: Path) -> bool:
+    """Whether the file is an engine: by a suffix, not only the last (``model.trt.int8``), or by how it begins."""
+    if any(suffix.lower() in ENGINE_SUFFIXES for suffix in path.suffixes):
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4)[1:] == b"trt"  # ftrt, ptrt of TensorRT, vtrt of TensorRT-RTX
+
+
 def open_session(
     path: Path,
     *,
@@ -21,7 +31,7 @@ def open_session(
     cuda_graph: bool = False,
     where: str | None = None,
 ) -> Session:
-    """Open ``path``: ``.engine`` and ``.plan`` on TensorRT, ``.onnx`` (also the one in a ``.zip``) on ONNX Runtime.
+    """Open ``path``: engines (see :func:`is_engine`) on TensorRT, ``.onnx`` (or the one in a ``.zip``) on ONNX Runtime.
 
     Args:
         path: the model file.
@@ -77,7 +87,7 @@ def open_session(
             cuda_graph=cuda_graph,
             plain_pairs=needs_plain_pairs(model),
         )
-    if suffix in ENGINE_SUFFIXES:
+    if is_engine(path):
         from nvidia_tao_deploy.engine.manifest import preflight
         from nvidia_tao_deploy.runtime.tensorrt import TensorRTSession
 

@@ -12,11 +12,19 @@ import pytest
 from nvidia_tao_deploy.engine import manifest as manifests
 from nvidia_tao_deploy.engine.build import BuiltEngine
 from nvidia_tao_deploy.engine.facts import read
-from nvidia_tao_deploy.engine.manifest import Manifest, engine_runtime, file_sha256, preflight, prepared_onnx_path
+from nvidia_tao_deploy.engine.manifest import (
+    Manifest,
+    engine_runtime,
+    file_sha256,
+    manifest_path,
+    preflight,
+    prepared_onnx_path,
+)
 from nvidia_tao_deploy.engine.profiles import propose
 from nvidia_tao_deploy.errors import DataError, ModelError, RuntimeUnavailableError
 from nvidia_tao_deploy.files import write_bytes
 from nvidia_tao_deploy.runtime import cuda
+from nvidia_tao_deploy.runtime.open import open_session
 
 H200 = cuda.Gpu(0, "NVIDIA H200", (9, 0), 140 << 30)
 
@@ -194,6 +202,21 @@ def test_a_bare_plan_is_told_apart_by_its_first_bytes(tmp_path: Path) -> None:
         plan = tmp_path / f"{runtime}.plan"
         plan.write_bytes(magic + bytes(60))
         assert engine_runtime(plan) == runtime
+
+
+@pytest.mark.parametrize("name", ["model.trt.int8", "model.INT8.engine", "engine", "model.bin"])
+def test_engines_of_any_name_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The established notebooks name them model.trt.int8."""
+    machine(monkeypatch, gpus=())
+    engine = saved(tmp_path).rename(tmp_path / name)
+    engine.write_bytes(b"ptrt" + engine.read_bytes()[4:])
+    assert Manifest.beside(engine) is None
+    manifest_path(tmp_path / "model.engine").rename(manifest_path(engine))
+    found = Manifest.beside(engine)
+    assert found is not None
+    assert found.network == "rtdetr"
+    with pytest.raises(RuntimeUnavailableError, match=r"a TensorRT 8.5.3.1 engine of rtdetr"):
+        open_session(engine)
 
 
 def test_disk_full_leaves_no_engine(tmp_path: Path) -> None:
