@@ -58,7 +58,7 @@ KNOWN_ERRORS = {
         "Version compatible engines need the lean runtime library, which is not installed. "
         "Install tensorrt_lean of the same version, or turn version_compatible off."
     ),
-    r"Could not find any implementation for node": (
+    r"Could not find any implementation for node|no tactics to implement": (
         "No kernel fits this layer within the limits given. "
         "Raise workspace_size, simplify the graph (folding is on by default), or keep that layer in another precision."
     ),
