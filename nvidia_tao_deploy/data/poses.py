@@ -80,13 +80,15 @@ class PoseFolder(Listed):
         size = int(_numbers(camera, "width", (), path)), int(_numbers(camera, "height", (), path))
         intrinsics = _entry(camera, "intrinsics", path)
         fx, fy, cx, cy = (float(_numbers(intrinsics, key, (), path)) for key in ("fx", "fy", "cx", "cy"))
-        for key, value in {"width": size[0], "height": size[1], "fx": fx, "fy": fy}.items():
-            if not value > 0:
-                raise DataError(f"'{key}' must be positive, not {value}", where=str(path))
 
         def column(key: str, shape: tuple[int, ...]) -> Floats:
             return np.array([_numbers(item, key, shape, path) for item in objects]).reshape(-1, *shape)
 
+        sizes = column("scale", (3,))
+        sides = {f"scale of object {number}": side for number, side in enumerate(sizes.min(axis=1).tolist())}
+        for key, value in {"width": size[0], "height": size[1], "fx": fx, "fy": fy, **sides}.items():
+            if not value > 0:
+                raise DataError(f"'{key}' must be positive, not {value}", where=str(path))
         plane = None
         if planes:
             ground = _entry(tree, "AR_data", path)
@@ -99,7 +101,7 @@ class PoseFolder(Listed):
             plane,
             column("projected_cuboid", (9, 2)),
             column("keypoints_3d", (9, 3)),
-            column("scale", (3,)),
+            sizes,
             column("visibility", ()),
         )
         matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])

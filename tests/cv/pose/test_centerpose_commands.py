@@ -268,6 +268,11 @@ def test_bad_input(shell: Shell, data: Path) -> None:
     change(data / "images" / "2.json", intrinsics={"fx": 1, "fy": 1, "cx": 0, "cy": 0}, camera_projection_matrix=[[1]])
     message = shell.refused(1, "centerpose", "evaluate", "-e", spec)
     assert "'camera_projection_matrix' must hold 4 x 4 finite numbers" in message
+    flat = replay.annotation(4)
+    flat["objects"][1]["scale"] = [1, 0, 1]
+    (data / "images" / "2.json").write_text(json.dumps(flat))
+    message = shell.refused(1, "centerpose", "evaluate", "-e", spec)  # its relative error would be infinite
+    assert "2.json: 'scale of object 1' must be positive, not 0.0" in message
     (data / "images" / "2.json").write_text("{")
     assert "2.json: cannot read the annotation" in shell.refused(1, "centerpose", "evaluate", "-e", spec)
     for path in (data / "images").rglob("*.json"):
