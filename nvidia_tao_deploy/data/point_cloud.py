@@ -80,16 +80,20 @@ class PointClouds(Listed):
     Args:
         folder: holds ``lidar`` and ``label``.
         class_names: in id order.
+        features: numbers per point in a .bin file of float32.
         labelled: leave out clouds without label file; otherwise they have no target.
         strict: raise for what would otherwise go into ``issues`` (not for labels of other classes).
 
     Raises:
-        DataError: no cloud, none with a label file, or no label names a class.
+        DataError: no cloud, none with a label file, no label names a class, or so many files hold no whole number of
+            points that ``features`` must be wrong.
     """
 
     called = "clouds"
 
-    def __init__(self, folder: Path | str, class_names: Sequence[str], *, labelled: bool, strict: bool = False) -> None:
+    def __init__(
+        self, folder: Path | str, class_names: Sequence[str], features: int, *, labelled: bool, strict: bool = False
+    ) -> None:
         root = Path(os.path.abspath(folder)) / "lidar"
         super().__init__((), root)
         clouds = sorted(path for suffix in SUFFIXES for path in root.glob(f"*{suffix}"))
@@ -98,6 +102,13 @@ class PointClouds(Listed):
         twice = [stem for stem, count in Counter(path.stem for path in clouds).items() if count > 1]
         if twice:
             raise DataError(f"clouds of the same name: {some(twice)}", where=str(root))
+        odd = [path.name for path in clouds if path.suffix == ".bin" and path.stat().st_size % (4 * features)]
+        if len(odd) > max(1, len(clouds) / 4):  # one may be cut; of a wrong number at most half divide, by chance
+            raise DataError(
+                f"{len(odd)} of {len(clouds)} clouds are no list of points of {features} features: {some(odd)}",
+                where=str(root),
+                remedy="Check num_point_features and src_feature_list; clouds that fit by chance would be misread.",
+            )
         labels = root.parent / "label"
         bare = [path for path in clouds if not (labels / f"{path.stem}.txt").is_file()]
         if labelled and bare:

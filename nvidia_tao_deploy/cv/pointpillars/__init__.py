@@ -77,7 +77,8 @@ def transform(spec: Spec, ports: Ports) -> PointTransform:
 def dataset(spec: Spec, action: str) -> PointClouds:
     """The clouds of ``data_path``/``data_split.test``; for inference labels are drawn where there are any."""
     folder = Path(spec.require("dataset.data_path")) / spec.require("dataset.data_split.test")
-    return PointClouds(folder, spec.dataset.class_names, labelled=action == "evaluate", strict=spec.strict)
+    names, features = spec.dataset.class_names, point_format(spec).features
+    return PointClouds(folder, names, features, labelled=action == "evaluate", strict=spec.strict)
 
 
 def decode(spec: Spec, _ports: Ports, _action: str) -> Decoder:

@@ -291,8 +291,8 @@ def test_labels(tmp_path: Path) -> None:
         write_cloud(tmp_path / "lidar" / f"{stem}.bin", 1, rng)
     label = tmp_path / "label"
     with pytest.raises(DataError, match="none of the 4 clouds has a label file"):
-        PointClouds(tmp_path, NAMES, labelled=True)
-    assert [item.target for item in PointClouds(tmp_path, NAMES, labelled=False)] == [None] * 4  # type: ignore[attr-defined]
+        PointClouds(tmp_path, NAMES, 4, labelled=True)
+    assert [item.target for item in PointClouds(tmp_path, NAMES, 4, labelled=False)] == [None] * 4  # type: ignore[attr-defined]
     label.mkdir()
     (label / "a.txt").write_text(label_lines(boxes, np.array([0, 2, 1])))
     (label / "b.txt").write_text("")
@@ -302,7 +302,7 @@ def test_labels(tmp_path: Path) -> None:
         + label_lines(boxes[:1], np.array([0])).rstrip()
         + " 0.9\n"
     )
-    data = PointClouds(tmp_path, NAMES, labelled=True)
+    data = PointClouds(tmp_path, NAMES, 4, labelled=True)
     assert [item.id for item in data] == ["a.bin", "b.bin", "c.bin"]  # type: ignore[attr-defined]
     np.testing.assert_array_equal(data[0].target.boxes, boxes)
     assert data[0].target.class_ids.tolist() == [0, 2, 1]
@@ -312,11 +312,11 @@ def test_labels(tmp_path: Path) -> None:
     assert f": {label / 'c.txt'}:2" in data.issues[1]
     assert data.issues[2] == "1 label left out, it is of other classes: DontCare (1)"
     with pytest.raises(DataError, match="no label file"):
-        PointClouds(tmp_path, NAMES, labelled=True, strict=True)
+        PointClouds(tmp_path, NAMES, 4, labelled=True, strict=True)
     with pytest.raises(DataError, match=r"labels name .*Car .*; wanted Truck"):
-        PointClouds(tmp_path, ["Truck"], labelled=True)
+        PointClouds(tmp_path, ["Truck"], 4, labelled=True)
     np.save(tmp_path / "lidar" / "a.npy", np.zeros((1, 4)))
     with pytest.raises(DataError, match="clouds of the same name: a"):
-        PointClouds(tmp_path, NAMES, labelled=False)
+        PointClouds(tmp_path, NAMES, 4, labelled=False)
     with pytest.raises(DataError, match="no point cloud"):
-        PointClouds(tmp_path / "nowhere", NAMES, labelled=False)
+        PointClouds(tmp_path / "nowhere", NAMES, 4, labelled=False)

@@ -197,6 +197,27 @@ def test_bad_clouds(shell: Shell, tmp_path: Path) -> None:
     assert "no point cloud" in message
 
 
+def test_a_wrong_number_of_features_is_told(shell: Shell, tmp_path: Path) -> None:
+    """Clouds of 4 features read with 5: the one in five that divides would be measured, wrongly."""
+    data = Data(tmp_path)
+    for path in (tmp_path / "val/lidar").glob("*.npy"):
+        np.load(path).tofile(path.with_suffix(".bin"))
+        path.unlink()
+    first, *others = sorted((tmp_path / "val/lidar").glob("*.bin"))
+    first.write_bytes(first.read_bytes()[: 5 * 16])
+    for path in others:
+        path.write_bytes(path.read_bytes()[: 4 * 16])
+    spec = write_spec(tmp_path / "s.yaml", data.tree())
+    features = "dataset.data_augmentor.aug_config_list=[{num_point_features: 5}]"
+    for action in ("evaluate", "inference"):
+        message = shell.refused(1, "pointpillars", action, "-e", spec, features)
+        assert "4 of 5 clouds are no list of points of 5 features: 000001.bin" in message
+        assert "num_point_features" in message
+    first.write_bytes(first.read_bytes()[:70])  # one is cut
+    assert shell("pointpillars", "evaluate", "-e", spec) == 0, shell.err
+    assert data.results()["images_skipped"] == 1
+
+
 def test_voxel_caps_are_kept_to(shell: Shell, tmp_path: Path) -> None:
     data = Data(tmp_path)
     rng = np.random.default_rng(0)
