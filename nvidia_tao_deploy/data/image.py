@@ -17,7 +17,7 @@ from nvidia_tao_deploy.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-ColorMode = Literal["RGB", "L", "I"]
+ColorMode = Literal["RGB", "L", "Y", "I"]
 Backend = Literal["opencv", "opencv_reduced", "pillow", "nvimgcodec"]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
@@ -46,13 +46,14 @@ def decode(
 
     Args:
         path: the file.
-        mode: "RGB"; "L" (ITU-R 601 luma, rounded, computed from RGB); "I" for 16-bit grey.
+        mode: "RGB"; "L" (ITU-R 601 luma, rounded, computed from RGB); "Y" (grey as OpenCV reads it: a JPEG's luma as
+            stored; where OpenCV does not decode, as "L"); "I" for 16-bit grey.
         backend: "opencv" (faster), "pillow", or "nvimgcodec" (whole JPEG files on the GPU, the rest as "opencv");
             "opencv_reduced" is "opencv" here, see :func:`decode_reduced`.
         max_pixels: refuse larger images before any pixel is decoded.
 
     Returns:
-        (H, W, 3) uint8 for RGB, (H, W, 1) uint8 for L, (H, W, 1) int32 for I.
+        (H, W, 3) uint8 for RGB, (H, W, 1) uint8 for L and Y, (H, W, 1) int32 for I.
 
     Raises:
         DataError: the file is missing, empty, not an image, truncated, corrupt, or over ``max_pixels``.
@@ -117,8 +118,8 @@ def decode_reduced(
 
 
 def decode_upright(path: Path, mode: ColorMode = "RGB", backend: Backend = "opencv") -> NDArray[Any]:
-    """Pixels (H, W, C) as :func:`decode` gives them, turned as the EXIF orientation of a JPEG file says."""
-    pixels = decode(path, mode, backend)
+    """Pixels (H, W, C) as OpenCV's imread gives them: turned as the EXIF orientation of a JPEG file says, its grey."""
+    pixels = decode(path, "Y" if mode == "L" else mode, backend)
     orientation = _orientation(path)
     if orientation in (5, 6, 7, 8):  # rows and columns swapped
         pixels = pixels.transpose(1, 0, 2)
@@ -256,12 +257,15 @@ def _decode_opencv(data: bytes, mode: ColorMode, part: int = 1) -> NDArray[np.ui
     # IMREAD_REDUCED_COLOR_2 and so on are 16 + 1, 32 + 1, 64 + 1; OpenCV gives RGB itself from 4.11 on
     straight = part == 1 and hasattr(cv2, "IMREAD_COLOR_RGB")
     kind = cv2.IMREAD_COLOR_RGB if straight else {1: 1, 2: 17, 4: 33, 8: 65}[part]
+    kind = cv2.IMREAD_GRAYSCALE if mode == "Y" else kind
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
     if pixels is None or pixels.dtype != np.uint8:
         return None
+    if mode == "Y":
+        return np.asarray(pixels[..., None], dtype=np.uint8)
     rgb = np.asarray(pixels if straight else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
     return to_luma(rgb) if mode == "L" else rgb
 
@@ -273,11 +277,11 @@ def _pixels(image: Image.Image, mode: ColorMode) -> NDArray[np.uint8] | NDArray[
     if image.mode.startswith("I"):
         # Pillow clips 16-bit grey at 255 when it converts; the high byte is what every 8-bit reader shows.
         grey = (np.clip(np.asarray(image).astype(np.int64), 0, 0xFFFF) >> 8).astype(np.uint8)[..., None]
-        return grey if mode == "L" else np.repeat(grey, 3, axis=2)
+        return np.repeat(grey, 3, axis=2) if mode == "RGB" else grey
     if image.mode == "F":
         raise ValueError("floating-point images have no defined grey range")
     rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return to_luma(rgb) if mode == "L" else rgb
+    return rgb if mode == "RGB" else to_luma(rgb)
 
 
 def _reason(error: BaseException, path: Path) -> str:

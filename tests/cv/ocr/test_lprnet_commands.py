@@ -179,6 +179,21 @@ def test_transform_is_opencv_on_whole_levels_of_the_upright_image(tmp_path: Path
         np.testing.assert_allclose(out["image_input"], expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "deep.png"])
+def test_grey_is_opencvs(tmp_path: Path, name: str) -> None:
+    """Of saturated colours the luma that a JPEG stores is tens of levels off the one of its RGB pixels."""
+    import cv2
+
+    path = tmp_path / name
+    pixels = np.random.default_rng(0).integers(0, 2, (30, 50, 3)) * 255
+    cv2.imwrite(str(path), (pixels * 257).astype(np.uint16) if name == "deep.png" else pixels)
+    out = {"image_input": np.zeros((1, 48, 96), np.float32)}
+    ports = Ports({"image_input": TensorInfo("image_input", (None, 1, 48, 96), np.dtype(np.float32))}, {})
+    transform(Spec(), ports)(Sample("x", (path,)), out)
+    expected = cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (96, 48)).astype(np.float32) / 255
+    np.testing.assert_allclose(out["image_input"][0], expected, atol=1e-7)
+
+
 def test_the_complete_tree_and_no_typo(tmp_path: Path) -> None:
     from cv.kitti.test_kitti_specs import lines_of
 
