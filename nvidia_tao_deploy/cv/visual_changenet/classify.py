@@ -44,14 +44,15 @@ def calibration(spec: Spec) -> Listed:
 
 def transform(spec: Spec, ports: Ports) -> TiledTransform:
     """Unit and golden images, each with all lightings."""
+    data = spec.dataset.classify
     return family.pair_transform(
-        spec.dataset.classify,
+        data,
         ports,
         "unit",
         "golden",
         backend=spec.runtime.image_backend,
-        golden_count=spec.dataset.classify.num_golden,
-        stacked=len(ports.inputs["golden"].shape) == 5,
+        golden_count=data.num_golden,
+        stacked=data.num_golden > 1 or len(ports.inputs["golden"].shape) == 5,
     )
 
 

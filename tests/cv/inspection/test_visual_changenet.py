@@ -379,6 +379,18 @@ def test_classify_scores_and_reports(shell: Shell, tmp_path: Path, module: str, 
     assert "list" in task
 
 
+@pytest.mark.parametrize(("count", "golden"), [(1, 3), (3, 1)])
+def test_a_model_of_another_number_of_golden_images_is_refused(
+    shell: Shell, tmp_path: Path, count: int, golden: int
+) -> None:
+    """A model of one golden image, fed with the last of three, gave a score."""
+    model = difference(tmp_path / "model.onnx", "learnable", (10, 6), count)
+    spec = write_spec(tmp_path / "s.yaml", Units(tmp_path, golden).tree(model, "learnable"))
+    message = shell.refused(1, "visual_changenet", "inference", "-e", spec)
+    assert "number of images" in message
+    assert f"({golden}, 3, 6, 10)" in message
+
+
 def test_golden_images_are_drawn_the_same_way_every_time(tmp_path: Path) -> None:
     for name in ("light_1", "light_2", "b", "c", "d"):
         for light in ("light", "dark"):
