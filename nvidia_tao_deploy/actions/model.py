@@ -66,7 +66,7 @@ class OpenModel:
             ready=team.meet,
         )
         if not team.leads:
-            send_all(team, numbered, tally, getattr(metric, "condensed", None))
+            send_all(team, dataset, numbered, tally, batch_size, getattr(metric, "condensed", None))
             return
         with closing(numbered):
             yield from progress(gather(team, dataset, numbered, tally), len(dataset), self.action, called(dataset))

@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto
 
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.errors import ModelError
-from nvidia_tao_deploy.graph.tensors import INLINE_PROTO_LIMIT, copy_model, serialized_size
+from nvidia_tao_deploy.graph.tensors import INLINE_PROTO_LIMIT, all_nodes, copy_model, serialized_size
 
 # Drops a ReLU in front of QuantizeLinear, taking an FP8 zero point for the smallest number of its type (1.31 seen).
 WRONG_REWRITES = ("ReluQuantRewrite",)
@@ -77,3 +77,15 @@ def needs_plain_pairs(model: ModelProto) -> bool:
         for node in model.graph.node
         if node.op_type == "QuantizeLinear"
     )
+
+
+def kernels_are_constants(model: ModelProto) -> bool:
+    """Whether every convolution has its kernel as a constant, not from a node.
+
+    The CUDA provider's change to channels last takes other kernels for changed already: graphs with Q/DQ pairs end in
+    wrong shapes or crash (ONNX Runtime 1.31.1).
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    convolutions = (node for node in all_nodes(model.graph) if node.op_type.startswith("Conv"))
+    return all(node.input[1] in constants for node in convolutions)

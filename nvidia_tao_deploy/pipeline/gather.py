@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import merge
@@ -16,13 +15,19 @@ from nvidia_tao_deploy.pipeline.tally import Tally
 
 T = TypeVar("T")
 Numbered = Iterator[tuple[int, Sample, Any]]
-SEND_EVERY = 64  # predictions per message
 
 
 def send_all(
-    team: Team, predictions: Numbered, tally: Tally, condensed: Callable[[Sample, Any], Any] | None = None
+    team: Team,
+    dataset: Dataset,
+    predictions: Numbered,
+    tally: Tally,
+    batch_size: int,
+    condensed: Callable[[Sample, Any], Any] | None = None,
 ) -> None:
     """A rank's part: its (dataset index, prediction) pairs to rank 0, ``condensed`` if wanted, then its tally.
+
+    Each batch goes as soon as it is whole: rank 0 waits for it.
 
     Raises:
         Stopped: rank 0 ended the run.
@@ -31,10 +36,13 @@ def send_all(
     rows: list[tuple[int, Any]] = []
     assert link is not None
     for index, sample, prediction in predictions:
-        if len(rows) >= SEND_EVERY or (rows and index > rows[-1][0] + 1):  # another batch: rank 0 waits for this one
+        if rows and index // batch_size != rows[-1][0] // batch_size:  # the last of a batch could not be read
             link.send(("rows", rows))
             rows = []
         rows.append((index, prediction if condensed is None else condensed(sample, prediction)))
+        if index + 1 == len(dataset) or (index + 1) % batch_size == 0:
+            link.send(("rows", rows))
+            rows = []
         if link.stopped():
             raise Stopped
     link.send(("rows", rows))
@@ -64,8 +72,6 @@ def gather(team: Team, dataset: Dataset, own: Numbered, tally: Tally) -> Iterato
         yield sample, prediction
     for other in finished.values():
         tally.add(other)
-    if finished:
-        tally.wall = time.perf_counter() - tally.began
 
 
 class Given(Exception):  # noqa: N818 - not an error

@@ -48,6 +48,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Take in what another rank did at the same time; the count of images is not its to give."""
+        self.wall = max(self.wall, other.wall)
         self.skipped += other.skipped
         self.resized += other.resized
         self.waiting_for_images += other.waiting_for_images

@@ -55,7 +55,7 @@ def open_session(
     if suffix in (".onnx", ".zip"):
         from nvidia_tao_deploy.graph.load import load_model
         from nvidia_tao_deploy.graph.lower import PLUGIN_OPS, lower_plugins
-        from nvidia_tao_deploy.graph.ort import needs_plain_pairs
+        from nvidia_tao_deploy.graph.ort import kernels_are_constants, needs_plain_pairs
         from nvidia_tao_deploy.graph.plain_outputs import SCORES
         from nvidia_tao_deploy.graph.runnable import holds_bfloat16, runnable
         from nvidia_tao_deploy.runtime.cuda import gpu_available
@@ -86,6 +86,7 @@ def open_session(
             gpu=gpu,
             cuda_graph=cuda_graph,
             plain_pairs=needs_plain_pairs(model),
+            channels_last=kernels_are_constants(model),
         )
     if is_engine(path):
         from nvidia_tao_deploy.engine.manifest import preflight

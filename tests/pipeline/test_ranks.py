@@ -402,7 +402,9 @@ def test_shares_of_time_add_up_over_ranks() -> None:
     tally, other = Tally(), Tally()
     tally.wall, tally.waiting_for_images, tally.running, tally.lanes = 10.0, 4.0, 5.0, 1
     other.waiting_for_images, other.running, other.lanes, other.latencies = 8.0, 9.0, 2, [0.001]
+    other.wall = 9.0  # they began together
     tally.add(other)
+    assert tally.wall == 10.0
     shares = tally.shares()
     assert shares["images"] == pytest.approx(12 / 30)
     assert shares["model"] == pytest.approx(14 / 30)
