@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.data.image import decode
+from nvidia_tao_deploy.data.image import decode_upright
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.files import plain, write_text
 from nvidia_tao_deploy.predictions.cuboids import EDGES, Cuboids, Floats, project
@@ -46,7 +46,7 @@ class CuboidWriter:
         if self._pictures:
             from PIL import Image
 
-            picture = draw_cuboids(decode(sample.path), prediction, self._axis_size)
+            picture = draw_cuboids(decode_upright(sample.path), prediction, self._axis_size)
             save_picture(Image.fromarray(picture), self._folder / self._paths(sample.path, ""))
 
     def close(self) -> list[Path]:

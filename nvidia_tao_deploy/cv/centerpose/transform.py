@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.data.image import Backend, decode
+from nvidia_tao_deploy.data.image import Backend, decode_upright
 from nvidia_tao_deploy.data.sample import Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.predictions.cuboids import Floats
@@ -27,7 +27,7 @@ class CameraGeometry(Geometry):
 class WarpTransform:
     """Longer side to the canvas, centre to centre, black around; B, G, R planes of (x / 255 - mean) / std.
 
-    Bilinear on whole grey levels (OpenCV's warpAffine): a pixel's centre x goes to r (x - w / 2) + W / 2.
+    Upright, bilinear on whole grey levels (OpenCV's warpAffine): a pixel's centre x goes to r (x - w / 2) + W / 2.
 
     Args:
         input_name: of the image input.
@@ -47,7 +47,7 @@ class WarpTransform:
         """Write the sample into its row (3, H, W)."""
         import cv2
 
-        image = decode(sample.path, "RGB", self._backend)
+        image = decode_upright(sample.path, "RGB", self._backend)
         high, wide = image.shape[:2]
         stated = sample.meta.get("size", (wide, high))
         if stated != (wide, high):

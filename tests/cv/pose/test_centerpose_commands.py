@@ -224,20 +224,25 @@ def test_compare_takes_the_network(shell: Shell, data: Path) -> None:
     assert "test_3DIoU" in (data / "out/compare/compare.json").read_text()
 
 
-def test_transform_is_opencvs_warp(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.png", "turned.jpg"])
+def test_transform_is_opencvs_warp(tmp_path: Path, name: str) -> None:
+    """OpenCV turns a JPEG file upright; so are its pixels that keypoints and camera are of."""
     from nvidia_tao_deploy.cv.centerpose import transform
     from nvidia_tao_deploy.data.sample import Sample
     from nvidia_tao_deploy.network import Ports
     from nvidia_tao_deploy.runtime.session import TensorInfo
 
-    pixels = np.random.default_rng(0).integers(0, 256, (301, 640, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
+    turned = name == "turned.jpg"
+    pixels = np.random.default_rng(0).integers(0, 256, (640, 301, 3) if turned else (301, 640, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / name, **({"exif": exif} if turned else {}))
     ports = Ports({"input": TensorInfo("x", (None, 3, 512, 512), np.dtype(np.float32))}, {})
     out = {"x": np.zeros((3, 512, 512), np.float32)}
-    geometry = transform(Spec(), ports)(Sample("a", (tmp_path / "a.png",)), out)
+    geometry = transform(Spec(), ports)(Sample("a", (tmp_path / name,)), out)
     source = np.array([[320, 150.5], [320, 150.5 - 320], [0, 150.5 - 320]], np.float32)  # centre, up, up and left
     target = np.array([[256, 256], [256, 0], [0, 0]], np.float32)
-    warped = cv2.warpAffine(cv2.imread(str(tmp_path / "a.png")), cv2.getAffineTransform(source, target), (512, 512))
+    warped = cv2.warpAffine(cv2.imread(str(tmp_path / name)), cv2.getAffineTransform(source, target), (512, 512))
     np.testing.assert_allclose(out["x"], ((warped / 255 - replay.MEAN) / replay.STD).transpose(2, 0, 1), atol=1e-5)
     np.testing.assert_allclose(source * geometry.scale + geometry.offset, target, atol=1e-9)
     assert out["x"][0, 0, 0] == pytest.approx(-replay.MEAN[0] / replay.STD[0])
