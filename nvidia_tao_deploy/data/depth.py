@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.folder import common_root, relative_id
+from nvidia_tao_deploy.data.masks import read_mask
 from nvidia_tao_deploy.data.pfm import read_pfm
 from nvidia_tao_deploy.data.sample import Listed, Sample
 from nvidia_tao_deploy.data.text import read_lines, some
@@ -30,7 +31,7 @@ class DepthTruth:
         path: PFM or PNG file.
         kind: depth, or disparity (inverse depth up to a factor).
         scale: PNG values are divided by this; None: 1000.
-        mask: PNG whose pixels other than 255 have no truth, or None.
+        mask: picture whose pixels other than 255 (white in one of 1 bit or a palette) have no truth, or None.
         crop: (top, bottom, left, right) of the part that counts, None for all; only for maps at least that large.
     """
 
@@ -48,7 +49,7 @@ class DepthTruth:
         """
         values = read_map(self.path, self.scale)
         if self.mask is not None:
-            mask = _png(self.mask)
+            mask = read_mask(self.mask, "colors")
             if mask.shape[:2] != values.shape:
                 raise DataError(
                     f"the mask is {mask.shape[1]} x {mask.shape[0]}, its map {values.shape[1]} x {values.shape[0]}",

@@ -191,6 +191,9 @@ def test_png_maps(tmp_path: Path) -> None:
     mask = tmp_path / "mask.png"
     Image.fromarray(np.array([[254]], np.uint8)).save(mask)
     assert np.isinf(DepthTruth(path, scale=2, mask=mask).read()).all()
+    for kind in ("L", "1", "P", "LA", "RGBA"):  # whatever a tool has made of black and white
+        Image.fromarray(np.array([[255]], np.uint8)).convert(kind).save(mask)
+        assert np.isfinite(DepthTruth(path, scale=2, mask=mask).read()).all(), kind
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(mask)
     with pytest.raises(DataError, match="the mask is 2 x 2"):
         DepthTruth(path, scale=2, mask=mask).read()
