@@ -176,9 +176,9 @@ class ChangeList(Listed):
                 )
         super().__init__((), folders.root / folders.before)
         samples = [folders.sample(name, labelled=labelled) for name in names]
-        bare = [str(sample.target) for sample in samples if labelled and not sample.target.is_file()]
+        bare = dict.fromkeys(str(sample.target) for sample in samples if labelled and not sample.target.is_file())
         self.issues = [f"{counted(len(bare), 'pairs skipped, they have no label file')}: {some(bare)}"] if bare else []
-        self._samples = [sample for sample in samples if not labelled or str(sample.target) not in set(bare)]
+        self._samples = [sample for sample in samples if str(sample.target) not in bare]
         if not self._samples or (strict and bare):
             raise DataError(self.issues[0], where=str(list_file), remedy="Check the label folder and label_suffix.")
 

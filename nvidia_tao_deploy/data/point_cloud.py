@@ -110,13 +110,13 @@ class PointClouds(Listed):
                 remedy="Check num_point_features and src_feature_list; clouds that fit by chance would be misread.",
             )
         labels = root.parent / "label"
-        bare = [path for path in clouds if not (labels / f"{path.stem}.txt").is_file()]
+        bare = {path for path in clouds if not (labels / f"{path.stem}.txt").is_file()}
         if labelled and bare:
             if len(bare) == len(clouds):
                 raise DataError(f"none of the {len(clouds)} clouds has a label file", where=str(labels))
-            names = some(path.name for path in bare)
+            names = some(path.name for path in sorted(bare))
             self.issues.append(f"{counted(len(bare), 'clouds skipped, they have no label file')} in {labels}: {names}")
-            clouds = [path for path in clouds if path not in set(bare)]
+            clouds = [path for path in clouds if path not in bare]
         self._others: Counter[str] = Counter()
         refused: list[str] = []
         for path in clouds:
@@ -130,9 +130,7 @@ class PointClouds(Listed):
             raise DataError("; ".join(self.issues), remedy="Mend the labels, or leave `strict` off.")
         if self._others:
             listed = some(f"{name} ({count})" for name, count in sorted(self._others.items()))
-            if labelled and not any(
-                len(target.class_ids) for target in (sample.target for sample in self._samples) if target
-            ):
+            if labelled and not any(len(sample.target.class_ids) for sample in self._samples):
                 raise DataError(
                     f"no label names a class of the network: labels name {listed}; wanted {some(class_names)}",
                     where=str(labels),

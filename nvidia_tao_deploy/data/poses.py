@@ -59,13 +59,13 @@ class PoseFolder(Listed):
     def __init__(self, root: Path | str, *, planes: bool = True) -> None:
         paths = list_images(root)
         super().__init__((), Path(root).absolute())
-        annotated = [path for path in paths if path.with_suffix(".json").is_file()]
-        without = [relative_id(path, self.root) for path in paths if path not in set(annotated)]
-        if not annotated:
+        bare = {path for path in paths if not path.with_suffix(".json").is_file()}
+        without = [relative_id(path, self.root) for path in paths if path in bare]
+        if len(bare) == len(paths):
             raise DataError("no image has a .json file beside it", where=str(root))
         told = f"{counted(len(without), 'images without a .json file are left out')}: {some(without)}"
         self.issues = [told] if without else []
-        self._samples = [self._read(path, planes) for path in annotated]
+        self._samples = [self._read(path, planes) for path in paths if path not in bare]
 
     def _read(self, image: Path, planes: bool) -> Sample:
         path = image.with_suffix(".json")
