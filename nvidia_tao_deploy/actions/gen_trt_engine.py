@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvidia_tao_deploy.actions.calibrate import QUANTIZED, is_shared
 from nvidia_tao_deploy.actions.model import wanted_ranks
-from nvidia_tao_deploy.actions.prepare import PARITY_BATCHES, Prepared, prepare
+from nvidia_tao_deploy.actions.prepare import PARITY_BATCHES, Prepared, plugins_left, prepare
 from nvidia_tao_deploy.actions.run import Run, action
 from nvidia_tao_deploy.errors import BuildError, SpecError
 from nvidia_tao_deploy.files import atomic_write, copy_beside, plain, write_bytes
@@ -247,7 +247,7 @@ def _parity(spec: Any, prepared: Prepared) -> dict[str, Any] | None:
     Raises:
         BuildError: NaN where the source has none, or a limit of ``tensorrt.parity`` is passed.
     """
-    if prepared.images is None:
+    if prepared.images is None or plugins_left(prepared.model):
         return None
     from nvidia_tao_deploy.graph.parity import compare
     from nvidia_tao_deploy.graph.runnable import runnable

@@ -75,6 +75,7 @@ def prepare(network: Network, spec: Any, backend: Backend, team: Team | None = N
     if options.simplify:
         prepared.model, note = simplify.simplify(prepared.model)
         prepared.notes += [note] if note else []
+    reasons: dict[str, str] | None = None
     if options.plugins != "keep":
         # auto: a plugin that the builder has is faster and exact; the others become standard operators.
         keep = known_plugins(backend) if options.plugins == "auto" else frozenset[str]()
@@ -85,9 +86,10 @@ def prepare(network: Network, spec: Any, backend: Backend, team: Team | None = N
         prepared.model = lowered.model
         prepared.notes += [f"lowered {kind} '{name}' to standard operators" for name, kind in lowered.lowered]
         prepared.notes += [f"kept {kind} '{name}': {reason}" for name, kind, reason in lowered.unsupported]
+        reasons = {name: reason for name, _, reason in lowered.unsupported}
     if spec.gen_trt_engine.batch_size > 0:
         prepared.model = simplify.set_batch(prepared.model, spec.gen_trt_engine.batch_size)
-    _fit(prepared, backend, path)
+    _fit(prepared, backend, path, reasons)
     wanted = options.data_type
     if is_quantized(prepared.model):
         prepared.notes.append(f"the model carries its own quantization, so data_type {wanted} adds nothing to it")
@@ -150,17 +152,20 @@ def _kept_note(kept: list[tuple[str, str]], half: str) -> str:
     return f"{len(kept)} {verb} fp32 in this {half} graph: {listed}"
 
 
-def _fit(prepared: Prepared, backend: Backend, path: Path) -> None:
+def _fit(prepared: Prepared, backend: Backend, path: Path, reasons: Mapping[str, str] | None) -> None:
     """Write the graph in operators that ``backend`` knows.
+
+    Args:
+        reasons: why plugins, by node name, could not be lowered; None where none was to be.
 
     Raises:
         BuildError: nodes remain that it does not know; all are named, with what to do.
     """
     from nvidia_tao_deploy.engine.operators import known_operators
     from nvidia_tao_deploy.graph.decompose import decompose_norms, set_kernel_shapes
-    from nvidia_tao_deploy.graph.inspect import operator_of, shown, unsupported_nodes
+    from nvidia_tao_deploy.graph.inspect import operator_of, shown, standard_ops, unsupported_nodes
     from nvidia_tao_deploy.graph.lower import PLUGIN_OPS
-    from nvidia_tao_deploy.graph.tensors import copy_model, opset
+    from nvidia_tao_deploy.graph.tensors import copy_model, label, opset
 
     if not backend.features.layer_normalization:
         norms = decompose_norms(prepared.model, known_operators(backend, opset(prepared.model)))
@@ -181,15 +186,21 @@ def _fit(prepared: Prepared, backend: Backend, path: Path) -> None:
         unknown = [node for node in unknown if node not in foreign]
     if not unknown:
         return
+    if reasons is None and all(node.op_type in PLUGIN_OPS for node in unknown):
+        remedy = "Set gen_trt_engine.tensorrt.plugins to auto or lower: these plugins become standard operators."
+    else:
+        remedy = "Export the model without these operators, or end it before them and give their inputs as outputs."
+        if backend.features.plugins:
+            remedy += " A plugin of your own must be loaded (LD_PRELOAD its library)."
+        elif any(node.op_type not in standard_ops(opset(prepared.model)) for node in unknown):
+            remedy += " TensorRT's own plugins need TensorRT and its GPU: gen_trt_engine.tensorrt.runtime=tensorrt."
+    why = {name: f": {reason}" for name, reason in (reasons or {}).items()}
+    told = (f"{shown(node)}{why.get(label(node), '')}" for node in unknown)
     raise BuildError(
         f"{backend.title} does not know the operator of {len(unknown)} node{'s' if len(unknown) > 1 else ''}: "
-        f"{some(map(shown, unknown), NAMED)}",
+        f"{some(told, NAMED)}",
         where=str(path),
-        remedy="Set gen_trt_engine.tensorrt.plugins to auto or lower: these plugins are then written in standard "
-        "operators."
-        if all(node.op_type in PLUGIN_OPS for node in unknown)
-        else "Export the model without these operators, or end it before them and give their inputs as outputs"
-        + ("." if not backend.features.plugins else "; a plugin of your own must be loaded (LD_PRELOAD its library)."),
+        remedy=remedy,
     )
 
 
@@ -207,10 +218,25 @@ def _older_opset(prepared: Prepared, backend: Backend) -> None:
         prepared.notes.append(f"converted from opset {found} to {limit}, the newest that {backend.title} reads")
 
 
+def plugins_left(model: ModelProto) -> list[str]:
+    """Operators that ONNX Runtime does not know, and that no lowering replaces."""
+    from nvidia_tao_deploy.graph.inspect import operator_of
+    from nvidia_tao_deploy.graph.runnable import runnable
+    from nvidia_tao_deploy.graph.tensors import foreign_ops
+
+    model = runnable(model)
+    foreign = foreign_ops(model)
+    return sorted({operator_of(n) for n in model.graph.node if n.op_type in foreign and n.domain != "com.microsoft"})
+
+
 def images_of(network: Network, spec: Any, prepared: Prepared) -> CalibrationImages | None:
     """All calibration images for a quantized build, a few for the checks of the others; None where none are there.
 
     A build whose scales come from a cache, a tensorfile or QAT, or that needs none, can do without images.
+
+    Raises:
+        DataError: the images that it needs are missing or unreadable.
+        BuildError: it needs them, and ONNX Runtime cannot run the model.
     """
     from nvidia_tao_deploy.engine.profiles import static_batch
     from nvidia_tao_deploy.graph.load import model_inputs
@@ -222,6 +248,17 @@ def images_of(network: Network, spec: Any, prepared: Prepared) -> CalibrationIma
     elsewhere = elsewhere or bool(calibration.cal_json_file and not calibration.force_ptq)
     needed = quantized and not elsewhere
     if not calibration.cal_image_dir and not needed:
+        return None
+    if not (quantized and calibration.mode == "implicit") and (plugins := plugins_left(prepared.model)):
+        what = f"ONNX Runtime, which runs the model on them, does not know {some(plugins, NAMED)}"
+        if needed:
+            raise BuildError(
+                f"the calibration images are of no use: {what}",
+                where=spec.where("gen_trt_engine.tensorrt.data_type"),
+                remedy="Give the scales as calibration.cal_cache_file, let TensorRT (to 10) calibrate with "
+                "calibration.mode: implicit, or build fp16.",
+            )
+        prepared.notes.append(f"goes on without calibration images: {what}")
         return None
     limit = None if quantized else PARITY_BATCHES * calibration.cal_batch_size
     try:

@@ -11,7 +11,7 @@ from fakes_tensorrt import surface
 from onnx import helper
 from repository import MODELS
 
-from nvidia_tao_deploy.actions.gen_trt_engine import _build_options, _verified
+from nvidia_tao_deploy.actions.gen_trt_engine import _build_options, _parity, _verified
 from nvidia_tao_deploy.actions.prepare import Prepared, prepare
 from nvidia_tao_deploy.actions.shapes import choose_profiles
 from nvidia_tao_deploy.cv.rtdetr import NETWORK
@@ -138,6 +138,32 @@ def test_a_plugin_of_the_users_own_is_left_to_tensorrt(tmp_path: Path) -> None:
     assert any("nv::Own" in note for note in prepared.notes)
     with pytest.raises(BuildError, match="LD_PRELOAD"):
         prepare(NETWORK, spec_of("fp32", None, odd_model(tmp_path / "n.onnx", "Own"), simplify=False), OLD)
+
+
+def test_calibration_images_are_no_hindrance_where_onnxruntime_lacks_the_plugin(tmp_path: Path, scenes: Any) -> None:
+    images = scenes[0] / "images" / "calibration"
+    model = odd_model(tmp_path / "m.onnx", "Own", domain="nv")
+    for precision, more in (
+        ("fp16", {}),
+        ("int8", {"calibration": {"mode": "implicit", "cal_image_dir": [str(images)]}}),
+    ):
+        spec = spec_of(precision, images, model, simplify=False, **more)
+        prepared = prepare(NETWORK, spec, OLD)
+        assert _parity(spec, prepared) is None
+        assert any("without calibration images" in note and "nv::Own" in note for note in prepared.notes) == (not more)
+    with pytest.raises(BuildError, match=r"does not know nv::Own\n.*cal_cache_file.*implicit"):
+        prepare(NETWORK, spec_of("int8", images, model, simplify=False), OLD)
+
+
+def test_a_plugin_without_a_lowering_is_refused_with_its_remedy(tmp_path: Path) -> None:
+    spec = spec_of("fp32", None, odd_model(tmp_path / "m.onnx", "DetectionLayer_TRT"), simplify=False)
+    rtx = describe("tensorrt_rtx", surface("1.7.1"))
+    with pytest.raises(BuildError, match=r"odd \(DetectionLayer_TRT\)\n.*runtime=tensorrt"):
+        prepare(NETWORK, spec, rtx)
+    spec = spec_of("fp32", None, odd_model(tmp_path / "n.onnx", "LReLU_TRT"), simplify=False)
+    with pytest.raises(BuildError, match=r"odd \(LReLU_TRT\): its attribute 'negSlope' is missing\n  Export") as raised:
+        prepare(NETWORK, spec, rtx)
+    assert "auto or lower" not in str(raised.value)  # that is what was tried
 
 
 def engine_info(layers: dict[str, int] | None, opaque: int = 0) -> BuiltEngine:

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention."""
+"""Deformable attention and convolution: samples at places that the network computes."""
 
 from __future__ import annotations
 
@@ -81,6 +81,32 @@ def lower_multi_camera_attention(g: Emitter, node: PluginNode) -> list[Tensor]:
         total = g("Add", total, part) if total else part
     merged = g.reduce("ReduceSum", g.reshape(total, -1, len(shapes), channels, queries), [1], keepdims=False)
     return [g.transpose(merged, 0, 2, 1)]
+
+
+def lower_modulated_deform_conv(g: Emitter, node: PluginNode) -> list[Tensor]:
+    """ModulatedDeformConv2d (DCNv2): (B, Co, oh, ow), one GridSample for all taps, then a 1x1 convolution.
+
+    Inputs: x (B, Ci, H, W); offset (B, D 2 T, oh, ow), per tap y then x in pixels; mask (B, D T, oh, ow); weight
+    (Co, Ci / group, kh, kw); optionally bias (Co,). T = kh kw taps; each of D deformable groups has its own offsets.
+    """
+    node.expect_inputs(4, 5)
+    x, offset, mask, weight, *bias = node.inputs
+    _, channels, height, width = g.fixed(x, 4)
+    _, _, rows, columns = g.fixed(offset, 4)
+    _, depth, kh, kw = g.fixed(weight, 4)
+    (sy, sx), (py, px), (dy, dx) = (node.numbers(name, 2) for name in ("stride", "padding", "dilation"))
+    groups, parts, taps = node.integer("group"), node.integer("deformable_group"), kh * kw
+    tap_y, tap_x, row, column = np.meshgrid(*map(np.arange, (kh, kw, rows, columns)), indexing="ij")
+    start = np.stack([column * sx - px + tap_x * dx, row * sy - py + tap_y * dy], -1).astype(np.float32)
+    step = np.asarray([2 / width, 2 / height], np.float32)  # pixel centres to -1..1
+    moved = g.transpose(g.reshape(offset, -1, taps, 2, rows, columns), 0, 1, 3, 4, 2)
+    moved = g.concat([g.slice(moved, 4, 1, 2), g.slice(moved, 4, 0, 1)], 4)
+    grid = g("Add", g("Mul", moved, step), (start.reshape(taps, rows, columns, 2) + 0.5) * step - 1)
+    pixels = g.reshape(x, -1, channels // parts, height, width)
+    sampled = _sampled(g, pixels, g.reshape(grid, -1, taps * rows, columns, 2))
+    weighted = g("Mul", sampled, g.reshape(mask, -1, 1, taps * rows, columns))
+    taken = g.reshape(weighted, -1, channels * taps, rows, columns)
+    return [g("Conv", taken, g.reshape(weight, -1, depth * taps, 1, 1), *bias, group=groups, kernel_shape=[1, 1])]
 
 
 def _sampled(g: Emitter, feature: Tensor, grid: Tensor) -> Tensor:

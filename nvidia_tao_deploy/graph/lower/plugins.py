@@ -9,7 +9,11 @@ from functools import partial
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nvidia_tao_deploy.arrays import Array
-from nvidia_tao_deploy.graph.lower.attention import lower_deformable_attention, lower_multi_camera_attention
+from nvidia_tao_deploy.graph.lower.attention import (
+    lower_deformable_attention,
+    lower_modulated_deform_conv,
+    lower_multi_camera_attention,
+)
 from nvidia_tao_deploy.graph.lower.emit import FLOAT, INT32, NAME_PREFIX, CannotLowerError, Emitter
 from nvidia_tao_deploy.graph.lower.nms import (
     lower_batched_nms,
@@ -20,7 +24,13 @@ from nvidia_tao_deploy.graph.lower.nms import (
 from nvidia_tao_deploy.graph.lower.node import Lowering, PluginNode
 from nvidia_tao_deploy.graph.lower.points import lower_decode_boxes, lower_pillar_scatter, lower_voxel_generator
 from nvidia_tao_deploy.graph.lower.pyramid import lower_pyramid_roi_align
-from nvidia_tao_deploy.graph.lower.resize import lower_resize_nearest, lower_special_slice
+from nvidia_tao_deploy.graph.lower.resize import (
+    lower_batch_tile,
+    lower_instance_normalization,
+    lower_leaky_relu,
+    lower_resize_nearest,
+    lower_special_slice,
+)
 from nvidia_tao_deploy.graph.lower.roi import (
     lower_crop_and_resize,
     lower_generate_detection,
@@ -55,7 +65,7 @@ STATIC_PLUGINS = frozenset(
         "NMS_TRT", "BatchedNMS_TRT", "Proposal", "CropAndResize", "MultilevelProposeROI", "MultilevelProposeROI_TRT",
         "MultilevelCropAndResize", "MultilevelCropAndResize_TRT", "GenerateDetection", "GenerateDetection_TRT",
         "SpecialSlice", "SpecialSlice_TRT", "ResizeNearest", "ResizeNearest_TRT", "PyramidROIAlign",
-        "PyramidROIAlign_TRT",
+        "PyramidROIAlign_TRT", "BatchTilePlugin_TRT", "LReLU_TRT",
     }
 )  # fmt: skip
 
@@ -75,6 +85,10 @@ _LOWERINGS = {
     "SpecialSlice_TRT": PluginOp(lower_special_slice, (FLOAT,)),
     "MultiscaleDeformableAttnPlugin_TRT": PluginOp(lower_deformable_attention, (FLOAT,)),
     "MSDA": PluginOp(lower_multi_camera_attention, (FLOAT,)),
+    "ModulatedDeformConv2d": PluginOp(lower_modulated_deform_conv, (FLOAT,)),
+    "BatchTilePlugin_TRT": PluginOp(lower_batch_tile, (FLOAT,)),
+    "LReLU_TRT": PluginOp(lower_leaky_relu, (FLOAT,)),
+    "InstanceNormalization_TRT": PluginOp(lower_instance_normalization, (FLOAT,)),
     "VoxelGeneratorPlugin": PluginOp(lower_voxel_generator, (FLOAT, INT32, INT32)),
     "PillarScatterPlugin": PluginOp(lower_pillar_scatter, (FLOAT,)),
     "DecodeBbox3DPlugin": PluginOp(lower_decode_boxes, (FLOAT, INT32)),

@@ -32,7 +32,9 @@ def inner_nodes(graph: onnx.GraphProto):
 
 
 def test_every_plugin_of_the_table_has_a_case() -> None:
-    assert set(ONE_PER_OP) == set(PLUGIN_OPS) - {"MSDA"}  # no public library: compared in tests/cv/sparse4d
+    small = {"ModulatedDeformConv2d", "BatchTilePlugin_TRT", "LReLU_TRT", "InstanceNormalization_TRT"}
+    # Compared in test_lower_small_plugins and, there being no public library, in tests/cv/sparse4d.
+    assert set(ONE_PER_OP) == set(PLUGIN_OPS) - small - {"MSDA"}
 
 
 @pytest.mark.parametrize("op", sorted(ONE_PER_OP))
