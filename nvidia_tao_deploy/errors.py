@@ -42,6 +42,12 @@ class SpecError(TaoDeployError):
     status_prefix = "Configuration error: "
 
 
+class SpecValueError(SpecError):
+    """A value of the spec has the wrong type, or lies outside what is allowed."""
+
+    status_prefix = "Parameter validation error: "
+
+
 class DataError(TaoDeployError):
     """Images, labels or annotations are missing, unreadable or contradict each other."""
 
@@ -52,6 +58,12 @@ class ModelError(TaoDeployError):
     """An ONNX file or engine is missing, broken, or not what the network's contract asks for."""
 
     status_prefix = "Parameter validation error: "
+
+
+class ModelFileError(ModelError):
+    """A model's file is not there, or cannot be read."""
+
+    status_prefix = "File system error: "
 
 
 class BuildError(TaoDeployError):

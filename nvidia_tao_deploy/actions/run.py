@@ -154,8 +154,9 @@ def failure_message(error: BaseException, action: str) -> str:
     """The FAILURE message: the contract's prefix for this kind of error, then its text."""
     if isinstance(error, TaoDeployError):
         return f"{error.status_prefix}{error}"
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return f"User/System interruption: {action.capitalize()} was interrupted"
     prefixes: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
-        ((KeyboardInterrupt, SystemExit), f"User/System interruption: {action.capitalize()} was interrupted"),
         (NotImplementedError, "Feature not implemented: "),
         ((ValueError, TypeError), "Parameter validation error: "),
         (OSError, "File system error: "),

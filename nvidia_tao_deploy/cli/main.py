@@ -29,6 +29,7 @@ ACTION_HELP = {
     "diagnose": "find the layers that lose accuracy when quantized",
     "default_specs": "write a commented spec with every default",
 }
+TO_PRINT = ": on the screen, or into DIR/experiment.yaml"
 REPORTS = ("compare", "diagnose")
 INTERRUPTED = 130
 TERMINATED = 143
@@ -42,7 +43,7 @@ def run() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run ``argv`` (network name first, as the shell gives it) and return the exit code.
 
-    0 done, 1 failed, 2 usage or spec, 130 interrupted.
+    0 done, 1 failed, 2 usage or spec, 130 interrupted, 143 terminated.
     """
     verbose = False
     try:
@@ -57,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
         _fail("Interrupted.", False)
         return INTERRUPTED
     except SystemExit as error:  # argparse's own endings, and SIGTERM
+        if isinstance(error, _Terminated):
+            _fail("Terminated.", False)
         return error.code if isinstance(error.code, int) else 1
     except BrokenPipeError:
         # The reader of our output went away (`| head`); there is nobody left to tell.
@@ -70,6 +73,10 @@ def main(argv: Sequence[str]) -> int:
         print("  This is a defect of nvidia_tao_deploy; run again with --verbose and report it.", file=sys.stderr)
         return 1
     return 0
+
+
+class _Terminated(SystemExit):
+    """SIGTERM."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,7 +107,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         parents = [common]
         if action == "default_specs":  # it prints text, and runs nothing
             usage, parents = f"{name} {action} [options] [results_dir=DIR]", []
-        about = f"{ACTION_HELP[action][0].upper()}{ACTION_HELP[action][1:]}."
+        about = f"{ACTION_HELP[action][0].upper()}{ACTION_HELP[action][1:]}{TO_PRINT * (action == 'default_specs')}."
         sub = actions.add_parser(action, help=ACTION_HELP[action], parents=parents, usage=usage, description=about)
         _action_arguments(sub, network, action)
     command, overrides = parser.parse_known_args(words)
@@ -318,7 +325,7 @@ def _signals() -> Iterator[None]:
     interrupted = False
 
     def stop(*_: Any) -> None:
-        raise SystemExit(TERMINATED)
+        raise _Terminated(TERMINATED)
 
     def interrupt(*_: Any) -> None:
         nonlocal interrupted

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvidia_tao_deploy.engine.backend import INSTALL, TITLES, load, version_tuple
 from nvidia_tao_deploy.engine.profiles import Profile
-from nvidia_tao_deploy.errors import ModelError, RuntimeUnavailableError
+from nvidia_tao_deploy.errors import ModelError, ModelFileError, RuntimeUnavailableError
 from nvidia_tao_deploy.files import file_sha256, write_json
 from nvidia_tao_deploy.runtime import cuda
 from nvidia_tao_deploy.runtime.open import is_engine
@@ -178,7 +178,7 @@ def engine_runtime(engine: Path) -> str:
         ModelError: there is no such file, it is empty, or it is an ONNX file.
     """
     if not engine.is_file():
-        raise ModelError(f"there is no engine {engine}", remedy="Check the path, or build it with gen_trt_engine.")
+        raise ModelFileError(f"there is no engine {engine}", remedy="Check the path, or build it with gen_trt_engine.")
     if engine.suffix.lower() == ".onnx":
         raise ModelError(f"{engine} is an ONNX file, not an engine", remedy="Run it with ONNX Runtime, or build it.")
     with engine.open("rb") as file:

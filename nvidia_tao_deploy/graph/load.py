@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.errors import ModelError, ModelFileError
 from nvidia_tao_deploy.graph.archive import ZIP_MAGIC, read_model
 from nvidia_tao_deploy.graph.plain_outputs import plain_outputs
 from nvidia_tao_deploy.graph.tensors import (
@@ -94,15 +94,15 @@ def _tensor_info(value: ValueInfoProto) -> TensorInfo:
 
 def _read_head(path: Path) -> bytes:
     if not path.exists():
-        raise ModelError("no such ONNX file", where=str(path), remedy="Check gen_trt_engine.onnx_file.")
+        raise ModelFileError("no such ONNX file", where=str(path), remedy="Check gen_trt_engine.onnx_file.")
     if path.is_dir():
         problem = "this is a folder, an ONNX file is needed"
-        raise ModelError(problem, where=str(path), remedy="Name the .onnx file in it.")
+        raise ModelFileError(problem, where=str(path), remedy="Name the .onnx file in it.")
     try:
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
-        raise ModelError(f"cannot read the file: {error.strerror}", where=str(path)) from error
+        raise ModelFileError(f"cannot read the file: {error.strerror}", where=str(path)) from error
     if not head:
         raise ModelError("the file is empty", where=str(path), remedy=EXPORT_REMEDY)
     return head
@@ -146,7 +146,7 @@ def _load_weights(model: ModelProto, path: Path) -> None:
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:  # missing file, short file, path leaving the folder: all raise different types
-        raise ModelError(
+        raise ModelFileError(
             f"an external weight file of the model cannot be read ({_one_line(error)})",
             where=str(path),
             remedy="Keep the weight files in the folder of the .onnx file, under the names they were exported with.",

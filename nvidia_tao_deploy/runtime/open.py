@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.errors import ModelError, ModelFileError
 from nvidia_tao_deploy.runtime.session import Session
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
@@ -48,7 +48,7 @@ def open_session(
     place = f"{where}: {path}" if where else str(path)
     if not path.is_file():
         what = "this is a folder, a model file is needed" if path.is_dir() else "no such model file"
-        raise ModelError(what, where=place, remedy="Run gen_trt_engine first, or correct the path.")
+        raise ModelFileError(what, where=place, remedy="Run gen_trt_engine first, or correct the path.")
     if path.stat().st_size == 0:
         raise ModelError("the model file is empty", where=place, remedy="Build or export it again.")
     suffix = path.suffix.lower()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.errors import ModelError, ModelFileError
 from nvidia_tao_deploy.runtime.session import BatchLimits, Session
 
 TOWERS = ("vision", "text")
@@ -36,7 +36,7 @@ def tower_files(given: Path) -> dict[str, Path]:
         files = _partners(given)
         if files:
             return files
-    raise ModelError(
+    raise ModelFileError(
         "no such model file",
         where=str(given),
         remedy="Give an engine, a folder of engines, or base.engine for base_vision.engine and base_text.engine.",

@@ -50,6 +50,8 @@ class Flag:
         return self.names[-1].lstrip("-")
 
 
+RUNNABLE = "the .engine, .plan or .onnx file"
+EXPORT = "the export: its .zip, the unpacked folder, or the .onnx in it"
 _TRT = "gen_trt_engine.tensorrt"
 _CAL = f"{_TRT}.calibration"
 _WITH_QAT_JSON = ("detectnet_v2", "faster_rcnn", "retinanet", "ssd", "unet", "yolo_v3", "yolo_v4")
@@ -74,7 +76,8 @@ def _flag(names: str, *rest: Any, **more: Any) -> Flag:
 
 
 _GEN: tuple[Flag, ...] = (
-    _flag("-m --model_path", "gen_trt_engine.onnx_file", str, "the .onnx model to build"),
+    _flag("-m --model_path", "gen_trt_engine.onnx_file", str, "the .onnx model to build", PROTO_NETWORKS),
+    _flag("-m --model_path", "gen_trt_engine.onnx_file", str, EXPORT, WITHOUT_SPEC),
     _flag("-k --key", "encryption_key", str, "key of an encrypted (.etlt) model", _but("custom_vision")),
     _flag("-cm --class_map", "gen_trt_engine.class_map", str, "JSON file of tasks and classes", _MULTITASK),
     _flag("--data_type", f"{_TRT}.data_type", str, "precision", _NOT_LPRNET, ("fp32", "fp16", "int8")),
@@ -97,7 +100,8 @@ _GEN: tuple[Flag, ...] = (
 )
 
 _EVALUATE: tuple[Flag, ...] = (
-    _flag("-m --model_path", "evaluate.trt_engine", str, "the .engine, .plan or .onnx file to evaluate"),
+    _flag("-m --model_path", "evaluate.trt_engine", str, RUNNABLE, PROTO_NETWORKS),
+    _flag("-m --model_path", "evaluate.trt_engine", str, f"{EXPORT}, or an .engine", WITHOUT_SPEC),
     _flag("-i --image_dir", "evaluate.image_dir", str, "folder of images", _NOT_LPRNET),
     _flag("-l --label_dir", "evaluate.label_dir", str, "folder of labels", _WITH_LABELS),
     _flag("-l --label_file", "evaluate.label_file", str, "COCO annotation file of a detector", WITHOUT_SPEC),
@@ -107,7 +111,8 @@ _EVALUATE: tuple[Flag, ...] = (
 )
 
 _INFERENCE: tuple[Flag, ...] = (
-    _flag("-m --model_path", "inference.trt_engine", str, "the .engine, .plan or .onnx file to run"),
+    _flag("-m --model_path", "inference.trt_engine", str, RUNNABLE, PROTO_NETWORKS),
+    _flag("-m --model_path", "inference.trt_engine", str, f"{EXPORT}, or an .engine", WITHOUT_SPEC),
     _flag("-i --image_dir", "inference.image_dir", str, "folder of images"),
     _flag("-b --batch_size", "inference.batch_size", int, "images per batch", _WITH_BATCH),
     _flag("-c --classmap", "inference.class_map", str, "JSON file of class names", ("classification_tf1",)),

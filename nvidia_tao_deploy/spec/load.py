@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from nvidia_tao_deploy.errors import SpecError
+from nvidia_tao_deploy.errors import SpecError, SpecValueError
 from nvidia_tao_deploy.spec.drift import apply_drift, rules_for
 from nvidia_tao_deploy.spec.flags import flag_of
 from nvidia_tao_deploy.spec.known import Node, as_float32, checked, known_keys, networks
@@ -228,7 +228,7 @@ class _Reading:
             lines.append(f"{len(others)} more problem{'s' if len(others) > 1 else ''}:")
             lines += [f"- {problem.where}: {problem.what}" for problem in others[:5]]
             lines += [f"- and {len(others) - 5} more"] if len(others) > 5 else []
-        raise SpecError(first.what, where=first.where, remedy="\n  ".join(lines) or None)
+        raise type(first)(first.what, where=first.where, remedy="\n  ".join(lines) or None)
 
     def where(self, key: str) -> str:
         return place_of(key, self.places) or f"{self.name}: {key}".removesuffix(": ")
@@ -247,7 +247,7 @@ class _Reading:
                 # What the command line said is what was tried last.
                 late = (word for word in given_here if self.where(word).startswith(("override", "command")))
                 place = next(late, given_here[0])
-            return SpecError(message, where=self.where(place))
+            return SpecValueError(message, where=self.where(place))
         given = detail["input"]
         shown = short(given) if isinstance(given, list) else repr(given) if not isinstance(given, dict) else "a block"
         kind, _, fault = detail["type"].partition("_")
@@ -256,7 +256,7 @@ class _Reading:
         message = message.replace("Input should be", "it should be")
         where = self.where(key)
         named = shown if key in where else f"{key} = {shown}"
-        return SpecError(
+        return SpecValueError(
             f"{named} does not fit: {message}", where=where, remedy=getattr(self._field(key), "description", None)
         )
 

@@ -431,8 +431,11 @@ def test_a_full_disk_leaves_no_engine(spec: dict[str, Any], path: Path, tmp_path
     assert [name for name in files_in(tmp_path / "out") if name.endswith(".part")] == []
 
 
-def test_ctrl_c_ends_within_a_second_with_exit_130_and_a_failure_record(
-    spec: dict[str, Any], path: Path, tmp_path: Path, digits: Path
+@pytest.mark.parametrize(
+    ("sent_signal", "code", "said"), [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Terminated.")]
+)
+def test_a_signal_ends_the_run_within_a_second_with_its_exit_code_and_a_failure_record(
+    spec: dict[str, Any], path: Path, tmp_path: Path, digits: Path, sent_signal: signal.Signals, code: int, said: str
 ) -> None:
     images = tmp_path / "many"
     images.mkdir()
@@ -450,11 +453,37 @@ def test_ctrl_c_ends_within_a_second_with_exit_130_and_a_failure_record(
     time.sleep(1.5)
     assert process.poll() is None, "the run ended before it could be interrupted"
     sent = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent_signal)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert time.monotonic() - sent < 2.0  # a second for the run, and the interpreter's own end
+    assert err.endswith(f"{said}\n")
     assert "Traceback" not in err
     assert status(folder)[-1]["status"] == "FAILURE"
-    assert "interrupted" in status(folder)[-1]["message"]
+    assert status(folder)[-1]["message"] == "User/System interruption: Inference was interrupted"
     assert not (folder / "result.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("action", "override", "prefix"),
+    [
+        ("evaluate", "evaluate.trt_engine={}/no.onnx", "File system error: "),
+        ("evaluate", "evaluate.trt_engine={}/no.engine", "File system error: "),
+        ("evaluate", "dataset.test_dataset.images_dir={}/no", "File system error: "),
+        ("gen_trt_engine", "gen_trt_engine.onnx_file={}/no.onnx", "File system error: "),
+        ("evaluate", "evaluate.trt_engine={}/text.onnx", "Parameter validation error: "),
+        ("evaluate", "evaluate.batch_size=many", "Parameter validation error: "),
+        ("gen_trt_engine", "gen_trt_engine.tensorrt.data_type=int7", "Parameter validation error: "),
+        ("evaluate", "evaluate.batch_sise=1", "Configuration error: "),
+        ("evaluate", "evaluate.trt_engine=???", "Configuration error: "),
+    ],
+)
+def test_the_failure_record_begins_with_the_contracts_word_for_its_kind(
+    shell: Shell, spec: dict[str, Any], path: Path, tmp_path: Path, action: str, override: str, prefix: str
+) -> None:
+    (tmp_path / "text.onnx").write_text("no model")
+    folder = Path(spec["results_dir"]) / ("trt_evaluate" if action == "evaluate" else action)
+    folder.mkdir(parents=True)
+    write_spec(path, spec)
+    assert shell("classification_pyt", action, "-e", str(path), override.format(tmp_path)) != 0
+    assert status(folder)[-1]["message"].startswith(prefix)

@@ -59,10 +59,19 @@ def test_help_starts_fast_and_imports_nothing_heavy(network: str) -> None:
 def test_every_command_has_help_for_itself_and_its_actions(shell: Shell, command: str) -> None:
     assert shell(command, "--help") == 0
     entry = NETWORKS[ALIASES.get(command, command)]
+    listed = shell.out
     for action in (*entry.actions, "default_specs"):
-        assert action in shell.out or shell(command, "--help") == 0
+        assert f"    {action} " in listed
         assert shell(command, action, "--help") == 0
         assert f"{command} {action}" in shell.out
+
+
+@pytest.mark.parametrize("action", ["gen_trt_engine", "evaluate", "inference"])
+def test_the_model_flag_of_custom_vision_names_what_it_takes(shell: Shell, action: str) -> None:
+    assert shell("custom_vision", action, "--help") == 0
+    model = " ".join(shell.out.partition("--model_path MODEL_PATH")[2].split("  -")[0].split())
+    assert ".zip" in model
+    assert "folder" in model
 
 
 @pytest.mark.parametrize(
