@@ -42,7 +42,7 @@ SAMPLE_NETWORKS: dict[str, SampleNetwork] = {
     "detectnet_v2": SampleNetwork("mAP"),
     # One training for the three networks that end in a suppression plugin.
     "efficientdet_tf2": SampleNetwork("AP50", trainer="nms_detectors", lowered=True),
-    "faster_rcnn": SampleNetwork("mAP", lowered=True),
+    "faster_rcnn": SampleNetwork("mAP"),
     "lprnet": SampleNetwork("Accuracy", precisions=("fp32", "fp16")),
     "ocdnet": SampleNetwork("F-measure"),
     "ocrnet": SampleNetwork("Accuracy"),

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,7 +46,7 @@ def batch_decoder() -> BatchDecoder:
     Raises:
         RuntimeUnavailableError: the package or a GPU is missing.
     """
-    _package()  # the engines serve the backend that was asked for, and that has to be there
+    _refuse_missing()  # the engines serve the backend that was asked for; loading it would only take time
     try:
         return JpegEngines()
     except RuntimeUnavailableError:
@@ -92,15 +94,16 @@ def decode_rgb(file: bytes) -> NDArray[np.uint8] | None:
     return None if image is None else np.asarray(image.cpu(), np.uint8)
 
 
-def _package() -> Any:
-    try:
-        from nvidia import nvimgcodec
-    except ImportError as error:
+def _refuse_missing() -> None:
+    found = None
+    with suppress(ModuleNotFoundError):  # the namespace itself
+        found = find_spec("nvidia.nvimgcodec")
+    if found is None:
         raise RuntimeUnavailableError(
             "the image backend nvimgcodec is not installed",
             where="runtime.image_backend",
             remedy="pip install nvidia-nvimgcodec-cu12[all] (and a GPU to run it), or use image_backend: opencv.",
-        ) from error
+        )
     from nvidia_tao_deploy.runtime.cuda import gpu_available
 
     if not gpu_available():
@@ -109,12 +112,13 @@ def _package() -> Any:
             where="runtime.image_backend",
             remedy="Use image_backend: opencv.",
         )
-    return nvimgcodec
 
 
 @lru_cache(maxsize=1)
 def _decoder() -> tuple[Any, Any, Any]:
-    nvimgcodec = _package()
+    _refuse_missing()
+    from nvidia import nvimgcodec
+
     parameters = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.SRGB)
     # libjpeg interpolates chroma, so nvJPEG has to as well
     return nvimgcodec.Decoder(options=":fancy_upsampling=1"), parameters, nvimgcodec.CodeStream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -83,6 +84,7 @@ def test_nvimgcodec_decodes_whole_jpegs_and_leaves_the_rest_to_the_processor(
             return [SimpleNamespace(cpu=lambda: np.full((481, 643, 3), 7, np.uint8)) for _ in files]
 
     fake = ModuleType("nvidia.nvimgcodec")
+    fake.__spec__ = ModuleSpec("nvidia.nvimgcodec", None)
     fake.Decoder, fake.DecodeParams, fake.ColorSpec = Decoder, SimpleNamespace, SimpleNamespace(SRGB=1)  # type: ignore
     fake.CodeStream = bytes  # type: ignore
     parent = sys.modules.get("nvidia") or ModuleType("nvidia")
