@@ -126,7 +126,7 @@ def test_a_broken_file_leaves_its_batch_to_the_processor_and_no_more(library: Li
 
 
 def test_a_gpu_without_engines_uses_nvimagecodec(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_decode, "_package", lambda: None)
+    monkeypatch.setattr(gpu_decode, "_refuse_missing", lambda: None)
     monkeypatch.setattr(gpu_decode, "_decoder", lambda: (None, None, None))
     assert isinstance(gpu_decode.batch_decoder(), nvjpeg.JpegEngines)
     library.engines = False
