@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--precisions", nargs="+", default=list(TOLERANCE), choices=list(TOLERANCE))
     parser.add_argument("--timeout", type=float, default=240, help="seconds for one build")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time (rates and build times then mean less)")
+    parser.add_argument("--replays", action="store_true", help="also the tests of every network, by way of engines")
     parser.add_argument("--calibrators", action="store_true", help="compare with TensorRT's own calibrator (<= 10)")
     arguments = parser.parse_args()
     arguments.out = arguments.out.resolve()  # the commands run in the repository
@@ -54,7 +55,12 @@ def main() -> int:
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(verify_network, arguments.networks))
-    return 0 if all(row["verdict"] == "ok" for row in rows) else 1
+    good = all(row["verdict"] == "ok" for row in rows)
+    if arguments.replays:
+        words = ["-m", "pytest", "-v", "-ra", "--through-engines", "tensorrt", "tests/cv", "tests/multimodal"]
+        with (arguments.out / "replays.log").open("w") as log:
+            good &= not subprocess.run([sys.executable, *words], cwd=ROOT, stdout=log, stderr=log).returncode
+    return 0 if good else 1
 
 
 def rows_of(network: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
