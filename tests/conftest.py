@@ -40,8 +40,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(autouse=True)
-def _through_engines(engines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def _through_engines(engines: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if engines is not None:
+        if request.node.get_closest_marker("onnx_file"):
+            pytest.skip("about what is said of an ONNX file")
         engines.install(monkeypatch)
 
 

@@ -140,6 +140,24 @@ def test_detections_are_compared_and_a_missed_budget_fails(
     assert page.count("<img") == 4
 
 
+def test_where_nothing_is_annotated_no_precision_is_blamed(
+    shell: Shell, tmp_path: Path, scenes: tuple[Path, Path]
+) -> None:
+    coco = scenes[0]
+    annotations = json.loads((coco / "annotations" / "test.json").read_text())
+    annotations |= {"images": annotations["images"][:1], "annotations": []}
+    (tmp_path / "none.json").write_text(json.dumps(annotations))
+    sources = {"json_file": str(tmp_path / "none.json"), "image_dir": str(coco / "images" / "test")}
+    tree = content(tmp_path, "rtdetr_conv", coco / "images" / "calibration", test_data_sources=sources)
+    spec = write_spec(tmp_path / "spec.yaml", tree)
+    assert shell("rtdetr", "compare", "-e", spec, "compare.precisions=[fp16]", "compare.repeats=1") == 0
+    report = json.loads((tmp_path / "results" / "compare" / "compare.json").read_text())
+    assert report["confidence"] is None
+    assert any("AP undefined" in line for line in report["verdict"])
+    assert "too inaccurate" not in "".join(report["verdict"])
+    assert "of fp32 is -1.0 on the subset" in shell.refused(1, "rtdetr", "diagnose", "-e", spec)
+
+
 def test_what_no_build_can_do_is_told_before_the_first(shell: Shell, tmp_path: Path, digits: Path) -> None:
     test = {"images_dir": str(digits / "test")}
     tree = content(tmp_path, "classification_pyt", digits / "calibration", root_dir=str(digits), test_dataset=test)
@@ -190,10 +208,10 @@ def measured(precision: str, rounds: list[float], loss: float) -> Measured:
     [
         ([380.0, 400.0], 0.4, "int8", "int8: 1.93x fp16, mAP -0.40 %: use int8"),
         # One round lies within fp16's.
-        ([205.0, 390.0], 0.4, "fp16", "int8: 1.47x fp16, mAP -0.40 % (within the noise of fp16)"),
+        ([205.0, 390.0], 0.4, "fp16", "int8: 1.47x fp16, mAP -0.40 % (speed within the noise of fp16)"),
         ([180.0, 190.0], 0.4, "fp16", "int8: 0.91x fp16, mAP -0.40 % (slower than fp16)"),
         ([380.0, 400.0], 3.0, "fp16", "int8: 1.93x fp16, mAP -3.00 % (too inaccurate)"),
-        ([380.0, 400.0], float("nan"), "fp16", "int8: 1.93x fp16, mAP undefined (too inaccurate)"),
+        ([380.0, 400.0], float("nan"), "fp16", "int8: 1.93x fp16, mAP undefined"),
     ],
 )
 def test_the_verdict_weighs_speed_noise_and_accuracy(int8: list[float], loss: float, use: str, said: str) -> None:

@@ -224,6 +224,7 @@ def test_a_spec_with_other_classes_than_the_model_is_refused(shell: Shell, data:
     assert not (folder / "results" / "trt_evaluate" / "results.json").exists()
 
 
+@pytest.mark.onnx_file
 def test_what_a_user_gets_wrong(shell: Shell, data: Any) -> None:
     folder = data("yolo_v4")
     path = folder / "spec.yaml"

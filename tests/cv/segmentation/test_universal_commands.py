@@ -354,6 +354,7 @@ def test_panoptic_models_are_measured_and_drawn(shell: Shell, tmp_path: Path) ->
     assert np.ptp(drawn.astype(int)) > 40
 
 
+@pytest.mark.onnx_file
 def test_red_stays_red(shell: Shell, tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scores = np.zeros((len(replay.SIZES), 5, HIGH, WIDE), np.float32)
