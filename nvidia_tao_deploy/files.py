@@ -32,7 +32,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
         os.close(handle)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -43,7 +43,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -83,7 +83,7 @@ def copy_beside(source: Path, folder: Path) -> None:
                 target.replace(Path(temporary) / "old")
             copied.replace(target)
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -110,7 +110,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _cannot_write(path: Path, error: OSError) -> DataError:
+def cannot_write(path: Path, error: OSError) -> DataError:
+    """What to tell of a file that could not be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = "Free space there, or choose another disk." if full else "Choose a place that you may write to."
     return DataError(f"cannot write {path}: {error.strerror or error}", remedy=remedy)

@@ -205,10 +205,10 @@ def verdict(found: Sequence[Measured], decides: Headline, max_metric_drop: float
         kept = isfinite(entry.loss) and entry.loss <= limit
         rivals = [use, half] if entry.precision in QUANTIZED and half is not None and half.loss <= limit else [use]
         ahead = [rival for rival in rivals if min(entry.timing.rounds) <= max(rival.timing.rounds)]
-        reason = "" if kept else " (too inaccurate)"
+        reason = " (too inaccurate)" if entry.loss > limit else ""  # undefined: that is said already
         if kept and ahead:
             slower = max(entry.timing.rounds) < min(ahead[0].timing.rounds)
-            reason = f" ({'slower than' if slower else 'within the noise of'} {ahead[0].precision})"
+            reason = f" ({'slower than' if slower else 'speed within the noise of'} {ahead[0].precision})"
         elif kept:
             use = entry
         base = half if entry.precision in QUANTIZED and half is not None else found[0]
@@ -351,6 +351,8 @@ def _confidence(found: Sequence[Measured], threshold: float | None) -> dict[str,
     votes = class_votes(found[0].found.seen)
     curves = {entry.precision: scored(entry.found.seen, votes) for entry in found}
     reference = curves[found[0].precision]
+    if not reference.positives:
+        return None
     point = reference.best_threshold() if threshold is None else threshold
     grid = np.union1d(thresholds(curves.values()), point)
     wanted = reference.at(point)

@@ -54,10 +54,10 @@ def mixed_precision(network: Network, spec: Any, folder: Path, max_metric_drop: 
     names, precision = bench.names, bench.precision
     say(f"{len(names)} layers can be {precision}; measuring on {counted(len(bench.dataset), called(bench.dataset))}")
     reference = bench.metric(())
-    if not np.isfinite(reference) or reference == 0:
+    if not (np.isfinite(reference) and reference > 0):  # COCO writes -1 where nothing is annotated
         raise DataError(
             f"{bench.decides.key} of fp32 is {reference} on the subset, so no loss can be measured against it",
-            remedy="Set diagnose.subset higher, or check the model with evaluate first.",
+            remedy="Are there annotations? Set diagnose.subset higher, or check the model with evaluate first.",
         )
     methods = _best_method(bench)
     blocks = blocks_of(names)

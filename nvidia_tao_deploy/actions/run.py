@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nvidia_tao_deploy.data.text import some
 from nvidia_tao_deploy.errors import SpecError, TaoDeployError
-from nvidia_tao_deploy.files import write_text
+from nvidia_tao_deploy.files import cannot_write, write_text
 from nvidia_tao_deploy.network import Network
 from nvidia_tao_deploy.pipeline.progress import say
 from nvidia_tao_deploy.pipeline.ranks import current
@@ -100,7 +100,7 @@ def started(
         for note in spec.notes:
             say(f"note: {note}")
         _check_gpus(spec, action)
-        status.record("STARTED", f"Starting {network.name} {task}.")
+        _record(status, "STARTED", f"Starting {network.name} {task}.")
         job = {"network": network.name, "action": action, "source": source, "overrides": overrides, "flags": flags}
         yield Run(network, spec, folder, status, lambda: job)
     except BaseException as error:
@@ -108,7 +108,7 @@ def started(
             _name_key(spec, action, error)
         _record_failure(status, failure_message(error, action))
         raise
-    status.record("SUCCESS", f"{task.capitalize()} finished successfully.")
+    _record(status, "SUCCESS", f"{task.capitalize()} finished successfully.")
 
 
 def results_folder(spec: NetworkSpec, action: str) -> Path:
@@ -181,6 +181,13 @@ def _name_key(spec: NetworkSpec, action: str, error: TaoDeployError) -> None:
     if len(own) == 1:
         place = spec.where(own[0])
         error.where = place if place.endswith(f"={error.where}") else f"{place}: {error.where}"
+
+
+def _record(status: StatusLog, word: str, message: str) -> None:
+    try:
+        status.record(word, message)
+    except OSError as error:
+        raise cannot_write(status.path, error) from error
 
 
 def _record_failure(status: StatusLog, message: str) -> None:

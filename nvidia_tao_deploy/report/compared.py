@@ -106,7 +106,7 @@ def _classes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float | 
 
 def _scores(shift: Mapping[str, Any] | None) -> str:
     if shift is None:
-        text = "This network's results carry no scores that could be right or wrong, so no threshold can shift."
+        text = "No scores here could be right or wrong, so no threshold can shift."
         return html.paragraphs([text], "dim")
     f1 = {name: (shift["thresholds"], row["f1"]) for name, row in shift["precisions"].items()}
     levels = {name: (row["histogram_edges"], row["histogram"]) for name, row in shift["precisions"].items()}

@@ -428,7 +428,7 @@ def test_a_segmentation_network_is_compared_with_pictures(shell: Shell, tmp_path
     page = (tmp_path / "results" / "compare" / "compare.html").read_text()
     check_page(page)
     assert page.count("<img") == 4
-    assert "carry no scores" in page
+    assert "No scores here" in page
 
 
 def test_the_precisions_take_turns(shell: Shell, tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
