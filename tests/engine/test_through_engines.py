@@ -1,4 +1,4 @@
-"""Tests by way of engines, which a GPU machine runs by hand: here the way itself, with graphs as prepared for a build."""
+"""Tests by way of engines, which a GPU machine runs by hand: here the way itself, with the graphs as prepared."""
 
 from __future__ import annotations
 
