@@ -22,7 +22,7 @@ def check_gpus(value: str) -> str:
     if value in ("all", "none") or all(_DEVICE.fullmatch(item) for item in value.split(",")):
         return value
     raise UsageError(
-        f"--gpus {value!r} is not known", remedy="Use all, none, or indices and UUIDs such as 0,1 or GPU-6fa4...."
+        f"--gpus {value!r} is not known", remedy="Use all, none, indices such as 0,1, or UUIDs of nvidia-smi -L."
     )
 
 
