@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tao_deploy",
         usage="tao_deploy [flags] [-- command ...]",
         description="Run a command of nvidia_tao_deploy in a container, with GPUs and mounts.",
-        epilog=_EPILOG + fill(" ".join(COMMANDS), 110, initial_indent="  ", subsequent_indent="  "),
+        epilog=_EPILOG + fill(" ".join((*COMMANDS, "model_agnostic")), 110, initial_indent="  ", subsequent_indent="  "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
