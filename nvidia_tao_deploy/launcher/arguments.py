@@ -83,11 +83,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     """A flag's ``dest`` is a field of `Options`."""
+    commands = (*COMMANDS, "model_agnostic")
     parser = _Parser(
         prog="tao_deploy",
         usage="tao_deploy [flags] [-- command ...]",
         description="Run a command of nvidia_tao_deploy in a container, with GPUs and mounts.",
-        epilog=_EPILOG + fill(" ".join((*COMMANDS, "model_agnostic")), 110, initial_indent="  ", subsequent_indent="  "),
+        epilog=_EPILOG + fill(" ".join(commands), 110, initial_indent="  ", subsequent_indent="  "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
