@@ -470,7 +470,7 @@ def convolutional(size: int, width: int, *, detector: bool) -> Any:
         pad = kernel // 2
         return node(
             "Conv",
-            [x, constant(w), constant(np.zeros(cout, np.float32))],
+            [x, constant(w), constant(rng.normal(0, 0.1, cout).astype(np.float32))],
             kernel_shape=[kernel, kernel],
             strides=[stride, stride],
             pads=[pad] * 4,

@@ -9,14 +9,23 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.errors import ModelError
-from nvidia_tao_deploy.graph.tensors import INLINE_PROTO_LIMIT, all_nodes, copy_model, serialized_size
+from nvidia_tao_deploy.graph.tensors import (
+    INLINE_PROTO_LIMIT,
+    all_nodes,
+    constants_to_initializers,
+    copy_model,
+    refill,
+    remove_unused_initializers,
+    serialized_size,
+)
 
 # Drops a ReLU in front of QuantizeLinear, taking an FP8 zero point for the smallest number of its type (1.31 seen).
 WRONG_REWRITES = ("ReluQuantRewrite",)
+JOINS_BIASES = ("ConvAddFusion",)
 
 
 def open_session(model: ModelProto, *, threads: int = 0) -> Any:
@@ -89,3 +98,35 @@ def kernels_are_constants(model: ModelProto) -> bool:
     constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
     convolutions = (node for node in all_nodes(model.graph) if node.op_type.startswith("Conv"))
     return all(node.input[1] in constants for node in convolutions)
+
+
+def has_half_convolutions(model: ModelProto) -> bool:
+    """Whether a convolution has a kernel of 16 bits."""
+    halves = {t.name for t in model.graph.initializer if t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16)}
+    return any(node.input[1] in halves for node in all_nodes(model.graph) if node.op_type.startswith("Conv"))
+
+
+def biases_apart(model: ModelProto) -> ModelProto:
+    """``model`` with the constant biases of its 2-D convolutions added by nodes of their own, rounded as before.
+
+    ONNX Runtime must not join them again (:data:`JOINS_BIASES`).
+    """
+    result = copy_model(model)
+    graph = result.graph
+    constants_to_initializers(graph)
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type not in ("Conv", "ConvTranspose") or len(node.input) < 3:
+            continue
+        weight, bias = map(constants.get, node.input[1:3])
+        if weight is not None and bias is not None and len(weight.dims) == 4:
+            name, (output,) = f"{node.output[0]}::bias", node.output
+            graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(bias).reshape(1, -1, 1, 1), name))
+            del node.input[2:]
+            node.output[0] = f"{output}::unbiased"
+            nodes.append(helper.make_node("Add", [node.output[0], name], [output], name=name))
+    refill(graph.node, nodes)
+    remove_unused_initializers(graph)
+    return result

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.sample import Dataset, Sample, called
@@ -37,6 +38,7 @@ __all__ = ["Tally", "calibration_batches", "refuse_nothing_read", "run_numbered"
 MAX_RING_BYTES = 4 << 30
 MAX_PIXEL_BYTES = 2 << 30  # of source images, which may be far larger than the network's input
 SWITCH_SECONDS = 0.0002
+_WARM_UP_FROM = 8  # batches; fewer are done as soon without
 Where = Literal["auto", "cpu", "gpu"]
 Feeds = Callable[[Buffers, int], AbstractContextManager[dict[str, Any]]]
 
@@ -170,6 +172,8 @@ def run_numbered(
             lock_pages = partial(_lock_pages, stack.enter_context(ExitStack()), set(), getattr(session, "gpu", None))
             runner = ThreadPoolExecutor(lanes, thread_name_prefix="model")
             stack.callback(_end, runner, pool, session)
+            if len(chosen) > _WARM_UP_FROM and getattr(session, "gpu", None) is not None:
+                runner.submit(_warm_up, session, batch_size)
             feeds = _as_they_are if finisher is None else finisher.feeds
             run = partial(_run, session=session, strict=strict, feeds=feeds, lock_pages=lock_pages)
             yield from _loop(dataset, ports, decode, pool, runner, run, batch_size, chosen, tally)
@@ -275,6 +279,13 @@ def _lock_pages(stack: ExitStack, locked: set[int], gpu: int | None, buffers: Bu
         locked.add(id(buffers))
         for array in buffers.values():
             stack.enter_context(pinned(array, gpu))
+
+
+def _warm_up(session: Session, batch_size: int) -> None:
+    """Run zeros, so that kernels are loaded and planned while the first images are read; the result is nobody's."""
+    shapes = {info.name: (batch_size, *info.shape[1:]) for info in session.inputs}
+    if all(None not in shape[1:] for shape in shapes.values()):
+        session.run({info.name: np.zeros(shapes[info.name], info.dtype) for info in session.inputs})
 
 
 def _run(batch: _Batch, session: Session, strict: bool, feeds: Feeds, lock_pages: Callable[[Buffers], None]) -> _Done:

@@ -61,8 +61,8 @@ def open_session(
         from nvidia_tao_deploy.runtime.cuda import gpu_available
         from nvidia_tao_deploy.runtime.onnxruntime import OnnxRuntimeSession
 
-        model = load_model(path)  # says clearly what is wrong with a broken file
-        content = None
+        in_file = model = load_model(path)  # says clearly what is wrong with a broken file
+        as_in_file = suffix != ".zip" and not any(node.name.endswith(SCORES) for node in model.graph.node)
         if any(node.op_type in PLUGIN_OPS for node in model.graph.node):  # ONNX Runtime does not know these
             lowered = lower_plugins(model)
             for name, kind, reason in lowered.unsupported:
@@ -71,22 +71,19 @@ def open_session(
                     where=place,
                     remedy="Build an engine with a TensorRT that has this plugin, and give that.",
                 )
-            content = lowered.model.SerializeToString()
-        elif suffix == ".zip" or any(
-            node.name.endswith(SCORES) for node in model.graph.node
-        ):  # not what the file holds
-            content = model.SerializeToString()
+            model = lowered.model
         elif holds_bfloat16(model) and not gpu_available():  # no CPU kernels: rounded by casts, computed in float32
-            content = runnable(model).SerializeToString()
+            model = runnable(model)
+
         return OnnxRuntimeSession(
             path,
-            content=content,
+            content=None if as_in_file and model is in_file else model.SerializeToString(),
             providers=providers,
             provider_options=provider_options,
             gpu=gpu,
             cuda_graph=cuda_graph,
-            plain_pairs=needs_plain_pairs(model),
-            channels_last=kernels_are_constants(model),
+            plain_pairs=needs_plain_pairs(in_file),
+            channels_last=model if kernels_are_constants(in_file) else None,
         )
     if is_engine(path):
         from nvidia_tao_deploy.engine.manifest import preflight

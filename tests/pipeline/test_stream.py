@@ -111,6 +111,29 @@ def test_a_session_that_wants_whole_batches_gets_them_and_the_spare_rows_are_dro
     assert session.sizes == [3]  # no more than there are
 
 
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(("count", "warmed"), [(32, 0), (33, 1)])
+def test_a_gpu_runs_zeros_while_the_first_images_of_a_longer_run_are_read(count: int, warmed: int, fails: bool) -> None:
+    """What comes of them counts for nothing, not even as a failure."""
+    zeros = []
+
+    class OnGpu(Doubler):
+        gpu = 0
+
+        def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+            if not feeds["images"].any() and len(feeds["images"]) == 4:
+                zeros.append(len(self.sizes))
+                if fails:
+                    raise ValueError("a model that cannot take zeros")
+                return {"doubled": feeds["images"] + 9}
+            return super().run(feeds)
+
+    session, tally = OnGpu(), Tally()
+    assert collect(Numbers(count), session, tally=tally) == [(i, 2.0 * i) for i in range(count)]
+    assert zeros == [0] * warmed
+    assert len(tally.latencies) == len(session.sizes) == -(-count // 4)
+
+
 def test_a_batch_above_the_models_maximum_is_brought_within_it() -> None:
     session = Doubler(BatchLimits(1, 2))
     assert len(collect(Numbers(5), session, batch_size=64)) == 5

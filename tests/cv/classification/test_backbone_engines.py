@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 from actions.commands import Shell, write_spec
 from onnx import TensorProto, helper, numpy_helper
 from replay_classifier import write_images
+
+from nvidia_tao_deploy.runtime import cuda
+from nvidia_tao_deploy.runtime.open import open_session
 
 
 @pytest.fixture
@@ -45,6 +49,97 @@ def write_backbone(path: Path, size: tuple[Any, Any] = (28, 28)) -> Path:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     return path
+
+
+def write_vit(path: Path, *, size: int = 56, patch: int = 14, width: int = 64, heads: int = 4, blocks: int = 2) -> Path:
+    """A small vision transformer: a class token in front of patch tokens, pre-norm blocks, both kinds as outputs."""
+    random = np.random.default_rng(0)
+    tokens, nodes, weights = (size // patch) ** 2 + 1, list[Any](), list[Any]()
+
+    def constant(value: Any) -> str:
+        weights.append(numpy_helper.from_array(np.asarray(value), f"w{len(weights)}"))
+        return str(weights[-1].name)
+
+    def drawn(*shape: int, scale: float = 1.0) -> str:
+        return constant(random.normal(0, scale, shape).astype(np.float32))
+
+    def node(kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, inputs, [output or f"t{len(nodes)}"], name=f"n{len(nodes)}", **attributes))
+        return str(nodes[-1].output[0])
+
+    def linear(x: str, into: int, out: int) -> str:
+        return node("Add", node("MatMul", x, drawn(into, out, scale=into**-0.5)), drawn(out, scale=0.1))
+
+    def norm(x: str, output: str = "") -> str:
+        return node("LayerNormalization", x, drawn(width), drawn(width, scale=0.1), axis=-1, output=output)
+
+    def split(x: str) -> str:
+        shaped = node("Reshape", x, constant(np.array([0, tokens, heads, width // heads])))
+        return node("Transpose", shaped, perm=[0, 2, 1, 3])
+
+    def attention(x: str) -> str:
+        q, k, v = (split(linear(x, width, width)) for _ in range(3))
+        scores = node("MatMul", q, node("Transpose", k, perm=[0, 1, 3, 2]))
+        shares = node("Softmax", node("Mul", scores, constant(np.float32((width // heads) ** -0.5))), axis=-1)
+        joined = node("Transpose", node("MatMul", shares, v), perm=[0, 2, 1, 3])
+        return linear(node("Reshape", joined, constant(np.array([0, tokens, width]))), width, width)
+
+    def gelu(x: str) -> str:
+        erf = node("Erf", node("Div", x, constant(np.float32(2**0.5))))
+        return node("Mul", node("Mul", x, node("Add", erf, constant(np.float32(1)))), constant(np.float32(0.5)))
+
+    patches = node("Conv", "input", drawn(width, 3, patch, patch, scale=0.05), drawn(width), strides=[patch] * 2)
+    patches = node("Transpose", node("Reshape", patches, constant(np.array([0, width, tokens - 1]))), perm=[0, 2, 1])
+    batch = node("Gather", node("Shape", "input"), constant(np.array([0])))
+    one = node("Expand", drawn(1, 1, width), node("Concat", batch, constant(np.array([1, width])), axis=0))
+    x = node("Add", node("Concat", one, patches, axis=1), drawn(1, tokens, width))
+    for _ in range(blocks):
+        x = node("Add", x, attention(norm(x)))
+        x = node("Add", x, linear(gelu(linear(norm(x), width, 4 * width)), 4 * width, width))
+    x = norm(x, "x_norm")
+    node("Gather", x, constant(np.array(0)), axis=1, output="x_norm_clstoken")
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "vit",
+        [value("input", TensorProto.FLOAT, ["n", 3, size, size])],
+        [
+            value("x_norm", TensorProto.FLOAT, ["n", tokens, width]),
+            value("x_norm_clstoken", TensorProto.FLOAT, ["n", width]),
+        ],
+        weights,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not cuda.gpu_available(), reason="needs a GPU")
+@pytest.mark.parametrize("write", [write_backbone, write_vit])
+@pytest.mark.parametrize("network", ["mae", "nvdinov2"])
+# int8 keeps about 7 bits of every tensor that it rounds, so it is held to the direction of the outputs
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-4), ("fp16", 1e-2), ("int8", None)])
+def test_the_engine_computes_what_the_model_does(
+    shell: Shell, tmp_path: Path, network: str, precision: str, limit: float | None, write: Callable[[Path], Path]
+) -> None:
+    write_images(tmp_path / "images", [f"{i}.png" for i in range(8)])
+    calibration = {"cal_image_dir": str(tmp_path / "images"), "cal_batch_size": 4, "cal_batches": 2}
+    content = tree(tmp_path, data_type=precision, runtime="tensorrt", calibration=calibration)
+    model = write(Path(content["gen_trt_engine"]["onnx_file"]))
+    assert shell(network, "gen_trt_engine", "-e", write_spec(tmp_path / "s.yaml", content)) == 0, shell.out + shell.err
+    compared = [open_session(path) for path in (tmp_path / "engines" / "model.engine", model)]
+    info = compared[0].inputs[0]
+    images = np.random.default_rng(1).normal(size=(3, 3, *(info.shape[2:]))).astype(np.float32)
+    got, want = (session.run({info.name: images}) for session in compared)
+    for session in compared:
+        session.close()
+    assert set(got) == set(want)
+    for name, value in want.items():
+        assert got[name].shape == value.shape
+        if limit is None:
+            assert np.corrcoef(got[name].ravel(), value.ravel())[0, 1] > 0.98, name
+        else:
+            np.testing.assert_allclose(got[name], value, atol=limit * np.abs(value).max(), err_msg=name)
 
 
 def tree(tmp_path: Path, **options: Any) -> dict[str, Any]:
