@@ -62,7 +62,7 @@ class OpenModel:
             transform_on=runtime.transform_on,
             strict=self.spec.strict,
             tally=tally,
-            batches=team.share(ceil(len(dataset) / batch_size)) if team.count > 1 else None,
+            batches=team.taken(ceil(len(dataset) / batch_size)) if team.count > 1 else None,
             ready=team.meet,
         )
         if not team.leads:

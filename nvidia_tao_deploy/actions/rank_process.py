@@ -1,7 +1,7 @@
-"""A rank that a run on several GPUs started: ``python -m nvidia_tao_deploy.actions.rank_process FD INDEX COUNT``.
+"""A rank that a run on several GPUs started: ``python -m nvidia_tao_deploy.actions.rank_process FD INDEX COUNT FILE``.
 
-FD is this rank's end of the socket to rank 0, over which the job comes. Everything a person should see is said by
-rank 0, so this process is silent and ends with its exit code alone.
+FD is this rank's end of the socket to rank 0, over which the job comes, FILE the one of the counter they share.
+Everything a person should see is said by rank 0, so this process is silent and ends with its exit code alone.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from nvidia_tao_deploy.actions.verbs import verb
-from nvidia_tao_deploy.pipeline.ranks import ChildLink, Stopped, Team, adopt
+from nvidia_tao_deploy.pipeline.ranks import ChildLink, Counter, Stopped, Team, adopt
 
 
-def main(fd: int, index: int, count: int) -> int:
+def main(fd: int, index: int, count: int, file: int) -> int:
     """Run the job as rank ``index``; the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 gets it too and ends the others
     connection = Connection(fd)
@@ -24,7 +24,7 @@ def main(fd: int, index: int, count: int) -> int:
         work = connection.recv()
     except EOFError:
         return 1
-    link = ChildLink(connection)
+    link = ChildLink(connection, Counter(file))
     adopt(Team(index, count, index, link))
     try:
         _run(work)
@@ -44,4 +44,4 @@ def _run(work: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:4])))
+    sys.exit(main(*map(int, sys.argv[1:5])))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nvidia_tao_deploy.data.nvjpeg import JpegEngines
+from nvidia_tao_deploy.data.nvjpeg import JpegEngines, file_bytes
 from nvidia_tao_deploy.errors import RuntimeUnavailableError
 from nvidia_tao_deploy.runtime import driver
 
@@ -29,9 +28,7 @@ class BatchDecoder(Protocol):
 
     stream: driver.Stream
 
-    def decode(
-        self, files: Sequence[NDArray[np.uint8]], widths: Sequence[int], targets: Sequence[int], /
-    ) -> list[bool]:
+    def decode(self, files: NDArray[np.void], /) -> NDArray[np.bool_]:
         """See :meth:`~nvidia_tao_deploy.data.nvjpeg.JpegEngines.decode`."""
         ...
 
@@ -61,20 +58,18 @@ class ImageCodec:
         self.stream = driver.Stream()
         self._images: list[Any] = []  # their memory is used again: freeing it would wait for all that the GPU does
 
-    def decode(
-        self, files: Sequence[NDArray[np.uint8]], _widths: Sequence[int], targets: Sequence[int], /
-    ) -> list[bool]:
+    def decode(self, files: NDArray[np.void], /) -> NDArray[np.bool_]:
         """See :class:`BatchDecoder`."""
         again = {"images": self._images[: len(files)]} if len(self._images) >= len(files) else {}
-        sources = [self._source(file) for file in files]
+        sources = [self._source(file_bytes(file)) for file in files]
         images = list(self._decoder.decode(sources, params=self._parameters, cuda_stream=self.stream.handle, **again))
         found = [image is not None and tuple(image.shape)[2] == 3 for image in images]
-        for image, target, good in zip(images, targets, found, strict=True):
+        for image, file, good in zip(images, files, found, strict=True):
             if good:
                 pixels, nbytes = image.__cuda_array_interface__["data"][0], math.prod(image.shape)
-                driver.copy(target, pixels, nbytes, self.stream.handle)
+                driver.copy(int(file["target"]), pixels, nbytes, self.stream.handle)
         self._images = [] if None in images else images
-        return found
+        return np.array(found, np.bool_)
 
     def close(self) -> None:
         """See :class:`BatchDecoder`."""

@@ -8,7 +8,6 @@ that is running: 64 images take 13 ms beside ResNet-50 in ONNX Runtime instead o
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +23,8 @@ _HARDWARE, _RGB_INTERLEAVED = 3, 5  # NVJPEG_BACKEND_HARDWARE, NVJPEG_OUTPUT_RGB
 _NO_PIPELINE = 1  # NVJPEG_FLAGS_HW_DECODE_NO_PIPELINE: work is enqueued on the caller's stream, not on others
 _INTERPOLATED = 1 << 5  # NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION: of chroma, as libjpeg does
 _IMAGE = np.dtype([("channel", "u8", 4), ("pitch", "u8", 4)])  # nvjpegImage_t
+# Whole JPEG files: their bytes' address and number, pixels in a row, the device address their (H, W, 3) RGB bytes go to
+FILES = np.dtype([("address", "u8"), ("length", "u8"), ("width", "u8"), ("target", "u8")])
 
 
 class JpegEngines:
@@ -45,41 +46,31 @@ class JpegEngines:
         self._prepared = 0  # files
         self._picky = False
 
-    def decode(
-        self, files: Sequence[NDArray[np.uint8]], widths: Sequence[int], targets: Sequence[int], /
-    ) -> list[bool]:
-        """Enqueue the decoding of whole JPEG files; the pixels are there in :attr:`stream`'s order.
-
-        Args:
-            files: their bytes.
-            widths: pixels in a row of each.
-            targets: the device address that each one's (H, W, 3) RGB bytes go to.
+    def decode(self, files: NDArray[np.void], /) -> NDArray[np.bool_]:
+        """Enqueue the decoding of ``files`` (of :data:`FILES`); the pixels are there in :attr:`stream`'s order.
 
         Returns:
             Whether each is decoded; the engines take baseline files of the usual samplings only.
         """
-        taken = [not self._picky or self._supports(file) for file in files]
-        rows = [row for *row, is_taken in zip(files, widths, targets, taken, strict=True) if is_taken]
-        if not rows or self._enqueue(rows):
+        taken = np.array([self._supports(file) for file in files]) if self._picky else _all(files)
+        if not taken.any() or self._enqueue(files[taken]):
             return taken
         if self._picky:  # one is broken, and nvJPEG does not say which
-            return [False] * len(files)
+            return ~_all(files)
         self._picky = True  # from now on the headers are read first, which takes as long as decoding
-        return self.decode(files, widths, targets)
+        return self.decode(files)
 
-    def _enqueue(self, rows: Sequence[Any]) -> bool:
-        """Decode the files of ``rows`` of (file, width, target); False where nvJPEG refuses."""
-        data = np.array([file.ctypes.data for file, _, _ in rows], np.uint64)
-        lengths = np.array([file.size for file, _, _ in rows], np.uint64)
-        images = np.zeros(len(rows), _IMAGE)
-        images["channel"][:, 0] = [target for _, _, target in rows]
-        images["pitch"][:, 0] = [3 * width for _, width, _ in rows]
-        arrays = [ctypes.c_void_p(array.ctypes.data) for array in (data, lengths, images)]
+    def _enqueue(self, files: NDArray[np.void]) -> bool:
+        """Decode ``files``; False where nvJPEG refuses."""
+        images = np.zeros(len(files), _IMAGE)
+        images["channel"][:, 0], images["pitch"][:, 0] = files["target"], 3 * files["width"]
+        columns = [np.ascontiguousarray(files["address"]), np.ascontiguousarray(files["length"]), images]
         try:
-            if self._prepared != len(rows):
-                form = len(rows), 1, _RGB_INTERLEAVED
+            if self._prepared != len(files):
+                form = len(files), 1, _RGB_INTERLEAVED
                 self._call("nvjpegDecodeBatchedInitialize", self._handle, self._state, *form)
-                self._prepared = len(rows)
+                self._prepared = len(files)
+            arrays = [ctypes.c_void_p(column.ctypes.data) for column in columns]
             stream = ctypes.c_void_p(self.stream.handle)
             self._call("nvjpegDecodeBatched", self._handle, self._state, *arrays, stream)
         except RuntimeUnavailableError:
@@ -87,11 +78,11 @@ class JpegEngines:
             return False
         return True
 
-    def _supports(self, file: NDArray[np.uint8]) -> bool:
+    def _supports(self, file: np.void) -> bool:
         header, refused = ctypes.c_void_p(), ctypes.c_int(1)
         self._call("nvjpegJpegStreamCreate", self._handle, ctypes.byref(header))
         try:
-            where, length = ctypes.c_void_p(file.ctypes.data), ctypes.c_size_t(file.size)
+            where, length = ctypes.c_void_p(int(file["address"])), ctypes.c_size_t(int(file["length"]))
             self._call("nvjpegJpegStreamParse", self._handle, where, length, 0, 0, header)
             self._call("nvjpegDecodeBatchedSupported", self._handle, header, ctypes.byref(refused))
         except RuntimeUnavailableError:  # not a JPEG file that nvJPEG reads
@@ -112,6 +103,15 @@ class JpegEngines:
             self._library.nvjpegDestroy(self._handle)
             self._handle = ctypes.c_void_p()
             self.stream.close()
+
+
+def file_bytes(file: np.void) -> NDArray[np.uint8]:
+    """The bytes of one of :data:`FILES`, where they are."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * int(file["length"])).from_address(int(file["address"])))
+
+
+def _all(files: NDArray[np.void]) -> NDArray[np.bool_]:
+    return np.ones(len(files), np.bool_)
 
 
 @lru_cache(maxsize=1)

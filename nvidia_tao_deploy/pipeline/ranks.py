@@ -1,7 +1,8 @@
 """Several processes that share the images of one run: MPI ranks, or children that a run starts for its GPUs.
 
-The ranks take the batches in turns, so that each batch is composed as on one rank (and its numbers are the same to the
-last bit) and rank 0 has use for what comes at once. Predictions go to rank 0, which feeds them to the one metric in the
+The ranks share whole batches, so that each is composed as on one rank and its numbers are the same to the last bit:
+each takes the next one where they can see what is taken, else in turns, so that rank 0 has use for what comes at once.
+Predictions go to rank 0, which feeds them to the one metric in the
 dataset's order; what a calibration saw goes there too and is merged. An error of any rank reaches rank 0, which ends
 the run with it.
 """
@@ -12,6 +13,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -41,8 +43,48 @@ class Stopped(SystemExit):
         super().__init__(1)
 
 
+class Counter:
+    """A number that processes of one host count up together, in a file that they have open.
+
+    Args:
+        file: its descriptor; None: a new one without a name.
+    """
+
+    def __init__(self, file: int | None = None) -> None:
+        if file is None:
+            file, name = tempfile.mkstemp()
+            os.unlink(name)
+        self.file = file
+
+    def set(self, number: int) -> None:
+        """Let ``number`` be the next."""
+        os.pwrite(self.file, number.to_bytes(8, "little"), 0)
+
+    def take(self) -> int:
+        """The next number, which no other process gets."""
+        import fcntl
+
+        fcntl.lockf(self.file, fcntl.LOCK_EX)  # the kernel opens it again when this process dies
+        try:
+            number = int.from_bytes(os.pread(self.file, 8, 0), "little")
+            self.set(number + 1)
+        finally:
+            fcntl.lockf(self.file, fcntl.LOCK_UN)
+        return number
+
+    def close(self) -> None:
+        """Close the file here."""
+        os.close(self.file)
+
+
 class Link(Protocol):
-    """Messages between rank 0 and the others."""
+    """Messages between rank 0 and the others.
+
+    Attributes:
+        counter: counts the batches that are taken, from the number of ranks on after :meth:`meet`; None: in turns.
+    """
+
+    counter: Counter | None
 
     def meet(self) -> None:
         """Wait until every rank is here; rank 0 goes on, too, where one has something else to say.
@@ -99,8 +141,22 @@ class Team:
             self.link.meet()
 
     def share(self, batches: int) -> range:
-        """The batches of this rank: the ranks take turns."""
+        """This rank's part of a fixed division of the batches."""
         return range(self.index, batches, self.count)
+
+    def taken(self, batches: int) -> Iterator[int]:
+        """This rank's batches, in order: the first by its index, then what the others have not taken when it asks.
+
+        To be asked for a second one after :meth:`meet`.
+        """
+        counter = None if self.link is None else self.link.counter
+        if counter is None:
+            yield from self.share(batches)
+            return
+        number = self.index
+        while number < batches:
+            yield number
+            number = counter.take()
 
     def gpu(self, gpu_ids: list[int]) -> int:
         """The GPU of this rank: the spec's, by place on the host; without a choice, one each."""
@@ -192,6 +248,7 @@ def _started(count: int, job: Any) -> Team:
     from multiprocessing.connection import Connection
 
     children: list[tuple[subprocess.Popen[bytes], Any]] = []
+    counter = Counter()
     package_root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")])}
     try:
@@ -199,8 +256,8 @@ def _started(count: int, job: Any) -> Team:
             here, there = socket.socketpair()
             module = "nvidia_tao_deploy.actions.rank_process"
             child = subprocess.Popen(
-                [sys.executable, "-m", module, str(there.fileno()), str(index), str(count)],
-                pass_fds=[there.fileno()],
+                [sys.executable, "-m", module, *map(str, (there.fileno(), index, count, counter.file))],
+                pass_fds=[there.fileno(), counter.file],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -212,15 +269,17 @@ def _started(count: int, job: Any) -> Team:
     except BaseException:
         for child, _ in children:
             child.kill()
+        counter.close()
         raise
-    return Team(0, count, 0, _Children(children))
+    return Team(0, count, 0, _Children(children, counter))
 
 
 class _Children:
     """Rank 0's link to the ranks it started."""
 
-    def __init__(self, children: list[tuple[subprocess.Popen[bytes], Any]]) -> None:
+    def __init__(self, children: list[tuple[subprocess.Popen[bytes], Any]], counter: Counter) -> None:
         self._children = children
+        self.counter: Counter | None = counter
         self._inbox: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._here = threading.Semaphore(0)
         self._finished: set[int] = set()
@@ -244,6 +303,8 @@ class _Children:
             while not self._here.acquire(timeout=0.02):
                 if not self._inbox.empty():
                     return
+        if self.counter is not None:
+            self.counter.set(len(self._children) + 1)
         self._tell(GO)
 
     def send(self, message: Any) -> None:
@@ -287,13 +348,16 @@ class _Children:
             if child.poll() is None:
                 child.kill()
                 child.wait()
+        if self.counter is not None:
+            self.counter.close()
+            self.counter = None
 
 
 class ChildLink:
     """A started rank's link to rank 0."""
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    def __init__(self, connection: Any, counter: Counter | None = None) -> None:
+        self._connection, self.counter = connection, counter
         self._go, self._stopped = threading.Event(), threading.Event()
         self._closing = False
         threading.Thread(target=self._listen, daemon=True).start()
@@ -339,6 +403,8 @@ _DATA, _STOP, _BYE, _MEET = 71, 72, 73, 74
 
 class _Mpi:
     """The link over MPI's world communicator. Waits by polling, so that signals are answered at once."""
+
+    counter: Counter | None = None
 
     def __init__(self) -> None:
         try:

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,7 +139,7 @@ def run_numbered(
     worker_kind: Kind = "auto",
     transform_on: Where = "auto",
     strict: bool = False,
-    batches: range | None = None,
+    batches: Iterator[int] | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[int, Sample, Any], None, None]:
     """:func:`run_stream` with the dataset index of each sample, and for some of the batches if wanted (a rank's share).
@@ -146,21 +147,25 @@ def run_numbered(
     Args not named there:
         transform_on: where images are resized and normalized; "auto": on the GPU where the model runs on one and the
             transform can be had there.
-        batches: the batches to run, by number; None: all. That none of them can be read is no error.
+        batches: the batches to run, by number; None: all. That none of them can be read is no error. The second is
+            asked for after ``ready``.
         ready: called when all is set up, before the first batch; the clock starts after it.
     """
     batch_size = session.batch.clamp(max(1, min(batch_size, len(dataset))))
-    chosen = range(math.ceil(len(dataset) / batch_size)) if batches is None else batches
-    lanes = max(1, min(getattr(session, "slots", 1), len(chosen)))
-    tally.lanes = lanes
-    finisher = _finisher(transform, session, ports, dataset, transform_on, batch_size, lanes) if len(chosen) else None
+    total = math.ceil(len(dataset) / batch_size)
+    numbers = iter(range(total)) if batches is None else batches
+    first = next(numbers, None)
+    tally.lanes = lanes = max(1, min(getattr(session, "slots", 1), total))
+    finisher = None
+    if first is not None:
+        finisher = _finisher(transform, session, ports, dataset, transform_on, batch_size, lanes)
     ready()
-    if len(chosen):
+    if first is not None:
         tally.began = time.perf_counter()
         first_half: Transform = transform if finisher is None else finisher.rows
         inputs = list(ports.inputs.values()) if finisher is None else list(finisher.rows.inputs)
         tally.transform_on = "cpu" if finisher is None else "gpu"
-        depth = ring_depth(inputs, batch_size, worker_count(workers), lanes, len(chosen))
+        depth = ring_depth(inputs, batch_size, worker_count(workers), lanes, total)
         pool = Workers(dataset, first_half, inputs, batch_size, depth, count=workers, kind=worker_kind)
         with ExitStack() as stack:
             if finisher is not None:
@@ -172,11 +177,11 @@ def run_numbered(
             lock_pages = partial(_lock_pages, stack.enter_context(ExitStack()), set(), getattr(session, "gpu", None))
             runner = ThreadPoolExecutor(lanes, thread_name_prefix="model")
             stack.callback(_end, runner, pool, session)
-            if len(chosen) > _WARM_UP_FROM and getattr(session, "gpu", None) is not None:
+            if total > _WARM_UP_FROM and getattr(session, "gpu", None) is not None:
                 runner.submit(_warm_up, session, batch_size)
             feeds = _as_they_are if finisher is None else finisher.feeds
             run = partial(_run, session=session, strict=strict, feeds=feeds, lock_pages=lock_pages)
-            yield from _loop(dataset, ports, decode, pool, runner, run, batch_size, chosen, tally)
+            yield from _loop(dataset, ports, decode, pool, runner, run, batch_size, chain([first], numbers), tally)
 
 
 def _loop(
@@ -187,11 +192,10 @@ def _loop(
     runner: ThreadPoolExecutor,
     run: Callable[[_Batch], _Done],
     batch_size: int,
-    chosen: range,
+    numbers: Iterator[int],
     tally: Tally,
 ) -> Iterator[tuple[int, Sample, Any]]:
     pending: deque[tuple[int, Future[_Done]]] = deque()
-    numbers = iter(chosen)
 
     def start_next(slot: int) -> None:
         number = next(numbers, None)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from nvidia_tao_deploy.data.gpu_decode import batch_decoder
 from nvidia_tao_deploy.data.image import decode_bytes, image_size, plain_jpeg
+from nvidia_tao_deploy.data.nvjpeg import FILES, file_bytes
 from nvidia_tao_deploy.data.sample import Dataset, Sample
 from nvidia_tao_deploy.errors import DataError
 from nvidia_tao_deploy.runtime import driver
@@ -214,46 +215,44 @@ class Finisher:
     ) -> None:
         """Copy the rows' bytes over and fill the network's input at device address ``pointer``."""
         driver.make_current(self._gpu)
-        with self._lock:
-            self._enqueue(pointer, stream, staging, buffers, count)
-
-    def _enqueue(
-        self, pointer: int, stream: int, staging: _Staging, buffers: Mapping[str, NDArray[Any]], count: int
-    ) -> None:
         host, sizes = buffers[PIXELS].ctypes.data, buffers[SIZES][:count]
         width, height, in_file = sizes.T
         raw = np.where(in_file == 0, width.astype(np.int64) * height * self._channels, 0)
-        if raw.any():
-            driver.upload_rows(staging.pixels.pointer, host, self._row_bytes, int(raw.max()), count, stream)
+        at = np.arange(count, dtype=np.uint64) * np.uint64(self._row_bytes)
         rows = np.zeros(count, _ROW)
-        rows["pixels"] = staging.pixels.pointer + np.arange(count, dtype=np.uint64) * np.uint64(self._row_bytes)
-        files = np.flatnonzero(in_file).tolist()
-        if files:
-            data = [buffers[PIXELS][index, : in_file[index]] for index in files]
-            self._decode(data, width[files].tolist(), rows["pixels"][files].tolist(), stream)
-        for index in np.flatnonzero(width == 0).tolist():  # finished by the worker
-            rows["pixels"][index] = 0
-            to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
-            driver.upload(to, source, self._finished_bytes, stream)
-        for size in {(int(w), int(h)) for w, h, _ in sizes if w}:
-            same = (width == size[0]) & (height == size[1])
-            across, down = self._tables_of(size)
-            rows["across"][same], rows["down"][same] = across, down
-            rows["width"][same], rows["down_first"][same] = size[0], self._down_first(size)
-        driver.upload(staging.rows.pointer, rows.ctypes.data, rows.nbytes, stream)
-        grid = (ceil(self._canvas[0] / _BLOCK[0]), ceil(self._canvas[1] / _BLOCK[1]), count)
-        arguments = (ctypes.c_uint64(staging.rows.pointer), self._store, ctypes.c_uint64(pointer))
-        self._kernel.launch(grid, _BLOCK, stream, arguments)
+        rows["pixels"], rows["width"] = np.where(width == 0, 0, staging.pixels.pointer + at), width
+        is_file = in_file != 0
+        files = np.zeros(np.count_nonzero(is_file), FILES)
+        files["address"], files["target"] = (host + at)[is_file], rows["pixels"][is_file]
+        files["length"], files["width"] = in_file[is_file], width[is_file]
+        same_size = [
+            (tuple(size), (sizes[:, :2] == size).all(axis=1)) for size in np.unique(sizes[:, :2], axis=0).tolist()
+        ]
+        with self._lock:
+            if raw.any():
+                driver.upload_rows(staging.pixels.pointer, host, self._row_bytes, int(raw.max()), count, stream)
+            if len(files):
+                self._decode(files, stream)
+            for index in np.flatnonzero(width == 0).tolist():  # finished by the worker
+                to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
+                driver.upload(to, source, self._finished_bytes, stream)
+            for size, same in same_size:
+                if size[0]:
+                    rows["across"][same], rows["down"][same] = self._tables_of(size)
+                    rows["down_first"][same] = self._down_first(size)
+            driver.upload(staging.rows.pointer, rows.ctypes.data, rows.nbytes, stream)
+            grid = (ceil(self._canvas[0] / _BLOCK[0]), ceil(self._canvas[1] / _BLOCK[1]), count)
+            arguments = (ctypes.c_uint64(staging.rows.pointer), self._store, ctypes.c_uint64(pointer))
+            self._kernel.launch(grid, _BLOCK, stream, arguments)
 
-    def _decode(self, files: list[NDArray[np.uint8]], widths: list[int], targets: list[int], stream: int) -> None:
-        """Decode ``files`` to device addresses; the CPU decodes what the GPU cannot."""
+    def _decode(self, files: NDArray[np.void], stream: int) -> None:
+        """Decode ``files`` (of :data:`FILES`); the CPU decodes what the GPU cannot."""
         assert self._decoder is not None
-        decoded = self._decoder.decode(files, widths, targets)
+        decoded = self._decoder.decode(files)
         driver.follow(stream, self._decoder.stream.handle)
-        for file, target, done in zip(files, targets, decoded, strict=True):
-            if not done:
-                pixels = decode_bytes(file.tobytes())
-                driver.upload(target, pixels.ctypes.data, pixels.nbytes, stream)
+        for file in files[~decoded]:
+            pixels = decode_bytes(file_bytes(file).tobytes())
+            driver.upload(int(file["target"]), pixels.ctypes.data, pixels.nbytes, stream)
 
     def _down_first(self, source: Size) -> bool:
         """Pillow 13 and later resize rows first where the height shrinks by much more than the width."""

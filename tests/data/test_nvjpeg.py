@@ -94,10 +94,14 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     return library
 
 
+def table(files: list[Any], targets: list[int]) -> Any:
+    rows = [(f.ctypes.data, f.size, pixels_of(f).shape[1], to) for f, to in zip(files, targets, strict=True)]
+    return np.array(rows, nvjpeg.FILES)
+
+
 def decoded(engines: Any, files: list[Any]) -> tuple[list[bool], list[Any]]:
-    shapes = [pixels_of(file).shape for file in files]
-    rows = [np.zeros(shape, np.uint8) for shape in shapes]
-    return engines.decode(files, [shape[1] for shape in shapes], [row.ctypes.data for row in rows]), rows
+    rows = [np.zeros(pixels_of(file).shape, np.uint8) for file in files]
+    return engines.decode(table(files, [row.ctypes.data for row in rows])).tolist(), rows
 
 
 def test_engines_take_baseline_files_and_leave_the_rest(library: Library) -> None:
@@ -147,7 +151,7 @@ def test_pixels_are_within_four_grey_levels_of_pillows(maker: Any) -> None:
     for batch in (files, files[:3], files[::-1]):
         shapes = [pixels_of(file).shape for file in batch]
         memories = [driver.Memory(int(np.prod(shape))) for shape in shapes]
-        found = decoder.decode(batch, [shape[1] for shape in shapes], [memory.pointer for memory in memories])
+        found = decoder.decode(table(batch, [memory.pointer for memory in memories]))
         decoder.stream.synchronize()
         assert sum(found) >= len(batch) - 2
         for file, shape, memory, done in zip(batch, shapes, memories, found, strict=True):

@@ -16,13 +16,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from test_stream import PORTS, Doubler, Fill, Numbers, first_values
 
 from nvidia_tao_deploy.errors import DataError, RuntimeUnavailableError
 from nvidia_tao_deploy.pipeline.gather import Given, gather, pooled
-from nvidia_tao_deploy.pipeline.ranks import ChildLink, Team, _Children, _place
+from nvidia_tao_deploy.pipeline.ranks import ChildLink, Counter, Team, _Children, _place
 from nvidia_tao_deploy.pipeline.stream import run_numbered
 from nvidia_tao_deploy.pipeline.tally import Tally
 
@@ -417,7 +418,7 @@ def test_the_clock_starts_when_every_rank_is_there() -> None:
     here, there = Pipe()
     went: list[float] = []
     child = threading.Thread(target=lambda: (ChildLink(there).meet(), went.append(time.perf_counter())))
-    link = _Children([(None, here)])  # type: ignore[list-item]
+    link = _Children([(None, here)], Counter())  # type: ignore[list-item]
     team = Team(0, 2, 0, link)
     threading.Timer(0.3, child.start).start()
     asked, tally = time.perf_counter(), Tally()
@@ -429,9 +430,53 @@ def test_the_clock_starts_when_every_rank_is_there() -> None:
     assert tally.wall < 0.25
 
 
+def test_the_next_batch_goes_to_whoever_asks() -> None:
+    """Slow or fast, every batch is run once, and each process's come in order, so that they can be merged."""
+    counter, found = Counter(), []
+    counter.set(3)
+    outputs = []
+    for index, pause in enumerate((0.02, 0.0005, 0.0005)):
+        out, into = os.pipe()
+        outputs.append(out)
+        if os.fork() == 0:
+            team = Team(index, 3, index, SimpleNamespace(counter=counter))  # type: ignore[arg-type]
+            for number in team.taken(500):
+                os.write(into, number.to_bytes(4, "little"))
+                time.sleep(pause)
+            os._exit(0)
+        os.close(into)
+    for index, out in enumerate(outputs):
+        with os.fdopen(out, "rb") as file:
+            taken = np.frombuffer(file.read(), "<u4").tolist()
+        assert taken[0] == index
+        assert taken == sorted(taken)
+        found.append(taken)
+        os.wait()
+    assert sorted(number for taken in found for number in taken) == list(range(500))
+    assert len(found[0]) < 60 < len(found[1])
+    counter.close()
+    assert list(Team(2, 3, 2, SimpleNamespace(counter=counter)).taken(2)) == []  # type: ignore[arg-type]
+    assert list(Team(1, 3, 1, SimpleNamespace(counter=None)).taken(8)) == [1, 4, 7]  # type: ignore[arg-type]
+
+
+def test_a_process_that_dies_with_the_counter_does_not_hold_up_the_others() -> None:
+    import fcntl
+
+    counter = Counter()
+    counter.set(7)
+    if (child := os.fork()) == 0:
+        fcntl.lockf(counter.file, fcntl.LOCK_EX)
+        time.sleep(0.3)
+        os.kill(os.getpid(), 9)
+    time.sleep(0.1)
+    assert counter.take() == 7
+    os.waitpid(child, 0)
+    counter.close()
+
+
 def test_a_rank_that_fails_before_the_first_batch_is_not_waited_for() -> None:
     here, there = Pipe()
-    link = _Children([(None, here)])  # type: ignore[list-item]
+    link = _Children([(None, here)], Counter())  # type: ignore[list-item]
     there.send(("error", DataError("no images here")))
     link.meet()
     assert link.received(1.0) is not None

@@ -227,12 +227,13 @@ def test_files_for_nvimgcodec_go_as_they_are(pictures: Files, monkeypatch: pytes
 
     asked = []
 
-    def decode(files: Any, widths: list[int], targets: list[int]) -> list[bool]:
+    def decode(files: Any) -> Any:
         asked.append(len(files))
-        pixels = np.ascontiguousarray(Image.open(io.BytesIO(bytes(files[0]))).convert("RGB"))
-        assert widths[0] == pixels.shape[1]
-        ctypes.memmove(targets[0], pixels.ctypes.data, pixels.nbytes)
-        return [True, False]  # the second is decoded on the host
+        first = ctypes.string_at(int(files["address"][0]), int(files["length"][0]))
+        pixels = np.ascontiguousarray(Image.open(io.BytesIO(first)).convert("RGB"))
+        assert files["width"][0] == pixels.shape[1]
+        ctypes.memmove(int(files["target"][0]), pixels.ctypes.data, pixels.nbytes)
+        return np.array([True, False])  # the second is decoded on the host
 
     decoder = SimpleNamespace(decode=decode, stream=SimpleNamespace(handle=7), close=lambda: None)
     monkeypatch.setattr(on_gpu, "driver", SIMULATED)
