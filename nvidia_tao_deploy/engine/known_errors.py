@@ -62,6 +62,10 @@ KNOWN_ERRORS = {
         "No kernel fits this layer within the limits given. "
         "Raise workspace_size, simplify the graph (folding is on by default), or keep that layer in another precision."
     ),
+    r"filterQDQFormats": (
+        "This TensorRT has no int8 kernel for a layer between Q/DQ pairs; 8.5 has none for a transformer's. "
+        "Use fp16, keep such layers in float by layers_precision, try calibration.mode: implicit, or a newer TensorRT."
+    ),
     r"[Oo]ut of memory|OutOfMemory|std::bad_alloc|cudaErrorMemoryAllocation|insufficient memory": (
         "The builder ran out of memory. Lower max_batch_size or workspace_size, or free the GPU."
     ),

@@ -100,12 +100,6 @@ def kernels_are_constants(model: ModelProto) -> bool:
     return all(node.input[1] in constants for node in convolutions)
 
 
-def has_half_convolutions(model: ModelProto) -> bool:
-    """Whether a convolution has a kernel of 16 bits."""
-    halves = {t.name for t in model.graph.initializer if t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16)}
-    return any(node.input[1] in halves for node in all_nodes(model.graph) if node.op_type.startswith("Conv"))
-
-
 def biases_apart(model: ModelProto) -> ModelProto:
     """``model`` with the constant biases of its 2-D convolutions added by nodes of their own, rounded as before.
 

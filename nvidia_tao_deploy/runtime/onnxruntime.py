@@ -106,7 +106,9 @@ class OnnxRuntimeSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         chosen = [
-            (name, _settings(name, gpu, channels_last, provider_options)) if name != SHORT_NAMES["cpu"] else name
+            (name, _settings(name, gpu, channels_last is not None, provider_options))
+            if name != SHORT_NAMES["cpu"]
+            else name
             for name in _choose_providers(providers, ort.get_available_providers())
         ]
         if cuda_graph:
@@ -359,7 +361,12 @@ def _has_cuda_graph(chosen: Sequence[Any]) -> bool:
 
 
 def _adds_biases_slowly(provider: Any) -> bool:
-    """Whether it is the CUDA provider in channels last with biases unfused (see :func:`_settings`)."""
+    """Whether it is the CUDA provider in channels last, its convolutions not told to fuse their biases.
+
+    45 % of an FP16 ResNet-50's time goes to cuDNN's kernel that adds them (ONNX Runtime 1.31.1, H200): 11,130 images/s,
+    and 14,510 where nodes of their own do. Fused, it is 15,750; but the plans for that take 2 to 7 s, and
+    ConvTranspose has none (docs/benchmarks.md).
+    """
     if not isinstance(provider, tuple) or provider[0] != SHORT_NAMES["cuda"]:
         return False
     return str(provider[1].get("prefer_nhwc")) == "1" and str(provider[1].get("fuse_conv_bias")) != "1"
@@ -381,23 +388,17 @@ def _full_name(provider: str) -> str:
 
 
 def _settings(
-    provider: str, gpu: int, channels_last: ModelProto | None, given: Mapping[str, Mapping[str, Any]] | None
+    provider: str, gpu: int, channels_last: bool, given: Mapping[str, Mapping[str, Any]] | None
 ) -> dict[str, Any]:
     """A GPU provider's options, the ones ``given`` for it first.
 
     ResNet-50 on an H200: cuDNN's own choice of kernels runs as fast as the one that is measured at 0.7 s for every new
-    batch size. Channels last, as its tensor cores want them, gives 11,130 images/s in FP16 instead of 8,880, though
-    45 % of that time goes to adding biases. Fused, that is 15,750, and FP32 11,450 instead of 7,840; but the plans for
-    FP16 take 2 to 7 s. There, nodes of their own give 14,510 (:func:`~nvidia_tao_deploy.graph.ort.biases_apart`).
+    batch size; channels last, as its tensor cores want them, gives 11,130 images/s in FP16 instead of 8,880.
     """
     own = next((options for key, options in (given or {}).items() if _full_name(key) == provider), {})
     if provider != SHORT_NAMES["cuda"]:
         return {"device_id": gpu, **own}
-    layout = {}
-    if channels_last is not None:
-        from nvidia_tao_deploy.graph.ort import has_half_convolutions
-
-        layout = {"prefer_nhwc": "1", "fuse_conv_bias": "0" if has_half_convolutions(channels_last) else "1"}
+    layout = {"prefer_nhwc": "1"} if channels_last else {}
     return {"device_id": gpu, "cudnn_conv_algo_search": "HEURISTIC", **layout, **own}
 
 

@@ -25,6 +25,7 @@ from nvidia_tao_deploy.errors import BuildError
         ("Unable to load library: libnvinfer_lean.so.1", "lean runtime"),
         ("Plugin not found, are the plugin name, version, and namespace correct?", "plugin"),
         ("_Map_base::at", "opt shape"),
+        ("2: [optimizer.cpp::filterQDQFormats::4422] Error Code 2: Internal Error (Assertion", "transformer"),
         ("Scale coefficients must all be positive", "0 or negative"),
     ],
 )
