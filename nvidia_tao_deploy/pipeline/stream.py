@@ -286,10 +286,12 @@ def _lock_pages(stack: ExitStack, locked: set[int], gpu: int | None, buffers: Bu
 
 
 def _warm_up(session: Session, batch_size: int) -> None:
-    """Run zeros, so that kernels are loaded and planned while the first images are read; the result is nobody's."""
-    shapes = {info.name: (batch_size, *info.shape[1:]) for info in session.inputs}
-    if all(None not in shape[1:] for shape in shapes.values()):
-        session.run({info.name: np.zeros(shapes[info.name], info.dtype) for info in session.inputs})
+    """Run black images, so that kernels are loaded and planned while the first ones are read; nobody takes the result.
+
+    Images only: what a plugin makes of an empty point cloud nobody knows.
+    """
+    if all(len(info.shape) == 4 and None not in info.shape[1:] and info.dtype.kind == "f" for info in session.inputs):
+        session.run({info.name: np.zeros((batch_size, *info.shape[1:]), info.dtype) for info in session.inputs})
 
 
 def _run(batch: _Batch, session: Session, strict: bool, feeds: Feeds, lock_pages: Callable[[Buffers], None]) -> _Done:
