@@ -17,13 +17,17 @@ from nvidia_tao_deploy.launcher.mounts import Mount, make_mount
 
 _OPTIONS = ("user", "ports", "shm_size", "ulimits", "privileged", "network", "tty")
 _ADDRESS = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}:|\[[0-9A-Fa-f:]+\]:"
+_PORT = r"(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 # What the engine is told as it stands: its form, and that form in words.
 _FORMS = {
     "network": (r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "host, none, bridge or the name of a network"),
     "user": (r"[0-9]+(?::[0-9]+)?", "UID:GID in numbers"),
     "shm_size": (r"[0-9]+(?:\.[0-9]+)?(?:[kmgtKMGT][bB]?|[bB])?", "a size such as 16G"),
     "ulimit": (r"[a-z]+=(?:-1|[0-9]+)(?::(?:-1|[0-9]+))?", "NAME=SOFT[:HARD]"),
-    "port": (rf"(?:{_ADDRESS})?[0-9]{{1,5}}:[0-9]{{1,5}}(?:/(?:tcp|udp|sctp))?", "[IP:]HOST:CONTAINER"),
+    "port": (
+        rf"(?:{_ADDRESS})?(?:0|{_PORT}):{_PORT}(?:/(?:tcp|udp|sctp))?",
+        "[IP:]HOST:CONTAINER, numbers up to 65535",
+    ),
 }
 
 

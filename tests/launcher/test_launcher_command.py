@@ -209,6 +209,8 @@ def test_usage_errors_say_nothing_secret(words: list[str]) -> None:
     [
         ("--port", "8888"),
         ("--port", "-v:1"),
+        ("--port", "65536:1"),
+        ("--port", "8888:0"),
         ("--port", "1:2 --privileged"),
         ("--ulimit", "nofile"),
         ("--ulimit", "--x=1"),
