@@ -13,6 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nvidia_tao_deploy.arrays import Array
 from nvidia_tao_deploy.errors import ModelError
+from nvidia_tao_deploy.graph.simplify import fold_batch_norm
 from nvidia_tao_deploy.graph.tensors import (
     INLINE_PROTO_LIMIT,
     all_nodes,
@@ -103,11 +104,12 @@ def kernels_are_constants(model: ModelProto) -> bool:
 def biases_apart(model: ModelProto) -> ModelProto:
     """``model`` with the constant biases of its 2-D convolutions added by nodes of their own, rounded as before.
 
-    ONNX Runtime must not join them again (:data:`JOINS_BIASES`).
+    Those of batch norms among them. ONNX Runtime must not join them again (:data:`JOINS_BIASES`).
     """
     result = copy_model(model)
     graph = result.graph
     constants_to_initializers(graph)
+    fold_batch_norm(result)  # ONNX Runtime would, into biases
     constants = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[NodeProto] = []
     for node in graph.node:

@@ -117,7 +117,8 @@ def test_onnx_runtime_leaves_biases_apart_where_it_is_told_to(tmp_path: Path) ->
 
 
 def test_every_kind_of_bias_is_added_as_before() -> None:
-    """Grouped, transposed, from a Constant node; left alone: one-dimensional, computed, none at all, ConvInteger."""
+    """Grouped, transposed, from a Constant node, a batch norm's; left alone: one-dimensional, computed, none at all,
+    ConvInteger."""
     rng = np.random.default_rng(1)
 
     def constant(name: str, *shape: int) -> Any:
@@ -132,6 +133,8 @@ def test_every_kind_of_bias_is_added_as_before() -> None:
             node("ConvTranspose", ["grouped", "w2", "b2"], ["wide"], strides=[2, 2], name="wide"),
             node("Conv", ["x", "w1", "computed"], ["of_a_node"], group=2, name="of_a_node"),
             node("Conv", ["x", "w1"], ["none"], group=2, name="none"),
+            node("Conv", ["wide", "w5"], ["plain"], name="plain"),
+            node("BatchNormalization", ["plain", "b1", "b1", "b1", "positive"], ["normed"], name="norm"),
             node("Conv", ["line", "w3", "b1"], ["along"], name="along"),
             node("ConvInteger", ["bytes", "w4", "zero", "zero"], ["integers"], name="integers"),
         ],
@@ -141,10 +144,12 @@ def test_every_kind_of_bias_is_added_as_before() -> None:
             value("line", TensorProto.FLOAT, ["n", 2, 9]),
             value("bytes", TensorProto.UINT8, ["n", 1, 5, 5]),
         ],
-        [value(name, TensorProto.FLOAT, None) for name in ("grouped", "wide", "of_a_node", "none", "along")]
+        [value(name, TensorProto.FLOAT, None) for name in ("grouped", "wide", "of_a_node", "none", "along", "normed")]
         + [value("integers", TensorProto.INT32, None)],
         [
             *(constant("w1", 4, 2, 3, 3), constant("b1", 4), constant("w2", 4, 4, 2, 2), constant("w3", 4, 2, 3)),
+            constant("w5", 4, 4, 1, 1),
+            numpy_helper.from_array(rng.uniform(0.5, 2, 4).astype(np.float32), "positive"),
             numpy_helper.from_array(np.ones((1, 1, 3, 3), np.uint8), "w4"),
             numpy_helper.from_array(np.array(1, np.uint8), "zero"),
         ],
@@ -154,7 +159,7 @@ def test_every_kind_of_bias_is_added_as_before() -> None:
     result = biases_apart(model)
     assert model.SerializeToString() == before
     inputs = {found.name: len(found.input) for found in result.graph.node if found.name in model_names(model)}
-    assert inputs == {"grouped": 2, "wide": 2, "of_a_node": 3, "none": 2, "along": 3, "integers": 4}
+    assert inputs == {"grouped": 2, "wide": 2, "of_a_node": 3, "none": 2, "along": 3, "integers": 4, "plain": 2}
     feeds = {
         "x": rng.normal(size=(2, 4, 9, 7)).astype(np.float32),
         "line": rng.normal(size=(2, 2, 9)).astype(np.float32),
