@@ -305,7 +305,7 @@ def _bare_engine(path: Path, batch: int) -> float:
     from nvidia_tao_deploy.runtime.tensorrt import TensorRTSession
 
     session = TensorRTSession(path)  # for its context and device buffers only
-    context, stream = session._context, session._execution
+    context, stream = session._lanes[0].context, session._lanes[0].stream
     for info in session.inputs:
         context.set_input_shape(info.name, (batch, *(d or 1 for d in info.shape[1:])))
     runs = 400

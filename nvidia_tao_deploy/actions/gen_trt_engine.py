@@ -210,6 +210,7 @@ def _build_options(spec: Any, prepared: Prepared, profiles: Mapping[str, Profile
         profiles=profiles,
         runtime=options.runtime,
         device=section.gpu_id,
+        contexts=spec.runtime.contexts,
         workspace_bytes=options.workspace_size * MIB or None,
         timing_cache=Path(section.timing_cache) if section.timing_cache else None,
         compute_capabilities=tuple(_capability(text) for text in options.compute_capabilities),

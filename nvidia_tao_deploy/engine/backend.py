@@ -50,6 +50,7 @@ class Features:
     progress_monitor: bool
     native_instance_norm_flag: bool
     layer_normalization: bool
+    shared_profiles: bool
     targets: tuple[tuple[int, int], ...]  # compute capabilities it can be told to build for; empty: this GPU only
     max_opset: int
 
@@ -166,6 +167,8 @@ def _features(name: RuntimeName, trt: Any) -> Features:
         # 8.6 only: on by default from 10.0.
         native_instance_norm_flag=has("OnnxParserFlag", "NATIVE_INSTANCENORM"),
         layer_normalization=rtx or has("INetworkDefinition", "add_normalization"),
+        # 8.x lets one context work in a profile at a time; from 10.0 any number may.
+        shared_profiles=rtx or version >= (10, 0),
         targets=_targets(trt) if rtx else (),
         max_opset=_max_opset(rtx, version),
     )

@@ -16,6 +16,7 @@ _SPELLINGS = (
     ("fp16", r"fp16|half"),
     ("fp32", r"fp32|float|tf32"),
 )
+_OF_ANOTHER_PROFILE = re.compile(r" \[profile [1-9]\d*\]$")
 _WEIGHTED = re.compile(r"convolution|deconvolution|gemm|matri|fully.?connected", re.IGNORECASE)
 
 
@@ -52,7 +53,8 @@ def opaque_layers(text: str) -> int:
 
 
 def _layers(text: str) -> list[Mapping[str, Any]]:
-    return [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, Mapping)]
+    layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, Mapping)]
+    return [layer for layer in layers if not _OF_ANOTHER_PROFILE.search(str(layer.get("Name", "")))]
 
 
 def _is_weighted(layer: Mapping[str, Any]) -> bool:

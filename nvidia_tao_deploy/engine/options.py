@@ -46,6 +46,7 @@ class BuildOptions:
     """The settings of one build. The precision itself stands in the ONNX graph (casts, Q/DQ); ``precision`` says
     which one was asked for and is compared with the graph. ``profiles``: see `profiles.propose`.
     ``compute_capabilities``: RTX targets such as (8, 6); empty means all that the graph and the builder allow.
+    ``contexts``: execution contexts that shall be able to work at once.
     ``workspace_bytes`` None: the builder's default. ``timeout_s`` bounds the whole build."""
 
     precision: str = "fp32"
@@ -53,6 +54,7 @@ class BuildOptions:
     shape_values: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     runtime: str = "auto"
     device: int = 0
+    contexts: int = 1
     workspace_bytes: int | None = None
     timing_cache: Path | None = None
     compute_capabilities: tuple[tuple[int, int], ...] = ()

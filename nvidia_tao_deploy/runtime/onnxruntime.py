@@ -146,6 +146,9 @@ class OnnxRuntimeSession:
         self._graphs: _CudaGraphs | None = None
         if active[0] == SHORT_NAMES["cuda"] and _has_cuda_graph(chosen):
             self._graphs = _CudaGraphs(ort, self._session, self.inputs, self.outputs, self.gpu or 0)
+        self.refused: dict[str, str] = {}
+        if cuda_graph and self._graphs is None:
+            self.refused["cuda_graph"] = f"{active[0]} records none here"
         self.slots = 2 if on_gpu and self._graphs is None else 1
         self._ort = ort
         # Outputs whose first axis is fixed or has the name of the input's: their size is known before the run.

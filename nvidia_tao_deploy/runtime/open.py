@@ -29,6 +29,7 @@ def open_session(
     provider_options: Mapping[str, Mapping[str, Any]] | None = None,
     gpu: int = 0,
     cuda_graph: bool = False,
+    contexts: int = 1,
     where: str | None = None,
 ) -> Session:
     """Open ``path``: engines (see :func:`is_engine`) on TensorRT, ``.onnx`` (or the one in a ``.zip``) on ONNX Runtime.
@@ -39,6 +40,7 @@ def open_session(
         provider_options: their options.
         gpu: device index.
         cuda_graph: replay recorded CUDA graphs where the shapes allow it.
+        contexts: execution contexts of an engine.
         where: the spec key that named the file, for messages.
 
     Raises:
@@ -75,7 +77,7 @@ def open_session(
         elif holds_bfloat16(model) and not gpu_available():  # no CPU kernels: rounded by casts, computed in float32
             model = runnable(model)
 
-        return OnnxRuntimeSession(
+        session = OnnxRuntimeSession(
             path,
             content=None if as_in_file and model is in_file else model.SerializeToString(),
             providers=providers,
@@ -85,12 +87,15 @@ def open_session(
             plain_pairs=needs_plain_pairs(in_file),
             channels_last=model if kernels_are_constants(in_file) else None,
         )
+        if contexts > 1:
+            session.refused["contexts"] = "they are of engines, and this is an ONNX file"
+        return session
     if is_engine(path):
         from nvidia_tao_deploy.engine.manifest import preflight
         from nvidia_tao_deploy.runtime.tensorrt import TensorRTSession
 
         preflight(path, gpu)
-        return TensorRTSession(path, device=gpu, cuda_graph=cuda_graph)
+        return TensorRTSession(path, device=gpu, cuda_graph=cuda_graph, contexts=contexts)
     raise ModelError(
         f"cannot tell what kind of model '{path.name}' is",
         where=place,

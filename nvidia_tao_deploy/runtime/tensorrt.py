@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -38,21 +39,19 @@ _NARROWED = {("int64", "int32"), ("float64", "float32")}
 class TensorRTSession:
     """A serialized plan loaded on a GPU (see `nvidia_tao_deploy.runtime.session.Session`).
 
-    Two runs may be under way at once, each in a slot of buffers for the largest shapes of profile 0 (page-locked on the
-    host, and on the device) with a stream for its copies. One stream executes the slots in turn, so one batch's copies
-    overlap another's execution; a single context serves both, since before TensorRT 10 two contexts may not share a
-    profile. The second slot is made when it is first needed. Inputs in page-locked memory are copied from where they
-    are. Where TensorRT 8 narrowed int64 to int32, inputs and outputs keep the model's type if there is a manifest to
-    know it from.
+    Runs may be under way at once, each in a slot of buffers for the largest shapes of profile 0 (page-locked on the
+    host, and on the device) with a stream for its copies. There is one slot more than there are execution contexts,
+    which have a stream each: copies of one batch overlap the execution of others. Slots are made when they are first
+    needed. Inputs in page-locked memory are copied from where they are. Where TensorRT 8 narrowed int64 to int32,
+    inputs and outputs keep the model's type if there is a manifest to know it from.
 
     Attributes:
         slots: runs that may be under way at once, each in a thread of its own.
         gpu: device index.
+        refused: options without effect, by name, with the reason.
     """
 
-    slots = 2
-
-    def __init__(self, path: Path, device: int = 0, *, cuda_graph: bool = False) -> None:
+    def __init__(self, path: Path, device: int = 0, *, cuda_graph: bool = False, contexts: int = 1) -> None:
         """Load ``path`` on GPU ``device``.
 
         Args:
@@ -60,6 +59,8 @@ class TensorRTSession:
             device: GPU index.
             cuda_graph: record a CUDA graph per slot and input shapes and replay it, where no output's shape depends on
                 data and the engine lets itself be recorded.
+            contexts: batches that execute at once, where TensorRT lets contexts share what they are for: inputs of
+                fixed shapes, a profile for each, TensorRT 10 and later.
 
         Raises:
             ModelError: the file is missing or is no plan that the installed library reads.
@@ -78,19 +79,20 @@ class TensorRTSession:
         self._closed = False
         self._runtime: Any = None
         self._engine: Any = None
-        self._context: Any = None
-        self._allocators: dict[str, Any] = {}
+        self._lanes: list[_Lane] = []
+        self._idle: SimpleQueue[_Lane] = SimpleQueue()
         self._made: list[_Slot] = []
         self._free: SimpleQueue[_Slot] = SimpleQueue()
         self._growing = threading.Lock()
-        self._turn = threading.Lock()  # of the one context: addresses, shapes and enqueueing belong together
-        self._bound: _Slot | None = None
-        self._shapes: dict[str, tuple[int, ...]] = {}
         self._with_graphs = cuda_graph
+        self.slots = 0
+        self.refused: dict[str, str] = {}
         self._select_device()
-        self._execution = cuda.Stream()
         try:
             self._load(backend, manifest)
+            self._add_contexts(contexts, backend)
+            self.slots = len(self._lanes) + 1
+            self._free.put(self._new_slot())
         except BaseException:
             self.close()
             raise
@@ -119,14 +121,44 @@ class TensorRTSession:
                 where=str(self._path),
                 remedy="Engines run only on the TensorRT version and GPU they were built for: build it again here.",
             )
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
+        context = self._engine.create_execution_context()
+        if context is None:
             raise RuntimeUnavailableError(
                 f"no execution context for {self._path}: {_last(errors)}",
                 remedy="The GPU's memory may be full: free it or build with a smaller max batch.",
             )
+        self._keep(context)
         self._describe(manifest)
-        self._free.put(self._new_slot())
+
+    def _keep(self, context: Any) -> _Lane:
+        lane = _Lane(context)
+        self._lanes.append(lane)
+        self._idle.put(lane)
+        return lane
+
+    def _add_contexts(self, wanted: int, backend: Any) -> None:
+        """Contexts beside the first one, as many as TensorRT lets work there."""
+        fixed = not self._on_host and all(None not in info.shape for info in self.inputs)
+        for profile in range(1, wanted):
+            own = not (fixed or backend.features.shared_profiles)
+            if own and not self._is_like_the_first(profile):
+                self.refused["contexts"] = (
+                    f"{backend.title} wants a profile for each, and this engine has {profile}: build it again with "
+                    f"runtime.contexts={wanted}"
+                )
+                return
+            context = self._engine.create_execution_context()
+            if context is None:
+                self.refused["contexts"] = "no memory for another context's activations"
+                return
+            lane = self._keep(context)
+            if own and not context.set_optimization_profile_async(profile, lane.stream.handle):
+                raise ModelError(f"TensorRT refused profile {profile}", where=str(self._path))
+
+    def _is_like_the_first(self, profile: int) -> bool:
+        return profile < self._engine.num_optimization_profiles and all(
+            self._profile_limits(name, profile) == limits for name, limits in self._limits.items()
+        )
 
     def _describe(self, manifest: Any) -> None:
         """Names, shapes, types and shape limits of all tensors."""
@@ -151,81 +183,88 @@ class TensorRTSession:
             )
             (inputs if is_input else outputs).append(info)
             if is_input:
-                self._limits[name] = self._profile_limits(name, shape)
+                self._limits[name] = self._profile_limits(name)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.batch = _batch_limits(self.inputs, self._limits)
 
-    def _profile_limits(self, name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _profile_limits(self, name: str, profile: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        shape = tuple(self._engine.get_tensor_shape(name))
         if min(shape, default=0) >= 0:
             return shape, shape
-        smallest, _, largest = self._engine.get_tensor_profile_shape(name, 0)
+        smallest, _, largest = self._engine.get_tensor_profile_shape(name, profile)
         return tuple(smallest), tuple(largest)
+
+    @contextmanager
+    def _turn(self) -> Iterator[_Lane]:
+        """A context for one run's enqueueing; what enqueues next gets the one that was enqueued to longest ago."""
+        lane = self._idle.get()
+        try:
+            yield lane
+        finally:
+            self._idle.put(lane)
 
     def _new_slot(self) -> _Slot:
         """Buffers for the largest shapes of profile 0."""
         slot = _Slot()
+        try:
+            with self._turn() as lane:
+                self._allocate(slot, lane)
+        except BaseException:
+            slot.close()
+            raise
         self._made.append(slot)
-        with self._turn:
-            self._execution.synchronize()
-            for info in self.inputs:
-                largest = self._limits[info.name][1]
-                slot.buffers[info.name] = _Buffer(_nbytes(largest, self._engine_dtypes[info.name]))
-                self._bind(slot, info.name)
-                if info.name not in self._on_host:
-                    self._set_shape(info.name, largest)
-            self._bound, self._shapes = slot, {}
-            if self._on_host & {info.name for info in self.inputs}:
-                return slot  # output shapes depend on values that are not known yet: made at the first run
-            for info in self.outputs:
-                shape = tuple(self._context.get_tensor_shape(info.name))
-                if min(shape, default=0) < 0:
-                    self._use_allocator(info.name)
-                else:
-                    self._fit_output(slot, info.name, shape)
         return slot
 
+    def _allocate(self, slot: _Slot, lane: _Lane) -> None:
+        lane.stream.synchronize()
+        lane.shapes = {}
+        for info in self.inputs:
+            largest = self._limits[info.name][1]
+            slot.fit(info.name, _nbytes(largest, self._engine_dtypes[info.name]))
+            if info.name not in self._on_host:
+                self._set_shape(lane, info.name, largest)
+        if self._on_host & {info.name for info in self.inputs}:
+            return  # output shapes depend on values that are not known yet: made at the first run
+        for info in self.outputs:
+            shape = tuple(lane.context.get_tensor_shape(info.name))
+            if min(shape, default=0) < 0:
+                self._use_allocator(lane, info.name)
+            else:
+                slot.fit(info.name, _nbytes(shape, self._engine_dtypes[info.name]))
+
     def _take_slot(self) -> _Slot:
-        """A free slot; a new one while there are fewer than ``slots`` (one where outputs need allocators)."""
+        """A free slot; a new one while there are fewer than ``slots``."""
         try:
             return self._free.get_nowait()
         except Empty:
             pass
         with self._growing:
-            if len(self._made) < (1 if self._allocators else self.slots):
+            if len(self._made) < self.slots:
                 try:
                     return self._new_slot()
-                except RuntimeUnavailableError:  # no memory for a second one: the first has to do
-                    self.slots = 1
-                    self._made.pop().close()
-                    self._bound = None
+                except RuntimeUnavailableError:  # no memory for another one: these have to do
+                    self.slots = len(self._made)
         return self._free.get()
 
-    def _use_allocator(self, name: str) -> None:
-        if name in self._allocators:
+    def _use_allocator(self, lane: _Lane, name: str) -> None:
+        if name in lane.allocators:
             return
         allocator = _make_allocator(self._trt)
-        if not self._context.set_output_allocator(name, allocator):
+        if not lane.context.set_output_allocator(name, allocator):
             raise ModelError(f"output {name!r} has a shape known only after running, and no allocator is accepted")
-        self._allocators[name] = allocator
+        lane.allocators[name] = allocator
 
-    def _fit_output(self, slot: _Slot, name: str, shape: tuple[int, ...]) -> None:
-        needed = _nbytes(shape, self._engine_dtypes[name])
-        buffer = slot.buffers.get(name)
-        if buffer is None or buffer.host.nbytes < needed:
-            if buffer is not None:
-                buffer.close()
-            slot.buffers[name] = _Buffer(needed)
-            slot.drop_graphs()
-            self._bind(slot, name)
+    def _bind(self, lane: _Lane, slot: _Slot) -> None:
+        if lane.bound is slot.layout:
+            return
+        for name, buffer in slot.buffers.items():
+            pointer = buffer.host.pointer if name in self._on_host else buffer.device.pointer
+            if not lane.context.set_tensor_address(name, pointer):
+                raise ModelError(f"TensorRT refused the buffer of tensor {name!r}", where=str(self._path))
+        lane.bound = slot.layout
 
-    def _bind(self, slot: _Slot, name: str) -> None:
-        buffer = slot.buffers[name]
-        pointer = buffer.host.pointer if name in self._on_host else buffer.device.pointer
-        if not self._context.set_tensor_address(name, pointer):
-            raise ModelError(f"TensorRT refused the buffer of tensor {name!r}", where=str(self._path))
-
-    def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        if not self._context.set_input_shape(name, shape):
+    def _set_shape(self, lane: _Lane, name: str, shape: tuple[int, ...]) -> None:
+        if not lane.context.set_input_shape(name, shape):
             raise ModelError(f"TensorRT refused shape {shape} for input {name!r}", where=str(self._path))
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -252,14 +291,14 @@ class TensorRTSession:
         for name, array in arrays.items():
             self._upload(slot, name, array)
         slot.uploaded.record(slot.stream)
-        with self._turn:
-            shapes = self._enqueue(slot, arrays)
-            self._execution.wait(slot.uploaded)
-            self._execute(slot, arrays)
-            slot.executed.record(self._execution)
-            if self._allocators:
-                self._execution.synchronize()  # their memory is the next run's too
-            allocated = self._allocated_results()
+        with self._turn() as lane:
+            shapes = self._prepare(lane, slot, arrays)
+            lane.stream.wait(slot.uploaded)
+            self._execute(lane, slot, arrays)
+            slot.executed.record(lane.stream)
+            if lane.allocators:
+                lane.stream.synchronize()  # their memory is the next run's too
+            allocated = self._allocated_results(lane)
         slot.stream.wait(slot.executed)
         for name, shape in shapes.items():
             if name not in self._on_host:
@@ -269,19 +308,19 @@ class TensorRTSession:
         results.update(allocated)
         return {info.name: results[info.name] for info in self.outputs}
 
-    def _enqueue(self, slot: _Slot, arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Make the context this slot's; the shapes of the outputs that are known before running."""
-        if self._bound is not slot:
-            for name in slot.buffers:
-                self._bind(slot, name)
-            self._bound = slot
+    def _prepare(self, lane: _Lane, slot: _Slot, arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Give the context this run's buffers and shapes; the shapes of the outputs that are known before running."""
         shapes = {name: array.shape for name, array in arrays.items() if name not in self._on_host}
-        if shapes != self._shapes:
-            self._execution.synchronize()  # shapes are the context's, and it may be executing the other slot
+        if shapes != lane.shapes:
+            lane.stream.synchronize()  # shapes are the context's, and it may be executing another slot
             for name, shape in shapes.items():
-                self._set_shape(name, shape)
-            self._shapes = shapes
-        return self._output_shapes(slot)
+                self._set_shape(lane, name, shape)
+            lane.shapes = shapes
+        if self._on_host:
+            self._bind(lane, slot)  # values of shape tensors are read from there
+        found = self._output_shapes(lane, slot)
+        self._bind(lane, slot)
+        return found
 
     def _checked(self, info: TensorInfo, feeds: Mapping[str, Any]) -> Any:
         if info.name not in feeds:
@@ -320,47 +359,44 @@ class TensorRTSession:
         if name not in self._on_host:
             cuda.copy_to_device(buffer.device.pointer, buffer.host.pointer, nbytes, slot.stream)
 
-    def _output_shapes(self, slot: _Slot) -> dict[str, tuple[int, ...]]:
+    def _output_shapes(self, lane: _Lane, slot: _Slot) -> dict[str, tuple[int, ...]]:
         """Shapes of the outputs that are known before running; their buffers are large enough afterwards."""
-        missing = list(self._context.infer_shapes())
+        missing = list(lane.context.infer_shapes())
         if missing:
             raise ModelError(f"shapes are still unknown for {', '.join(missing)}", where=str(self._path))
         shapes = {}
         for info in self.outputs:
-            if info.name in self._allocators:
+            if info.name in lane.allocators:
                 continue
-            shape = tuple(int(size) for size in self._context.get_tensor_shape(info.name))
+            shape = tuple(int(size) for size in lane.context.get_tensor_shape(info.name))
             if min(shape, default=0) < 0:
-                self._use_allocator(info.name)
+                self._use_allocator(lane, info.name)
                 continue
-            self._fit_output(slot, info.name, shape)
+            slot.fit(info.name, _nbytes(shape, self._engine_dtypes[info.name]))
             shapes[info.name] = shape
         return shapes
 
-    def _execute(self, slot: _Slot, arrays: Mapping[str, Any]) -> None:
+    def _execute(self, lane: _Lane, slot: _Slot, arrays: Mapping[str, Any]) -> None:
         """Enqueue the execution; from the second time that a slot sees these shapes on, as a recorded graph."""
-        key = tuple(array.shape for array in arrays.values())
+        key = (lane, *(array.shape for array in arrays.values()))
         if key in slot.graphs:
-            slot.graphs[key].launch(self._execution)
+            slot.graphs[key].launch(lane.stream)
             return
-        wanted = self._with_graphs and not self._allocators and not self._on_host
+        wanted = self._with_graphs and not lane.allocators and not self._on_host
         if wanted and key in slot.seen:  # TensorRT wants one plain run with the shapes before it is recorded
-            self._execution.synchronize()
+            lane.stream.synchronize()
             try:
-                slot.graphs[key] = cuda.Graph(self._execution, self._enqueue_plain)
+                slot.graphs[key] = cuda.Graph(lane.stream, lane.enqueue)
             except RuntimeUnavailableError:
                 self._with_graphs = False  # an engine with layers that cannot be recorded
             else:
-                slot.graphs[key].launch(self._execution)
+                slot.graphs[key].launch(lane.stream)
                 return
         slot.seen.add(key)
         _, errors = _logger(self._trt)
         errors.clear()
-        if not self._enqueue_plain():
+        if not lane.enqueue():
             raise ModelError(f"the engine failed to run: {_last(errors)}", where=str(self._path))
-
-    def _enqueue_plain(self) -> bool:
-        return bool(self._context.execute_async_v3(self._execution.handle))
 
     def _download(self, slot: _Slot, name: str, nbytes: int) -> None:
         buffer = slot.buffers[name]
@@ -373,16 +409,16 @@ class TensorRTSession:
     def _declared(self, name: str) -> np.dtype[Any]:
         return next(info.dtype for info in self.outputs if info.name == name)
 
-    def _allocated_results(self) -> dict[str, NDArray[Any]]:
+    def _allocated_results(self, lane: _Lane) -> dict[str, NDArray[Any]]:
         results = {}
-        for name, allocator in self._allocators.items():
+        for name, allocator in lane.allocators.items():
             dtype = self._engine_dtypes[name]
             host = np.empty(allocator.shape, dtype)
             if host.size:
-                cuda.copy_to_host(host.ctypes.data, allocator.memory.pointer, host.nbytes, self._execution)
+                cuda.copy_to_host(host.ctypes.data, allocator.memory.pointer, host.nbytes, lane.stream)
             results[name] = host
         if results:
-            self._execution.synchronize()
+            lane.stream.synchronize()
         return {name: host.astype(self._declared(name), copy=False) for name, host in results.items()}
 
     def _select_device(self) -> None:
@@ -397,16 +433,12 @@ class TensorRTSession:
             return
         self._closed = True
         for slot in self._made:
-            slot.drop_graphs()
-        self._context = None  # before its engine, the engine before its runtime
-        self._engine = None
-        self._runtime = None
-        for allocator in self._allocators.values():
-            allocator.close()
-        for slot in self._made:
             slot.close()
-        self._allocators, self._made, self._bound = {}, [], None
-        self._execution.close()
+        for lane in self._lanes:
+            lane.close()
+        self._made, self._lanes = [], []
+        self._engine = None  # after its contexts and before its runtime
+        self._runtime = None
 
     def __enter__(self) -> TensorRTSession:
         return self
@@ -415,15 +447,48 @@ class TensorRTSession:
         self.close()
 
 
+class _Lane:
+    """An execution context and the stream that executes it; of one thread at a time."""
+
+    def __init__(self, context: Any) -> None:
+        self.context = context
+        self.stream = cuda.Stream()
+        self.bound: object = None  # the layout whose addresses the context has
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.allocators: dict[str, Any] = {}
+
+    def enqueue(self) -> bool:
+        return bool(self.context.execute_async_v3(self.stream.handle))
+
+    def close(self) -> None:
+        self.context = None
+        for allocator in self.allocators.values():
+            allocator.close()
+        self.allocators = {}
+        self.stream.close()
+
+
 class _Slot:
     """What one run under way needs of its own."""
 
     def __init__(self) -> None:
         self.buffers: dict[str, _Buffer] = {}
-        self.graphs: dict[tuple[tuple[int, ...], ...], cuda.Graph] = {}
-        self.seen: set[tuple[tuple[int, ...], ...]] = set()
+        self.layout = object()  # another one when a buffer moves
+        self.graphs: dict[tuple[Any, ...], cuda.Graph] = {}
+        self.seen: set[tuple[Any, ...]] = set()
         self.stream = cuda.Stream()
         self.uploaded, self.executed = cuda.Event(), cuda.Event()
+
+    def fit(self, name: str, nbytes: int) -> None:
+        """Make the tensor's buffer at least so large."""
+        buffer = self.buffers.get(name)
+        if buffer is not None:
+            if buffer.host.nbytes >= nbytes:
+                return
+            buffer.close()
+            self.drop_graphs()
+        self.buffers[name] = _Buffer(nbytes)
+        self.layout = object()
 
     def drop_graphs(self) -> None:
         for graph in self.graphs.values():
@@ -445,7 +510,11 @@ class _Buffer:
 
     def __init__(self, nbytes: int) -> None:
         self.host = cuda.PinnedMemory(nbytes)
-        self.device = cuda.DeviceMemory(nbytes)
+        try:
+            self.device = cuda.DeviceMemory(nbytes)
+        except BaseException:
+            self.host.close()
+            raise
 
     def close(self) -> None:
         self.host.close()

@@ -214,6 +214,9 @@ class Runtime(Section):
     providers: StrList = field([], "ONNX Runtime execution providers in order; empty picks what is there.")
     provider_options: dict[str, dict[str, Any]] = field({}, "Options by provider name.")
     cuda_graph: bool = field(False, "Replay CUDA graphs where only the batch varies.")
+    contexts: int = field(
+        1, "Execution contexts of an engine: batches that run at once (docs/pipeline.md).", ge=1, le=8
+    )
     workers: int = field(0, "Workers that decode images; 0 is the number of cores.", ge=0)
     worker_kind: Literal["auto", "threads", "processes"] = field(
         "auto", "Threads, forked processes, or processes from six workers on."

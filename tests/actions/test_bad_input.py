@@ -487,3 +487,13 @@ def test_the_failure_record_begins_with_the_contracts_word_for_its_kind(
     write_spec(path, spec)
     assert shell("classification_pyt", action, "-e", str(path), override.format(tmp_path)) != 0
     assert status(folder)[-1]["message"].startswith(prefix)
+
+
+def test_settings_without_effect_are_told(shell: Shell, spec: dict[str, Any], path: Path) -> None:
+    words = ("classification_pyt", "evaluate", "-e", write_spec(path, spec))
+    assert shell(*words, "runtime.providers=[cpu]", "runtime.cuda_graph=true", "runtime.contexts=2") == 0, shell.err
+    assert "note: runtime.cuda_graph=true has no effect: CPUExecutionProvider records none here" in shell.out
+    assert "note: runtime.contexts=2 has no effect: they are of engines, and this is an ONNX file" in shell.out
+    assert shell(*words, "runtime.providers=[cpu]") == 0, shell.err
+    assert "has no effect" not in shell.out
+    assert "runtime.contexts" in shell.refused(2, *words, "runtime.contexts=0")

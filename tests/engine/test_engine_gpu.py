@@ -135,6 +135,32 @@ def test_integer_outputs_keep_the_models_type(tmp_path: Path) -> None:
     assert found["indices"].dtype == np.int64
 
 
+@pytest.mark.parametrize(
+    ("batch", "built_for", "contexts"),
+    [(2, 1, 2), ("N", 1, 1), ("N", 2, 2)],
+    ids=["fixed shapes", "one profile", "two profiles"],
+)
+def test_two_runs_at_once(tmp_path: Path, batch: Any, built_for: int, contexts: int) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from nvidia_tao_deploy.runtime.tensorrt import TensorRTSession
+
+    path = models.conv_net(tmp_path / "m.onnx", batch)
+    engine, built = built_engine(path, contexts=built_for, **({"profiles": {}} if batch == 2 else {}))
+    if choose_runtime("tensorrt").features.shared_profiles:
+        contexts = 2
+    given = [images(2, seed=seed) for seed in range(8)]
+    expected = [reference(path, {"x": x})["y"] for x in given]
+    for cuda_graph in (False, True):
+        with TensorRTSession(engine, cuda_graph=cuda_graph, contexts=2) as session, ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda index: session.run({"x": given[index % 8]})["y"], range(400)))
+            assert session.slots == contexts + 1
+            assert bool(session.refused) == (contexts == 1)
+        for index, y in enumerate(found):
+            assert relative_error(y, expected[index % 8]) < 1e-5
+    print(f"{built.seconds} s, {contexts} contexts")
+
+
 def test_data_dependent_output(tmp_path: Path) -> None:
     nodes = [helper.make_node("NonZero", ["x"], ["i"], "nonzero")]
     io = [models.value("x", ["N", 6])], [models.value("i", [2, "M"], TensorProto.INT64)]

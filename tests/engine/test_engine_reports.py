@@ -87,6 +87,7 @@ def test_layer_precisions_are_counted_by_what_the_layer_reads() -> None:
             layer("Matrix Multiply", "Row major linear FP32"),
             layer("Convolution", "BFloat16"),
             layer("Pooling", "Row major linear Int8 format"),
+            {**layer("Convolution", "Half"), "Name": "conv1 [profile 1]"},  # conv1 once more, for another context
             "a layer named only",
         ]
     }

@@ -82,6 +82,14 @@ def test_precision_flags_follow_the_graph_where_typing_is_weak(tmp_path: Path, r
     assert recorded["profiles"][0].shapes == {"x": ((1, 3, 32, 32), (2, 3, 32, 32), (4, 3, 32, 32))}
 
 
+@pytest.mark.parametrize(("release", "count"), [(V85, 3), (V86, 3), (V100, 1), (V11, 1)])
+def test_contexts_have_profiles_of_their_own_where_they_cannot_share_one(
+    tmp_path: Path, release: str, count: int
+) -> None:
+    profiles = told(release, models.conv_net(tmp_path / "m.onnx"), contexts=3)["profiles"]
+    assert [profile.shapes for profile in profiles] == [{"x": ((1, 3, 32, 32), (2, 3, 32, 32), (4, 3, 32, 32))}] * count
+
+
 def test_fp32_islands_are_pinned_on_8_and_nothing_else(tmp_path: Path) -> None:
     recorded = told(V85, models.half_net(tmp_path / "m.onnx"))
     assert recorded["precisions"] == {"exp1": "FLOAT"}

@@ -2,13 +2,14 @@
 
 The fake engine reads its inputs from the addresses it was given and writes its outputs to the addresses it was
 given, only inside ``execute_async_v3``; it refuses what TensorRT refuses (unset addresses, shapes outside the
-profile, freed memory).
+profile, freed memory, before TensorRT 10 a second context in a profile, two threads in one context).
 """
 
 # ruff: noqa: ARG002, N815  (the signatures are TensorRT's)
 from __future__ import annotations
 
 import ctypes
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,8 +34,11 @@ class HostCuda:
         self.recording: list[Any] | None = None
         self.refuses_capture = False
         self.captured = self.replayed = 0
+        self.most_allocations = 1 << 30
 
     def _allocate(self, size: int) -> tuple[int, int]:
+        if self.allocations >= self.most_allocations:
+            return 2, 0
         block = ctypes.create_string_buffer(size)
         self.live[ctypes.addressof(block)] = block
         self.allocations += 1
@@ -109,7 +113,10 @@ class Enum:
 
 
 class FakeTensorRT:
-    """A module with Runtime, ILogger and IOutputAllocator; ``narrow``: int64 becomes int32, as on 8.x."""
+    """A module with Runtime, ILogger and IOutputAllocator; ``narrow``: int64 becomes int32, as on 8.x.
+
+    Set before loading: ``profiles`` (all of an engine's), ``shared`` (contexts may share one), ``most_contexts``.
+    """
 
     __version__ = "8.5.3.1"
     __name__ = "fake_runtime"
@@ -132,6 +139,9 @@ class FakeTensorRT:
 
     def __init__(self, onnx_path: Path, profile: dict[str, Any], cuda: HostCuda, *, narrow: bool = False) -> None:
         self.order: list[str] = []
+        self.profiles, self.shared, self.most_contexts = [profile], False, 8
+        self.contexts = 0
+        self.together: threading.Barrier | None = None  # executions that wait for each other
         owner = self
 
         class Runtime:
@@ -142,7 +152,7 @@ class FakeTensorRT:
                 if data != b"plan":
                     self._logger.log("error", "1: [stdArchiveReader.cpp] Serialization assertion failed. Magic tag")
                     return None
-                return Engine(owner, onnx_path, profile, cuda, narrow)
+                return Engine(owner, onnx_path, cuda, narrow)
 
             def __del__(self) -> None:
                 owner.order.append("runtime")
@@ -154,10 +164,12 @@ class FakeTensorRT:
 
 
 class Engine:
-    def __init__(self, trt: FakeTensorRT, path: Path, profile: dict[str, Any], cuda: HostCuda, narrow: bool) -> None:
+    def __init__(self, trt: FakeTensorRT, path: Path, cuda: HostCuda, narrow: bool) -> None:
         import onnxruntime as ort
 
-        self.trt, self.profile, self.cuda = trt, profile, cuda
+        self.trt, self.cuda = trt, cuda
+        self.num_optimization_profiles = len(trt.profiles)
+        self.taken: set[int] = set()
         self.session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.outputs = {node.name: node for node in self.session.get_outputs()}
@@ -193,10 +205,12 @@ class Engine:
         return tuple(size if isinstance(size, int) else -1 for size in self._node(name).shape)
 
     def get_tensor_profile_shape(self, name: str, index: int) -> Any:
-        assert index == 0
-        return self.profile[name]
+        return self.trt.profiles[index][name]
 
     def create_execution_context(self) -> Any:
+        if self.trt.contexts == self.trt.most_contexts:
+            return None
+        self.trt.contexts += 1
         return Context(self)
 
 
@@ -208,13 +222,32 @@ class Context:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.allocators: dict[str, Any] = {}
+        self.turn = threading.Lock()
+        self.profile: int | None = None
+        self.dynamic = any(-1 in engine.get_tensor_shape(name) for name in engine.inputs)
+        self._choose(0)
+
+    def _choose(self, index: int) -> bool:
+        free = index not in self.engine.taken or self.engine.trt.shared
+        if free:
+            self.engine.taken.add(index)
+            self.profile = index
+        return free
 
     def __del__(self) -> None:
         self.engine.trt.order.append("context")
 
+    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        assert stream == 4711
+        return self._choose(index)
+
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        low, _, high = self.engine.profile.get(name, (shape, shape, shape))
         self.shapes[name] = tuple(shape)
+        if not self.dynamic:
+            return tuple(shape) == self.engine.get_tensor_shape(name)
+        if self.profile is None:
+            return False
+        low, _, high = self.engine.trt.profiles[self.profile][name]
         return all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
 
     def set_tensor_address(self, name: str, pointer: int) -> bool:
@@ -238,6 +271,15 @@ class Context:
     def execute_async_v3(self, stream: int) -> bool:
         engine = self.engine
         assert stream == 4711  # the session's own stream, never the default one
+        assert self.turn.acquire(blocking=False)
+        try:
+            return self._enqueue(engine)
+        finally:
+            self.turn.release()
+
+    def _enqueue(self, engine: Engine) -> bool:
+        if engine.trt.together is not None:
+            engine.trt.together.wait()
         if engine.cuda.recording is not None:  # runs when replayed, on the addresses and shapes of now
             addresses, shapes = dict(self.addresses), dict(self.shapes)
             engine.cuda.recording.append(lambda: self._execute(addresses, shapes))

@@ -3,10 +3,13 @@ tests/engine/test_engine_gpu.py."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,24 +62,33 @@ class Rig(SimpleNamespace):
     cuda: HostCuda
 
 
-@pytest.fixture(params=[False, True], ids=["int64 kept", "int64 narrowed"])
-def rig(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+def machine(monkeypatch: pytest.MonkeyPatch, model: Path, profile: dict[str, Any], **options: Any) -> Rig:
+    """A fake machine with the engine of ``model``; ``options``: see Manifest, and ``narrow`` of FakeTensorRT."""
     host = HostCuda()
-    trt = FakeTensorRT(model(tmp_path / "m.onnx"), PROFILE, host, narrow=request.param)
-    engine = tmp_path / "m.engine"
+    narrow = options.pop("narrow", False)
+    trt = FakeTensorRT(model, profile, host, narrow=narrow)
+    engine = model.with_suffix(".engine")
     engine.write_bytes(b"plan")
-    Manifest(
-        runtime="tensorrt",
-        runtime_version="8.5.3.1",
-        precision="fp32",
-        inputs=[{"name": "x", "dtype": "float32"}, {"name": "ids", "dtype": "int64"}],
-        outputs=[{"name": "kept", "dtype": "int64"}, {"name": "rows", "dtype": "int64"}],
-    ).save(engine)
+    about = {"runtime": "tensorrt", "runtime_version": "8.5.3.1", "precision": "fp32", "inputs": [], "outputs": []}
+    Manifest(**{**about, **options}).save(engine)
     monkeypatch.setattr(cuda, "cudart", lambda: host)
     monkeypatch.setattr(cuda, "gpus", lambda: (cuda.Gpu(0, "Fake GPU", (9, 0), 1 << 30),))
-    described = SimpleNamespace(module=trt, title="TensorRT 8.5.3.1", features=SimpleNamespace(plugins=True))
+    features = SimpleNamespace(plugins=True, shared_profiles=False)
+    described = SimpleNamespace(module=trt, title="TensorRT 8.5.3.1", features=features)
     monkeypatch.setattr(backends, "load", {"tensorrt": described}.__getitem__)
-    return Rig(engine=engine, trt=trt, cuda=host, narrow=request.param)
+    return Rig(engine=engine, trt=trt, cuda=host, narrow=narrow, features=features)
+
+
+@pytest.fixture(params=[False, True], ids=["int64 kept", "int64 narrowed"])
+def rig(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return machine(
+        monkeypatch,
+        model(tmp_path / "m.onnx"),
+        PROFILE,
+        narrow=request.param,
+        inputs=[{"name": "x", "dtype": "float32"}, {"name": "ids", "dtype": "int64"}],
+        outputs=[{"name": "kept", "dtype": "int64"}, {"name": "rows", "dtype": "int64"}],
+    )
 
 
 def feeds(count: int) -> dict[str, Any]:
@@ -255,26 +267,144 @@ def test_an_engine_that_cannot_be_recorded_runs_without_graphs(fixed: Rig) -> No
     assert fixed.cuda.replayed == 0
 
 
-@pytest.fixture
-def fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    """A rig whose engine has no output that depends on data."""
+def doubling(path: Path, batch: str | int) -> Path:
+    """x (batch,6) float -> y = 2x."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "two"], ["y"])],
         "g",
-        [value("x", TensorProto.FLOAT, ["N", 6])],
-        [value("y", TensorProto.FLOAT, ["N", 6])],
+        [value("x", TensorProto.FLOAT, [batch, 6])],
+        [value("y", TensorProto.FLOAT, [batch, 6])],
         [numpy_helper.from_array(np.array(2, np.float32), "two")],
     )
-    path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
-    host = HostCuda()
-    trt = FakeTensorRT(path, {"x": PROFILE["x"]}, host)
-    engine = tmp_path / "m.engine"
-    engine.write_bytes(b"plan")
-    Manifest(runtime="tensorrt", runtime_version="8.5.3.1", precision="fp32", inputs=[], outputs=[]).save(engine)
-    monkeypatch.setattr(cuda, "cudart", lambda: host)
-    monkeypatch.setattr(cuda, "gpus", lambda: (cuda.Gpu(0, "Fake GPU", (9, 0), 1 << 30),))
-    described = SimpleNamespace(module=trt, title="TensorRT 8.5.3.1", features=SimpleNamespace(plugins=True))
-    monkeypatch.setattr(backends, "load", {"tensorrt": described}.__getitem__)
-    return Rig(engine=engine, trt=trt, cuda=host, narrow=False)
+    return path
+
+
+@pytest.fixture
+def fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """A rig whose engine has no output that depends on data."""
+    return machine(monkeypatch, doubling(tmp_path / "m.onnx", "N"), {"x": PROFILE["x"]})
+
+
+class Ones:
+    """An input filled on the GPU, once the other thread's is about to be filled as well: both runs have a slot then."""
+
+    def __init__(self, count: int, met: threading.Barrier) -> None:
+        self.shape, self.dtype = (count, 6), np.dtype(np.float32)
+        self._met = met
+
+    def write(self, pointer: int, stream: int) -> None:
+        del stream
+        self._met.wait(10)
+        ones = np.ones(self.shape, self.dtype)
+        ctypes.memmove(pointer, ones.ctypes.data, ones.nbytes)
+
+
+def run_two(session: TensorRTSession, counts: tuple[int, int]) -> list[Any]:
+    """The outputs y of two runs that are under way at once."""
+    met = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        return [found["y"] for found in pool.map(lambda count: session.run({"x": Ones(count, met)}), counts)]
+
+
+def of_fixed_shape(rig: Rig) -> None:
+    doubling(rig.engine.with_suffix(".onnx"), 2)
+
+
+def with_a_second_profile(rig: Rig) -> None:
+    rig.trt.profiles *= 2
+
+
+def of_tensorrt_10(rig: Rig) -> None:
+    rig.trt.shared = rig.features.shared_profiles = True
+
+
+@pytest.mark.parametrize("change", [of_fixed_shape, with_a_second_profile, of_tensorrt_10])
+def test_contexts_execute_at_once_where_tensorrt_lets_them(fixed: Rig, change: Callable[[Rig], None]) -> None:
+    change(fixed)
+    with TensorRTSession(fixed.engine, contexts=2) as session:
+        assert session.slots == 3  # a batch is copied while two execute
+        assert session.refused == {}
+        fixed.trt.together = threading.Barrier(2, timeout=10)  # both contexts are being enqueued to at once
+        for found in run_two(session, (2, 2)):
+            np.testing.assert_array_equal(found, np.full((2, 6), 2))
+    assert fixed.trt.contexts == 2
+    assert fixed.cuda.live == {}
+    gc.collect()
+    assert fixed.trt.order == ["context", "context", "engine", "runtime"]
+
+
+def test_one_context_serves_two_runs_unless_more_are_asked_for(fixed: Rig) -> None:
+    of_tensorrt_10(fixed)
+    with TensorRTSession(fixed.engine) as session:
+        for found, count in zip(run_two(session, (2, 3)), (2, 3), strict=True):
+            np.testing.assert_array_equal(found, np.full((count, 6), 2))
+        assert session.slots == 2
+    assert fixed.trt.contexts == 1
+    assert fixed.cuda.live == {}
+
+
+def with_an_unlike_profile(rig: Rig) -> None:
+    rig.trt.profiles.append({"x": ((1, 6), (1, 6), (1, 6))})
+
+
+def without_memory_for_a_context(rig: Rig) -> None:
+    of_tensorrt_10(rig)
+    rig.trt.most_contexts = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda _: None, "TensorRT 8.5.3.1 wants a profile for each, and this engine has 1"),
+        (with_an_unlike_profile, "this engine has 1: build it again with runtime.contexts=2"),
+        (without_memory_for_a_context, "no memory"),
+    ],
+)
+def test_contexts_that_cannot_be_had_are_named(fixed: Rig, change: Callable[[Rig], None], reason: str) -> None:
+    change(fixed)
+    with TensorRTSession(fixed.engine, contexts=2) as session:
+        assert reason in session.refused["contexts"]
+        assert session.slots == 2
+        for found, count in zip(run_two(session, (2, 3)), (2, 3), strict=True):
+            np.testing.assert_array_equal(found, np.full((count, 6), 2))
+    assert fixed.trt.contexts == 1
+    assert fixed.cuda.live == {}
+
+
+def test_without_memory_for_a_second_slot_the_first_has_to_do(fixed: Rig) -> None:
+    with TensorRTSession(fixed.engine) as session:
+        fixed.cuda.most_allocations = fixed.cuda.allocations + 1
+        given = [np.full((1 + i % 4, 6), i, np.float32) for i in range(8)]
+        fixed.trt.together = threading.Barrier(1, action=lambda: time.sleep(0.02))
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda x: session.run({"x": x})["y"], given))
+        for x, y in zip(given, found, strict=True):
+            np.testing.assert_array_equal(y, x * 2)
+        assert session.slots == 1
+    assert fixed.cuda.live == {}
+
+
+def test_two_contexts_have_allocators_of_their_own(rig: Rig) -> None:
+    of_tensorrt_10(rig)
+    with TensorRTSession(rig.engine, contexts=2) as session:
+        given = [feeds(1 + i % 4) for i in range(40)]
+        rig.trt.together = threading.Barrier(2, timeout=10)
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(session.run, given))
+        for asked, got in zip(given, found, strict=True):
+            np.testing.assert_array_equal(got["rows"], np.nonzero(asked["x"]))
+    assert rig.trt.contexts == 2
+    assert rig.cuda.live == {}
+
+
+def test_graphs_are_recorded_per_context(fixed: Rig) -> None:
+    of_fixed_shape(fixed)
+    with TensorRTSession(fixed.engine, cuda_graph=True, contexts=2) as session:
+        for value in range(12):
+            x = np.full((2, 6), value, np.float32)
+            np.testing.assert_array_equal(session.run({"x": x})["y"], x * 2)
+    assert fixed.cuda.captured == 2  # one slot, two contexts
+    assert fixed.cuda.replayed == 10
+    assert fixed.cuda.live == {}
