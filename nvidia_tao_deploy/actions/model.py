@@ -100,7 +100,14 @@ def opened(network: Network, spec: Any, action: str, call: Callable[[], Any] | N
     with ExitStack() as stack:
         team = stack.enter_context(joined(wanted, call or dict))
         path = Path(spec.require(f"{action}.trt_engine"))
-        opened_file = partial(_session, spec.runtime, team.gpu(getattr(spec, action).gpu_ids))
+        opened_file = partial(
+            open_session,
+            providers=spec.runtime.providers,
+            provider_options=spec.runtime.provider_options,
+            gpu=team.gpu(getattr(spec, action).gpu_ids),
+            cuda_graph=spec.runtime.cuda_graph,
+            contexts=spec.runtime.contexts,
+        )
         built = Manifest.beside(path)
         if built and built.network not in (None, network.name):
             raise ModelError(
@@ -109,8 +116,10 @@ def opened(network: Network, spec: Any, action: str, call: Callable[[], Any] | N
                 remedy=f"Run {built.network} with it, or build it with {network.name} gen_trt_engine.",
             )
         session = stack.enter_context(closing(network.open(spec, action, opened_file)))
-        if spec.runtime.contexts > 1 and getattr(session, "slots", 1) == 1 and not hasattr(session, "refused"):
-            say("note: runtime.contexts has no effect: this network runs a batch at a time")
+        for name, reason in getattr(session, "refused", {}).items():
+            value = getattr(spec.runtime, name)
+            if value != getattr(type(spec.runtime)(), name):
+                say(f"note: runtime.{name}={str(value).lower()} has no effect: {reason}")
         ports = network.bound(session.inputs, session.outputs, path)
         if network.check_classes and (count := built.classes if built else _class_count(path)) is not None:
             network.check_classes(spec, count)
@@ -120,16 +129,6 @@ def opened(network: Network, spec: Any, action: str, call: Callable[[], Any] | N
         say(f"{path} on {session.device}")
         transform = network.transform(spec, ports)
         yield OpenModel(network, spec, action, session, ports, transform, network.decode(spec, ports, action), team)
-
-
-def _session(runtime: Any, gpu: int, path: Path) -> Session:
-    options = {"cuda_graph": runtime.cuda_graph, "contexts": runtime.contexts}
-    session = open_session(
-        path, providers=runtime.providers, provider_options=runtime.provider_options, gpu=gpu, **options
-    )
-    for name, reason in getattr(session, "refused", {}).items():
-        say(f"note: runtime.{name}={str(options[name]).lower()} has no effect: {reason}")
-    return session
 
 
 def wanted_ranks(spec: Any, action: str) -> int:

@@ -52,6 +52,7 @@ class OnnxRuntimeSession:
 
     Attributes:
         slots: runs that may be under way at once, each in a thread of its own.
+        refused: options without effect, by name, with the reason.
         gpu: device index where a GPU provider runs the model, else None.
         whole_batches: a batch of another size than the last is planned anew, which takes longer than rows to spare.
     """
@@ -146,8 +147,8 @@ class OnnxRuntimeSession:
         self._graphs: _CudaGraphs | None = None
         if active[0] == SHORT_NAMES["cuda"] and _has_cuda_graph(chosen):
             self._graphs = _CudaGraphs(ort, self._session, self.inputs, self.outputs, self.gpu or 0)
-        self.refused: dict[str, str] = {}
-        if cuda_graph and self._graphs is None:
+        self.refused = {"contexts": "they are of engines, and this is an ONNX file"}
+        if self._graphs is None:
             self.refused["cuda_graph"] = f"{active[0]} records none here"
         self.slots = 2 if on_gpu and self._graphs is None else 1
         self._ort = ort

@@ -77,7 +77,7 @@ def open_session(
         elif holds_bfloat16(model) and not gpu_available():  # no CPU kernels: rounded by casts, computed in float32
             model = runnable(model)
 
-        session = OnnxRuntimeSession(
+        return OnnxRuntimeSession(
             path,
             content=None if as_in_file and model is in_file else model.SerializeToString(),
             providers=providers,
@@ -87,9 +87,6 @@ def open_session(
             plain_pairs=needs_plain_pairs(in_file),
             channels_last=model if kernels_are_constants(in_file) else None,
         )
-        if contexts > 1:
-            session.refused["contexts"] = "they are of engines, and this is an ONNX file"
-        return session
     if is_engine(path):
         from nvidia_tao_deploy.engine.manifest import preflight
         from nvidia_tao_deploy.runtime.tensorrt import TensorRTSession

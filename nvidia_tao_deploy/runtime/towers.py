@@ -69,6 +69,7 @@ class TowerSession:
             limits = " and ".join(f"{each.batch.minimum} to {each.batch.maximum}" for each in sessions)
             raise ModelError(f"the vision and text engines take different batches: {limits}")
         self.device = sessions[0].device
+        self.refused = {**getattr(sessions[0], "refused", {}), "contexts": "towers run a batch at a time"}
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run one batch; see :class:`Session`."""

@@ -75,6 +75,7 @@ class TemporalSession:
     def __init__(self, session: Session, model: Model, settings: Inference) -> None:
         check_tensors(model, session.inputs, session.outputs)
         self._session, self._tracker = session, Tracker(model, settings)
+        self.refused = {**getattr(session, "refused", {}), "contexts": "frames run one after the other"}
         self._shapes, outputs = contract(model)
         floats = np.dtype(np.float32)
         frame = tuple(TensorInfo(name, self._shapes[name], floats) for name in ("img", "projection_mat", "image_wh"))
