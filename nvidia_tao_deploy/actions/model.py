@@ -119,7 +119,7 @@ def opened(network: Network, spec: Any, action: str, call: Callable[[], Any] | N
         for name, reason in getattr(session, "refused", {}).items():
             value = getattr(spec.runtime, name)
             if value != getattr(type(spec.runtime)(), name):
-                say(f"note: runtime.{name}={str(value).lower()} has no effect: {reason}")
+                say(f"note: runtime.{name}={str(value).lower()} is not possible here: {reason}")
         ports = network.bound(session.inputs, session.outputs, path)
         if network.check_classes and (count := built.classes if built else _class_count(path)) is not None:
             network.check_classes(spec, count)

@@ -52,7 +52,7 @@ class OnnxRuntimeSession:
 
     Attributes:
         slots: runs that may be under way at once, each in a thread of its own.
-        refused: options without effect, by name, with the reason.
+        refused: options that are not possible here, by name, with the reason.
         gpu: device index where a GPU provider runs the model, else None.
         whole_batches: a batch of another size than the last is planned anew, which takes longer than rows to spare.
     """

@@ -48,7 +48,7 @@ class TensorRTSession:
     Attributes:
         slots: runs that may be under way at once, each in a thread of its own.
         gpu: device index.
-        refused: options without effect, by name, with the reason.
+        refused: options that are not possible here, by name, with the reason.
     """
 
     def __init__(self, path: Path, device: int = 0, *, cuda_graph: bool = False, contexts: int = 1) -> None:

@@ -205,7 +205,7 @@ def test_separate_towers_give_what_one_model_gives(tmp_path, shell, spec, towers
     spec["evaluate"]["trt_engine"] = spec["inference"]["trt_engine"] = str(towers / given)
     file = write_spec(tmp_path / "s.yaml", spec)
     assert shell("clip", "evaluate", "-e", file, "runtime.contexts=2") == 0, shell.err
-    assert "note: runtime.contexts=2 has no effect: towers run a batch at a time" in shell.out
+    assert "note: runtime.contexts=2 is not possible here: towers run a batch at a time" in shell.out
     assert results(spec)["i2t_mAP"] == results(spec)["t2i_R@1"] == 1
     assert results(spec)["num_images"] == 7
     if not given:
