@@ -52,11 +52,11 @@ class JpegEngines:
         Returns:
             Whether each is decoded; the engines take baseline files of the usual samplings only.
         """
-        taken = np.array([self._supports(file) for file in files]) if self._picky else _all(files)
+        taken = np.array([self._supports(file) for file in files]) if self._picky else np.ones(len(files), np.bool_)
         if not taken.any() or self._enqueue(files[taken]):
             return taken
         if self._picky:  # one is broken, and nvJPEG does not say which
-            return ~_all(files)
+            return np.zeros(len(files), np.bool_)
         self._picky = True  # from now on the headers are read first, which takes as long as decoding
         return self.decode(files)
 
@@ -108,10 +108,6 @@ class JpegEngines:
 def file_bytes(file: np.void) -> NDArray[np.uint8]:
     """The bytes of one of :data:`FILES`, where they are."""
     return np.ctypeslib.as_array((ctypes.c_uint8 * int(file["length"])).from_address(int(file["address"])))
-
-
-def _all(files: NDArray[np.void]) -> NDArray[np.bool_]:
-    return np.ones(len(files), np.bool_)
 
 
 @lru_cache(maxsize=1)

@@ -214,9 +214,7 @@ def configure(backend: Backend, builder: Any, network: Any, plan: BuildPlan, err
             config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{major}{minor}"), index)
     if backend.features.progress_monitor:
         config.progress_monitor = _monitor(trt, emit)
-    _add_profile(
-        builder, network, config, plan, errors, times=1 if backend.features.shared_profiles else options.contexts
-    )
+    _add_profile(builder, network, config, plan, errors)
     return config
 
 
@@ -230,7 +228,7 @@ def _check_platform(builder: Any, plan: BuildPlan) -> None:
         raise BuildError(what, remedy="DLA cores exist on Jetson boards only; leave dla_core empty.")
 
 
-def _add_profile(builder: Any, network: Any, config: Any, plan: BuildPlan, errors: list[str], times: int) -> None:
+def _add_profile(builder: Any, network: Any, config: Any, plan: BuildPlan, errors: list[str]) -> None:
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
     if not any(tensor.is_shape_tensor or -1 in tuple(tensor.shape) for tensor in tensors):
         return
@@ -246,7 +244,7 @@ def _add_profile(builder: Any, network: Any, config: Any, plan: BuildPlan, error
             profile.set_shape_input(tensor.name, *values)
         elif tensor.name in plan.options.profiles:
             profile.set_shape(tensor.name, *(tuple(shape) for shape in plan.options.profiles[tensor.name]))
-    for _ in range(times):
+    for _ in range(plan.profile_copies):
         # set_shape reports nothing: a bad profile shows only here, as -1.
         if config.add_optimization_profile(profile) < 0:
             raise BuildError("the builder refused the shape profile", remedy=_advice(errors))

@@ -87,6 +87,7 @@ class BuildPlan:
     clear_flags: tuple[str, ...]
     pinned_nodes: Mapping[str, str]  # node name -> precision; weakly typed builds only
     pinned_tensors: tuple[str, ...]  # computed in float32
+    profile_copies: int
     targets: tuple[tuple[int, int], ...]
     quantized_to: str | None  # the type of the graph's Q/DQ pairs
     calibrator: str | None
@@ -140,6 +141,7 @@ def plan_build(
         clear_flags=tuple(clear_flags),
         pinned_nodes=pinned_nodes,
         pinned_tensors=pinned_tensors,
+        profile_copies=1 if backend.features.shared_profiles else options.contexts,
         targets=targets,
         quantized_to=facts.precision if facts.quantized_layers else None,
         calibrator=implicit.calibrator if implicit else None,

@@ -2,9 +2,8 @@
 
 The ranks share whole batches, so that each is composed as on one rank and its numbers are the same to the last bit:
 each takes the next one where they can see what is taken, else in turns, so that rank 0 has use for what comes at once.
-Predictions go to rank 0, which feeds them to the one metric in the
-dataset's order; what a calibration saw goes there too and is merged. An error of any rank reaches rank 0, which ends
-the run with it.
+Predictions go to rank 0, which feeds them to the one metric in the dataset's order; what a calibration saw goes there
+too and is merged. An error of any rank reaches rank 0, which ends the run with it.
 """
 
 from __future__ import annotations
@@ -73,18 +72,19 @@ class Counter:
         return number
 
     def close(self) -> None:
-        """Close the file here."""
-        os.close(self.file)
+        """Close the file here; calling it twice is allowed."""
+        if self.file >= 0:
+            file, self.file = self.file, -1
+            os.close(file)
 
 
 class Link(Protocol):
-    """Messages between rank 0 and the others.
+    """Messages between rank 0 and the others."""
 
-    Attributes:
-        counter: counts the batches that are taken, from the number of ranks on after :meth:`meet`; None: in turns.
-    """
-
-    counter: Counter | None
+    @property
+    def counter(self) -> Counter | None:
+        """Counts the batches that are taken, from the number of ranks on after :meth:`meet`; None: in turns."""
+        ...
 
     def meet(self) -> None:
         """Wait until every rank is here; rank 0 goes on, too, where one has something else to say.
@@ -278,8 +278,7 @@ class _Children:
     """Rank 0's link to the ranks it started."""
 
     def __init__(self, children: list[tuple[subprocess.Popen[bytes], Any]], counter: Counter) -> None:
-        self._children = children
-        self.counter: Counter | None = counter
+        self._children, self.counter = children, counter
         self._inbox: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._here = threading.Semaphore(0)
         self._finished: set[int] = set()
@@ -303,8 +302,7 @@ class _Children:
             while not self._here.acquire(timeout=0.02):
                 if not self._inbox.empty():
                     return
-        if self.counter is not None:
-            self.counter.set(len(self._children) + 1)
+        self.counter.set(len(self._children) + 1)
         self._tell(GO)
 
     def send(self, message: Any) -> None:
@@ -348,9 +346,7 @@ class _Children:
             if child.poll() is None:
                 child.kill()
                 child.wait()
-        if self.counter is not None:
-            self.counter.close()
-            self.counter = None
+        self.counter.close()
 
 
 class ChildLink:

@@ -76,7 +76,6 @@ def open_session(
             model = lowered.model
         elif holds_bfloat16(model) and not gpu_available():  # no CPU kernels: rounded by casts, computed in float32
             model = runnable(model)
-
         return OnnxRuntimeSession(
             path,
             content=None if as_in_file and model is in_file else model.SerializeToString(),

@@ -138,9 +138,9 @@ class TensorRTSession:
 
     def _add_contexts(self, wanted: int, backend: Any) -> None:
         """Contexts beside the first one, as many as TensorRT lets work there."""
-        fixed = not self._on_host and all(None not in info.shape for info in self.inputs)
+        is_open = bool(self._on_host) or any(None in info.shape for info in self.inputs)
+        own = is_open and not backend.features.shared_profiles
         for profile in range(1, wanted):
-            own = not (fixed or backend.features.shared_profiles)
             if own and not self._is_like_the_first(profile):
                 self.refused["contexts"] = (
                     f"{backend.title} wants a profile for each, and this engine has {profile}: build it again with "
@@ -205,32 +205,18 @@ class TensorRTSession:
 
     def _new_slot(self) -> _Slot:
         """Buffers for the largest shapes of profile 0."""
-        slot = _Slot()
+        slot, largest = _Slot(), {name: limits[1] for name, limits in self._limits.items()}
         try:
-            with self._turn() as lane:
-                self._allocate(slot, lane)
+            for name, shape in largest.items():
+                slot.fit(name, _nbytes(shape, self._engine_dtypes[name]))
+            if not self._on_host & largest.keys():  # else output shapes depend on values: made at the first run
+                with self._turn() as lane:
+                    self._prepare(lane, slot, largest)
         except BaseException:
             slot.close()
             raise
         self._made.append(slot)
         return slot
-
-    def _allocate(self, slot: _Slot, lane: _Lane) -> None:
-        lane.stream.synchronize()
-        lane.shapes = {}
-        for info in self.inputs:
-            largest = self._limits[info.name][1]
-            slot.fit(info.name, _nbytes(largest, self._engine_dtypes[info.name]))
-            if info.name not in self._on_host:
-                self._set_shape(lane, info.name, largest)
-        if self._on_host & {info.name for info in self.inputs}:
-            return  # output shapes depend on values that are not known yet: made at the first run
-        for info in self.outputs:
-            shape = tuple(lane.context.get_tensor_shape(info.name))
-            if min(shape, default=0) < 0:
-                self._use_allocator(lane, info.name)
-            else:
-                slot.fit(info.name, _nbytes(shape, self._engine_dtypes[info.name]))
 
     def _take_slot(self) -> _Slot:
         """A free slot; a new one while there are fewer than ``slots``."""
@@ -292,7 +278,8 @@ class TensorRTSession:
             self._upload(slot, name, array)
         slot.uploaded.record(slot.stream)
         with self._turn() as lane:
-            shapes = self._prepare(lane, slot, arrays)
+            given = {name: array.shape for name, array in arrays.items() if name not in self._on_host}
+            shapes = self._prepare(lane, slot, given)
             lane.stream.wait(slot.uploaded)
             self._execute(lane, slot, arrays)
             slot.executed.record(lane.stream)
@@ -308,18 +295,19 @@ class TensorRTSession:
         results.update(allocated)
         return {info.name: results[info.name] for info in self.outputs}
 
-    def _prepare(self, lane: _Lane, slot: _Slot, arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Give the context this run's buffers and shapes; the shapes of the outputs that are known before running."""
-        shapes = {name: array.shape for name, array in arrays.items() if name not in self._on_host}
+    def _prepare(self, lane: _Lane, slot: _Slot, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Give the context these input shapes and the slot's buffers; the output shapes that are known before running.
+
+        The buffers of those outputs are large enough afterwards.
+        """
         if shapes != lane.shapes:
             lane.stream.synchronize()  # shapes are the context's, and it may be executing another slot
             for name, shape in shapes.items():
                 self._set_shape(lane, name, shape)
             lane.shapes = shapes
-        if self._on_host:
-            self._bind(lane, slot)  # values of shape tensors are read from there
+        self._bind(lane, slot)  # values of shape tensors are read from there
         found = self._output_shapes(lane, slot)
-        self._bind(lane, slot)
+        self._bind(lane, slot)  # a buffer of an output may be new
         return found
 
     def _checked(self, info: TensorInfo, feeds: Mapping[str, Any]) -> Any:
@@ -360,7 +348,6 @@ class TensorRTSession:
             cuda.copy_to_device(buffer.device.pointer, buffer.host.pointer, nbytes, slot.stream)
 
     def _output_shapes(self, lane: _Lane, slot: _Slot) -> dict[str, tuple[int, ...]]:
-        """Shapes of the outputs that are known before running; their buffers are large enough afterwards."""
         missing = list(lane.context.infer_shapes())
         if missing:
             raise ModelError(f"shapes are still unknown for {', '.join(missing)}", where=str(self._path))

@@ -225,9 +225,8 @@ class Finisher:
         files = np.zeros(np.count_nonzero(is_file), FILES)
         files["address"], files["target"] = (host + at)[is_file], rows["pixels"][is_file]
         files["length"], files["width"] = in_file[is_file], width[is_file]
-        same_size = [
-            (tuple(size), (sizes[:, :2] == size).all(axis=1)) for size in np.unique(sizes[:, :2], axis=0).tolist()
-        ]
+        distinct = np.unique(sizes[width != 0, :2], axis=0).tolist()
+        same_size = [(tuple(size), (sizes[:, :2] == size).all(axis=1)) for size in distinct]
         with self._lock:
             if raw.any():
                 driver.upload_rows(staging.pixels.pointer, host, self._row_bytes, int(raw.max()), count, stream)
@@ -237,9 +236,8 @@ class Finisher:
                 to, source = pointer + index * self._finished_bytes, host + index * self._row_bytes
                 driver.upload(to, source, self._finished_bytes, stream)
             for size, same in same_size:
-                if size[0]:
-                    rows["across"][same], rows["down"][same] = self._tables_of(size)
-                    rows["down_first"][same] = self._down_first(size)
+                rows["across"][same], rows["down"][same] = self._tables_of(size)
+                rows["down_first"][same] = self._down_first(size)
             driver.upload(staging.rows.pointer, rows.ctypes.data, rows.nbytes, stream)
             grid = (ceil(self._canvas[0] / _BLOCK[0]), ceil(self._canvas[1] / _BLOCK[1]), count)
             arguments = (ctypes.c_uint64(staging.rows.pointer), self._store, ctypes.c_uint64(pointer))

@@ -418,7 +418,8 @@ def test_the_clock_starts_when_every_rank_is_there() -> None:
     here, there = Pipe()
     went: list[float] = []
     child = threading.Thread(target=lambda: (ChildLink(there).meet(), went.append(time.perf_counter())))
-    link = _Children([(None, here)], Counter())  # type: ignore[list-item]
+    process: Any = None
+    link = _Children([(process, here)], Counter())
     team = Team(0, 2, 0, link)
     threading.Timer(0.3, child.start).start()
     asked, tally = time.perf_counter(), Tally()
@@ -430,6 +431,12 @@ def test_the_clock_starts_when_every_rank_is_there() -> None:
     assert tally.wall < 0.25
 
 
+def counting(index: int, counter: Counter | None) -> Team:
+    """One of three ranks, whose link has nothing but ``counter``."""
+    link: Any = SimpleNamespace(counter=counter)
+    return Team(index, 3, index, link)
+
+
 def test_the_next_batch_goes_to_whoever_asks() -> None:
     """Slow or fast, every batch is run once, and each process's come in order, so that they can be merged."""
     counter, found = Counter(), []
@@ -439,8 +446,7 @@ def test_the_next_batch_goes_to_whoever_asks() -> None:
         out, into = os.pipe()
         outputs.append(out)
         if os.fork() == 0:
-            team = Team(index, 3, index, SimpleNamespace(counter=counter))  # type: ignore[arg-type]
-            for number in team.taken(500):
+            for number in counting(index, counter).taken(500):
                 os.write(into, number.to_bytes(4, "little"))
                 time.sleep(pause)
             os._exit(0)
@@ -455,8 +461,8 @@ def test_the_next_batch_goes_to_whoever_asks() -> None:
     assert sorted(number for taken in found for number in taken) == list(range(500))
     assert len(found[0]) < 60 < len(found[1])
     counter.close()
-    assert list(Team(2, 3, 2, SimpleNamespace(counter=counter)).taken(2)) == []  # type: ignore[arg-type]
-    assert list(Team(1, 3, 1, SimpleNamespace(counter=None)).taken(8)) == [1, 4, 7]  # type: ignore[arg-type]
+    assert list(counting(2, counter).taken(2)) == []
+    assert list(counting(1, None).taken(8)) == [1, 4, 7]
 
 
 def test_a_process_that_dies_with_the_counter_does_not_hold_up_the_others() -> None:
@@ -476,7 +482,8 @@ def test_a_process_that_dies_with_the_counter_does_not_hold_up_the_others() -> N
 
 def test_a_rank_that_fails_before_the_first_batch_is_not_waited_for() -> None:
     here, there = Pipe()
-    link = _Children([(None, here)], Counter())  # type: ignore[list-item]
+    process: Any = None
+    link = _Children([(process, here)], Counter())
     there.send(("error", DataError("no images here")))
     link.meet()
     assert link.received(1.0) is not None

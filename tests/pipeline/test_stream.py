@@ -57,7 +57,8 @@ class Fill:
 
 
 class Doubler:
-    inputs, outputs, device = (IN,), (OUT,), "test"
+    inputs: tuple[TensorInfo, ...] = (IN,)
+    outputs, device = (OUT,), "test"
 
     def __init__(self, batch: BatchLimits | None = None) -> None:
         self.batch = batch or BatchLimits()
@@ -143,7 +144,7 @@ def test_a_gpu_runs_black_images_while_the_first_ones_of_a_longer_run_are_read(
             return super().run(feeds)
 
     session, tally = OnGpu(), Tally()
-    session.inputs = infos  # type: ignore[assignment]
+    session.inputs = infos
     assert collect(Numbers(count), session, tally=tally) == [(i, 2.0 * i) for i in range(count)]
     assert zeros == [0] * warmed
     assert len(tally.latencies) == len(session.sizes) == -(-count // 4)
